@@ -1,0 +1,1 @@
+"""Multihop VPN: SOCKS5, port forwards, served ports and exits."""

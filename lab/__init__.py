@@ -1,0 +1,1 @@
+"""Demonstrations, benches and simulations. Not installed; nothing installed imports it."""

@@ -1,0 +1,1 @@
+"""What `./mesh demo` shows."""

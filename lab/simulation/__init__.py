@@ -1,0 +1,1 @@
+"""Simulated networks and disks, in virtual time, from a seed."""

@@ -1,0 +1,1 @@
+"""Source-routed paths: set-up, hop tables, the relay step, queues. Floor 1."""

@@ -1,0 +1,1 @@
+"""Declarative binary messages. Floor 0."""

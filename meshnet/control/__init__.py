@@ -1,0 +1,1 @@
+"""How another process uses a node. Floor 2."""

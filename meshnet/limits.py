@@ -1,0 +1,58 @@
+"""Every named maximum: lengths, queues, tables, rates and times. Bytes and seconds unless stated.
+
+One place, so that a reader sees what an attacker can make a node hold or do. Section numbers are those of
+`docs/wire-format.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Link (§1)
+LARGEST_RECORD: Final = 65_535  # body of a BOLT 8 record: one bundle of frames
+LARGEST_FRAME: Final = 61_440  # kind and body; announced in HELLO
+LARGEST_CELL: Final = 61_000  # body of a cell, its tag included; announced in CREATED
+SMALLEST_CELL: Final = 1_200  # a sender's cells start at this size (§4)
+HANDSHAKE_SECONDS: Final = 10.0  # from connection to HELLO
+HALF_OPEN_LINKS: Final = 512  # connections that have not finished their handshake
+LINKS: Final = 4_096  # neighbours at a time
+LINK_SURVIVES: Final = 30.0  # tables live this long without a connection
+CONTROL_QUEUE_FRAMES: Final = 4_096  # control frames waiting on one link
+CONTROL_QUEUE_BYTES: Final = 4 << 20
+
+# Circuit set-up (§3)
+HOPS: Final = 8  # the last included
+CREATE_SECONDS: Final = 10.0  # without CREATED: FAILED
+CREATES_PER_SECOND: Final = 50.0  # per neighbour, by config
+CREATE_BURST: Final = 200
+LABEL_QUARANTINE: Final = 60.0
+EXPIRY_STEP: Final = 300
+EXPIRY_AHEAD: Final = 25 * 60
+EXPIRY_PAST: Final = 5 * 60
+REPLAY_PER_NEIGHBOUR: Final = 100_000
+REPLAY_IN_ALL: Final = 3_000_000
+ERROR_TEXT: Final = 200  # UTF-8 bytes of an error onion's sentence
+CIRCUITS_PER_NEIGHBOUR: Final = 4_096
+CIRCUITS_IN_ALL: Final = 65_536
+CIRCUIT_LIFE: Final = 20 * 60
+CIRCUIT_IDLE: Final = 60
+
+# Cells (§4)
+RELAY_WINDOW: Final = 2_048  # sequence numbers
+SEQ_JUMP: Final = 1 << 20
+CIRCUIT_QUEUE_BYTES: Final = 1 << 20  # waiting at a relay, per circuit and direction
+CIRCUIT_QUEUE_CELLS: Final = 1_024
+CIRCUIT_QUEUE_MARK: Final = 256 << 10  # beyond this, cells leave with the congestion bit
+LATE_CELLS: Final = 10.0  # cells for a label this long after teardown are in flight
+BAD_CELLS: Final = 3  # end-to-end failures that destroy a circuit
+
+# End to end (§5)
+SESSION_WINDOW: Final = 8_192  # packet numbers
+PACKETS: Final = 1 << 32  # per circuit and direction
+AUTH_HELD: Final = 64 << 10  # items held until AUTH opened
+STREAMS: Final = 1_024  # open at a time, per session and opener
+STREAM_WINDOW: Final = 4 << 20  # unread bytes a receiver holds for one stream
+SESSION_BUFFER: Final = 32 << 20  # unread bytes a receiver holds for one session
+SEND_BUFFER: Final = 4 << 20  # unacknowledged bytes a sender holds for one stream
+DATAGRAM_QUEUE: Final = 256  # datagrams waiting to be sent, per session
+SESSIONS: Final = 16_384  # per node

@@ -1,0 +1,1 @@
+"""A link is a neighbour: handshake, records, frames, telemetry. Everything but `driver.py` is sans-IO."""

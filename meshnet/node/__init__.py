@@ -1,0 +1,1 @@
+"""A node: config, router, the app seam, metrics, assembly. Floor 3."""

@@ -1,0 +1,184 @@
+"""The seam between a node and the apps that run on it.
+
+An app is a dropin: an object in `plugins/` that provides `IApp`. It names its config sections, its command
+verbs and its control routes, and makes a service for a node. A node knows its apps only through this
+module; an app knows its node only through `MeshNode`. A missing or broken app costs one sentence.
+
+Settings are frozen attrs classes read by `meshnet.node.schema` (its docstring lists the types a field may
+have). Each field of an app's `settings` class is one section of the config file:
+
+    @frozen
+    class VpnSettings:
+        socks: Socks | None = None             # [socks]; None where the file has no such section
+        forward: tuple[Forward, ...] = ()      # [[forward]], any number
+        exit: Exit = Exit()                    # [exit]; defaults where the file has no such section
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import frozen
+from prometheus_client import CollectorRegistry
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import MeshError
+from meshnet.storage.disk import Disk
+
+Json = dict[str, Any]
+"""A JSON object; amounts are integers or decimal strings, never floats."""
+
+
+class StreamReader(Protocol):
+    """What an app gives a stream: where its bytes and its end go."""
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes in order, borrowed until return; say `Stream.consumed` once they have been passed on."""
+
+    def finished(self) -> None:
+        """The peer sends no more."""
+
+    def lost(self, why: MeshError) -> None:
+        """The stream was reset or its circuit is gone; nothing follows."""
+
+    def drained(self) -> None:
+        """`Stream.write` takes bytes again after a short write."""
+
+
+class Stream(Protocol):
+    """A two-way byte stream to a port of another node."""
+
+    @property
+    def port(self) -> int:
+        """The mesh port it was opened to, 1 to 65,535."""
+
+    @property
+    def peer(self) -> PublicKey | None:
+        """Who is on the other side: the node called, or the caller where it said so."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Bytes taken (copied), 0 to len(data); `drained` follows a short write."""
+
+    def finish(self) -> None:
+        """No more writes; what was taken is still delivered."""
+
+    def reset(self, code: int = 0) -> None:
+        """End both directions now; what was not delivered is lost."""
+
+    def consumed(self, size: int) -> None:
+        """`size` received bytes have been passed on: the peer may send as many again."""
+
+
+Accept = Callable[[Stream], StreamReader | None]
+"""Called for each stream opened to a port; None refuses it."""
+
+
+class PortListener(Protocol):
+    """A mesh port of this node."""
+
+    port: int
+
+    def stop(self) -> None:
+        """Accept no more; streams stay."""
+
+
+class Clock(Protocol):
+    """Time as a node sees it: monotonic seconds, wall seconds, and later calls."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def unix(self) -> float:
+        """Wall clock, seconds since 1970."""
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Calls after `delay` seconds; returns what cancels it (harmless if it already ran)."""
+
+
+class MeshNode(Protocol):
+    """What an app may ask of its node."""
+
+    public_key: PublicKey
+    name: str
+    clock: Clock
+    disk: Disk
+    data: Path
+    registry: CollectorRegistry
+    reactor: Any
+
+    def connect(
+        self,
+        target: PublicKey,
+        port: int,
+        reader: StreamReader,
+        *,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[Stream]:
+        """Opens a stream. `via` names the relays in order; None takes the configured route, else a direct
+        link. `identity` is `anonymous` or `node`. Fails with CircuitError, UnreachableError,
+        RefusedError or TimedOutError."""
+
+    def listen(self, port: int, accept: Accept) -> PortListener:
+        """Takes a mesh port; raises LocalError if it is taken."""
+
+    def lookup(self, text: str) -> PublicKey:
+        """The key that 66 hex digits or a pet name of the config ([[known]]) stand for; raises UsageError."""
+
+
+@frozen
+class Verb:
+    """A command of an app: `meshnet NAME …`.
+
+    `arguments` declares them (`--json` and `--node` are there already); `run` gets them (`.json` is a bool)
+    and a call of the running node's control API (`call(method, path, body) -> JSON`, such as
+    `call("POST", "/apps/vpn/socks", {…})`; it raises the MeshError that the route raised), prints what a
+    person or a script wants on stdout, and returns the exit code. Keys go to the node as they were typed:
+    the route calls `MeshNode.lookup`.
+    """
+
+    name: str
+    summary: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace, Callable[[str, str, Json | None], Json]], int]
+
+
+Route = Callable[[Json], Json | Awaitable[Json]]
+"""Answers one control request; raises MeshError. It gets the JSON body, of a GET the query (values are str).
+
+Read it with `meshnet.node.schema.read_body(SomeFrozenAttrsClass, body)`: unknown keys are refused there.
+"""
+
+
+class IAppService(IService):
+    """An app running on one node."""
+
+    def status() -> Json:
+        """What `meshnet status` shows of it."""
+
+    def routes() -> Mapping[str, Route]:
+        """`"POST /name"` → what answers it at /apps/<app>/name. Methods: GET, POST, DELETE."""
+
+
+class IApp(Interface):
+    """An app as a dropin in `plugins/` offers it."""
+
+    name = Attribute("short name: a metric prefix and a path of the control API")
+    settings = Attribute("frozen attrs class: each field is a section of the config file and has a default")
+
+    def verbs() -> Sequence[Verb]:
+        """Its commands."""
+
+    def make_service(node: MeshNode, settings: Any) -> IAppService:
+        """A service for this node, given an instance of `settings`; raises ConfigError.
+
+        It registers its metrics in `node.registry` and may use `node` at once, but binds ports and opens
+        streams in `startService` (also if that is needed to fail loudly: raise LocalError there, or return
+        a Deferred from it that fails).
+        """

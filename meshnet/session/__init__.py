@@ -1,0 +1,1 @@
+"""End to end: keys, items, streams, datagrams, loss recovery, congestion control. Floor 1."""

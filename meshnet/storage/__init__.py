@@ -1,0 +1,1 @@
+"""The disk seam, atomic files and append-only journals. Floor 0."""

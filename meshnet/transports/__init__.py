@@ -1,0 +1,1 @@
+"""Transports move bytes between two neighbours; each is one file behind `interface.py`."""
