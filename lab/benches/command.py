@@ -1,0 +1,52 @@
+"""`./mesh bench [NAME …] [--json] [--profile] [--out FILE]`: measures figures, says which targets are missed."""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import importlib
+import json
+import pstats
+import sys
+from pathlib import Path
+
+from lab.benches.rows import BENCHES, Options, Row, table
+from meshnet.errors import MeshError
+
+
+def measure(name: str, options: Options) -> list[Row]:
+    """Runs one bench of this package; with `options.profile` its own process is profiled too."""
+    run = importlib.import_module(f"lab.benches.{name}").run
+    if not options.profile:
+        return list(run(options))
+    profile = cProfile.Profile()
+    rows = profile.runcall(run, options)
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+    return list(rows)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0 if every target was met, 1 if one was missed, 2 for an unknown name, else the error's."""
+    listed = "\n".join(f"  {name:8} {what}" for name, what in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="./mesh bench", epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", choices=[*BENCHES, "all"], metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--profile", action="store_true", help="profile what is measured (on stderr)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows as JSON there")
+    parser.add_argument("--quick", action="store_true", help="few samples: a try-out, not a measurement")
+    options = parser.parse_args(arguments)
+    names = list(BENCHES) if "all" in options.names else options.names
+    rows: list[Row] = []
+    try:
+        for name in names:
+            rows += measure(name, Options(profile=options.profile, quick=options.quick))
+    except MeshError as error:
+        print(f"./mesh bench: {error}", file=sys.stderr)
+        return error.exit_code
+    text = json.dumps([row.as_json() for row in rows], indent=1)
+    if options.out:
+        options.out.write_text(text + "\n")
+    print(text if options.json else table(rows))
+    return 1 if any(row.met is False for row in rows) else 0
