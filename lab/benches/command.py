@@ -1,4 +1,4 @@
-"""`./mesh bench [NAME …] [--json] [--profile] [--out FILE]`: measures figures, says which targets are missed."""
+"""`./mesh bench NAME … [--json] [--profile] [--out FILE]`: measures; says which targets are missed."""
 
 from __future__ import annotations
 

@@ -80,8 +80,9 @@ def table(rows: Sequence[Row]) -> str:
         value = f"{_short(row.value)} {row.unit}".strip()
         lines.append((row.name, value, f"± {_short(row.spread)}", f"n={row.n}", target, verdict, row.note))
     widths = [max(len(line[i]) for line in lines) for i in range(6)] if lines else []
-    rendered = ["  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[6]]) for line in lines]
-    return "\n".join(line.rstrip() for line in rendered)
+    widths.append(0)
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def _short(value: float) -> float:
