@@ -22,6 +22,7 @@ FLOORS = {
     "transports": 2,
     "control": 2,
     "endpoints": 2,
+    "stream_transport": 2,
     "node": 3,
     "cli": 4,
 }

@@ -1,0 +1,219 @@
+"""Mesh streams for any Twisted program: endpoints and their strings.
+
+    mesh:<key or name>:<port>[:via=A,B][:as=node][:node=NAME]      a client, for `clientFromString`
+    mesh:<port>[:callers=A,B][:node=NAME]                          a server, for `serverFromString`
+
+The node is one that runs in this process and said so with `NODES.add`; `node=` names it where there are
+several. `via=` lists the relays in order, `via=` with nothing after it means a direct link, no `via` the
+configured route. `as=node` tells the far side our key; without it the caller stays anonymous. Nothing here
+imports a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import LocalError, MeshError, UsageError
+from meshnet.stream_transport import (
+    MeshAddress,
+    Node,
+    PortListener,
+    Stream,
+    StreamReader,
+    accept_transport,
+    connect_transport,
+)
+
+
+@frozen
+class Nodes:
+    """The nodes that run in this process, by name."""
+
+    _running: dict[str, Node] = field(factory=dict)
+
+    def add(self, name: str, node: Node) -> Callable[[], None]:
+        """Makes a node known to endpoint strings; call what it returns when the node stops.
+
+        Raises LocalError if the name is taken.
+        """
+        if name in self._running:
+            raise LocalError(f"a node named {name!r} runs in this process already; give each its own name")
+        self._running[name] = node
+
+        def remove() -> None:
+            self._running.pop(name, None)
+
+        return remove
+
+    def find(self, name: str | None = None) -> Node:
+        """The node of that name, or the only one; raises UsageError with the choices."""
+        if name is not None:
+            if name in self._running:
+                return self._running[name]
+            known = ", ".join(sorted(self._running)) or "none"
+            raise UsageError(f"no node named {name!r} runs in this process (running: {known})")
+        if not self._running:
+            raise UsageError("no mesh node runs in this process; start one before using a mesh: endpoint")
+        if len(self._running) > 1:
+            known = ", ".join(sorted(self._running))
+            raise UsageError(f"several nodes run in this process: say which by node= ({known})")
+        return next(iter(self._running.values()))
+
+
+NODES: Final = Nodes()
+"""Where the nodes of this process announce themselves, and endpoint strings look."""
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class MeshClientEndpoint:
+    """Connects to a port of a node. `target` and `via` are keys in hex or names the node knows; `via` None
+    takes the configured route, empty a direct link; `identity` is "anonymous" or "node"; `name` says which
+    node of `nodes` to use, None the only one."""
+
+    target: str
+    port: int
+    via: tuple[str, ...] | None = None
+    identity: str = "anonymous"
+    name: str | None = None
+    nodes: Nodes = NODES
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Fires with the protocol; fails with a MeshError."""
+
+        def start() -> Deferred[IProtocol]:
+            node = self.nodes.find(self.name)
+            via = None if self.via is None else tuple(node.lookup(hop) for hop in self.via)
+            return connect_transport(
+                node,
+                node.lookup(self.target),
+                self.port,
+                lambda peer: _build(protocolFactory, peer),
+                via=via,
+                identity=self.identity,
+            )
+
+        return maybeDeferred(start)
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class MeshServerEndpoint:
+    """Takes a mesh port. `callers` are the keys (hex or names) that may connect; empty: anyone."""
+
+    port: int
+    callers: tuple[str, ...] = ()
+    name: str | None = None
+    nodes: Nodes = NODES
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Fires with an IListeningPort; fails with a MeshError."""
+        try:
+            node = self.nodes.find(self.name)
+            callers = frozenset(node.lookup(caller) for caller in self.callers)
+            port = _MeshPort(node, self.port, callers, protocolFactory)
+            port.startListening()
+        except MeshError as error:
+            return fail(error)
+        return succeed(cast(IListeningPort, port))
+
+
+@implementer(IListeningPort)
+@define(eq=False)
+class _MeshPort:
+    node: Node
+    port: int
+    callers: frozenset[PublicKey]
+    factory: IProtocolFactory
+    listener: PortListener | None = None
+
+    def startListening(self) -> None:
+        self.listener = self.node.listen(self.port, self._accept)
+        self.factory.doStart()
+
+    def stopListening(self) -> Deferred[None]:
+        if self.listener is not None:
+            self.listener.stop()
+            self.listener = None
+            self.factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> MeshAddress:
+        return MeshAddress(self.node.public_key, self.port)
+
+    def _accept(self, stream: Stream) -> StreamReader | None:
+        if self.callers and stream.peer not in self.callers:
+            return None
+        return accept_transport(self.node, stream, lambda peer: _build(self.factory, peer))
+
+
+def _build(factory: IProtocolFactory, peer: MeshAddress) -> IProtocol | None:
+    return factory.buildProtocol(cast(Any, peer))
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65_535):
+        raise UsageError(f"{text!r} is no mesh port; give a number from 1 to 65535")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+@frozen
+class MeshClientParser:
+    """Reads `mesh:<key or name>:<port>`; a dropin object."""
+
+    prefix = "mesh"
+    nodes: Nodes = NODES
+
+    def parseStreamClient(self, reactor: Any, *args: Any, **options: Any) -> MeshClientEndpoint:
+        """Raises UsageError; whether the node runs is looked at when it connects."""
+        parts = list(args)
+        target = options.pop("key", None) or (parts.pop(0) if parts else "")
+        port = options.pop("port", None) or (parts.pop(0) if parts else "")
+        via = options.pop("via", None)
+        identity = options.pop("as", "anonymous")
+        name = options.pop("node", None)
+        if parts or options or not target or identity not in ("anonymous", "node"):
+            raise UsageError("write mesh:<key or name>:<port>[:via=A,B][:as=anonymous|node][:node=NAME]")
+        return MeshClientEndpoint(
+            target, _port(port), None if via is None else _names(via), identity, name, self.nodes
+        )
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+@frozen
+class MeshServerParser:
+    """Reads `mesh:<port>`; a dropin object."""
+
+    prefix = "mesh"
+    nodes: Nodes = NODES
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **options: Any) -> MeshServerEndpoint:
+        """Raises UsageError; whether the node runs is looked at when it listens."""
+        parts = list(args)
+        port = options.pop("port", None) or (parts.pop(0) if parts else "")
+        callers = _names(options.pop("callers", ""))
+        name = options.pop("node", None)
+        if parts or options:
+            raise UsageError("write mesh:<port>[:callers=A,B][:node=NAME]")
+        return MeshServerEndpoint(_port(port), callers, name, self.nodes)

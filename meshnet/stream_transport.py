@@ -1,0 +1,532 @@
+"""A mesh stream with the face of a TCP connection, for any Twisted protocol.
+
+`StreamTransport` stands between a stream and a protocol, with back-pressure both ways: bytes are credited to
+the sender only once the protocol took them while it was not paused, and a producer that writes is paused
+while the stream takes no more. What it holds is bounded by the stream's window on one side and by what its
+producer writes in one go on the other. It opens nothing itself and never imports a node: what it needs of
+one is declared here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IProducer,
+    IProtocol,
+    IPullProducer,
+    IPushProducer,
+    ITransport,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import LocalError, MeshError
+
+LINGER_SECONDS: Final = 60.0
+"""So long a closed transport waits for the other side to finish before it resets the stream."""
+LINGER_BYTES: Final = 1 << 20
+"""So many bytes that arrive after `loseConnection` are thrown away before the stream is reset."""
+
+
+class StreamReader(Protocol):
+    """What receives a stream's bytes and its end."""
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes in order, borrowed until return."""
+
+    def finished(self) -> None:
+        """The peer sends no more."""
+
+    def lost(self, why: MeshError) -> None:
+        """The stream is gone; nothing follows."""
+
+    def drained(self) -> None:
+        """The stream takes bytes again after a short write."""
+
+
+class Stream(Protocol):
+    """What a transport needs of a mesh stream."""
+
+    @property
+    def port(self) -> int:
+        """The mesh port it was opened to."""
+
+    @property
+    def peer(self) -> PublicKey | None:
+        """Who is on the other side; None: an anonymous caller."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Bytes taken; `StreamReader.drained` follows a short write."""
+
+    def finish(self) -> None:
+        """No more writes."""
+
+    def reset(self, code: int = 0) -> None:
+        """End both directions now."""
+
+    def consumed(self, size: int) -> None:
+        """The peer may send `size` bytes more."""
+
+
+class PortListener(Protocol):
+    """A mesh port that accepts streams."""
+
+    port: int
+
+    def stop(self) -> None:
+        """Accept no more."""
+
+
+class Clock(Protocol):
+    """Calls later."""
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Calls after `delay` seconds; returns what cancels it."""
+
+
+class Node(Protocol):
+    """What an endpoint needs of a node."""
+
+    public_key: PublicKey
+
+    @property
+    def clock(self) -> Clock:
+        """The node's clock."""
+
+    def connect(
+        self,
+        target: PublicKey,
+        port: int,
+        reader: StreamReader,
+        *,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[Any]:
+        """Opens a stream; fires with a `Stream`."""
+
+    def listen(self, port: int, accept: Callable[[Any], StreamReader | None]) -> PortListener:
+        """Takes a mesh port; `accept` gets a `Stream`; raises LocalError if the port is taken."""
+
+    def lookup(self, text: str) -> PublicKey:
+        """The key that hex digits or a pet name stand for; raises UsageError."""
+
+
+@implementer(IAddress)
+@frozen
+class MeshAddress:
+    """A node and a port of it: `key` is None for an anonymous caller, `port` 0 where none is known."""
+
+    key: PublicKey | None
+    port: int
+
+    def __str__(self) -> str:
+        return f"mesh:{self.key.hex() if self.key is not None else 'anonymous'}:{self.port}"
+
+
+@implementer(ITransport, IPushProducer, IConsumer, IHalfCloseableDescriptor)
+class StreamTransport:
+    """A mesh stream as a Twisted transport; it is also the stream's reader.
+
+    Make it, give it as the reader, then `attach` the stream and a protocol: what arrived in between is held.
+    `connectionLost` comes once, never from within a call of the protocol: ConnectionDone after an orderly
+    end, ConnectionAborted after `abortConnection`, else the MeshError that ended the stream.
+    A protocol that provides IHalfCloseableProtocol may go on writing after `readConnectionLost`.
+    """
+
+    __slots__ = (
+        "_cancel_linger",
+        "_clock",
+        "_closing",
+        "_finish_sent",
+        "_gone",
+        "_held",
+        "_host",
+        "_linger",
+        "_lost_reason",
+        "_owed",
+        "_paused",
+        "_peer",
+        "_peer_finished",
+        "_pending",
+        "_producer",
+        "_producer_paused",
+        "_protocol",
+        "_pulling",
+        "_read_ended",
+        "_stream",
+        "_streaming",
+        "_write_closing",
+        "received",
+        "sent",
+    )
+
+    disconnecting = property(lambda self: self._closing or self._gone, doc="`loseConnection` was called.")
+
+    def __init__(self, clock: Clock, host: MeshAddress, peer: MeshAddress) -> None:
+        self._clock = clock
+        self._host = host
+        self._peer = peer
+        self._stream: Stream | None = None
+        self._protocol: IProtocol | None = None
+        self._pending: deque[memoryview] = deque()  # written, not taken by the stream
+        self._held: deque[bytes] = deque()  # received while paused or before the protocol was there
+        self._owed = 0  # bytes received and not credited
+        self._paused = False
+        self._producer: Any = None
+        self._streaming = False
+        self._producer_paused = False
+        self._pulling = False
+        self._write_closing = False  # finish once `_pending` is empty
+        self._finish_sent = False
+        self._closing = False
+        self._peer_finished = False
+        self._read_ended = False  # the protocol knows that the peer finished
+        self._gone = False  # connectionLost is under way or done
+        self._lost_reason: BaseException | None = None
+        self._linger = 0
+        self._cancel_linger: Callable[[], None] | None = None
+        self.received = 0  # bytes given to the protocol
+        self.sent = 0  # bytes taken by the stream
+
+    def attach(self, stream: Stream, protocol: IProtocol) -> None:
+        """Joins the stream and the protocol, and delivers what was held."""
+        self._protocol = protocol
+        if self._gone:  # lost in between
+            protocol.makeConnection(cast(Any, self))
+            self._clock.call_later(0, self._connection_lost)
+            return
+        self._stream = stream
+        protocol.makeConnection(cast(Any, self))
+        self._deliver()
+        if self._pending:
+            self.drained()
+
+    # -- the stream calls these (StreamReader)
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes of the peer: given to the protocol, or held while it is paused."""
+        if self._gone or self._closing:
+            self._discard(len(data))
+            return
+        if self._protocol is None or self._paused or self._held:
+            self._held.append(bytes(data))
+            self._owed += len(data)
+            return
+        self._owed += len(data)
+        self.received += len(data)
+        self._protocol.dataReceived(bytes(data))
+        self._credit()
+
+    def finished(self) -> None:
+        """The peer sends no more; the protocol hears of it once it has taken everything."""
+        self._peer_finished = True
+        if self._closing:
+            self._end_linger()
+        else:
+            self._end_read()
+
+    def lost(self, why: MeshError) -> None:
+        """The stream is gone."""
+        self._stream = None
+        self._end_linger()
+        self._lose(why)
+
+    def drained(self) -> None:
+        """The stream takes bytes again."""
+        stream = self._stream
+        if stream is None or self._gone:
+            return
+        pending = self._pending
+        while pending:
+            data = pending[0]
+            taken = stream.write(data)
+            self.sent += taken
+            if self._stream is None:
+                return
+            if taken < len(data):
+                pending[0] = data[taken:]
+                return
+            pending.popleft()
+        if self._write_closing or (self._closing and self._producer is None):
+            self._finish()
+        elif self._producer is not None and self._producer_paused:
+            self._producer_paused = False
+            self._producer.resumeProducing()
+        elif self._producer is not None and not self._streaming:
+            self._pull_soon()
+
+    # -- ITransport
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes; what the stream does not take is kept, and the producer paused."""
+        if self._gone or self._write_closing or not data:
+            return
+        if self._closing and self._producer is None:
+            return
+        if self._stream is None or self._pending:
+            self._pending.append(memoryview(bytes(data)))
+        else:
+            taken = self._stream.write(data)
+            self.sent += taken
+            if taken == len(data):
+                return
+            self._pending.append(memoryview(bytes(data))[taken:])
+        if self._producer is not None and self._streaming and not self._producer_paused:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Sends several pieces as one."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Sends what is pending, then ends the connection in order."""
+        if self._gone or self._closing:
+            return
+        self._closing = True
+        self._held.clear()
+        self._discard(0)
+        if self._producer is None:
+            self._close_if_flushed()
+
+    def abortConnection(self) -> None:
+        """Ends the connection now; what is pending is lost."""
+        if not self._gone:
+            self._reset()
+            self._lose(ConnectionAborted())
+
+    def loseWriteConnection(self) -> None:
+        """Sends what is pending, then tells the peer that no more follows; reading goes on."""
+        if self._gone or self._closing or self._write_closing:
+            return
+        self._write_closing = True
+        self._close_if_flushed()
+
+    def getPeer(self) -> MeshAddress:
+        """The far side's address."""
+        return self._peer
+
+    def getHost(self) -> MeshAddress:
+        """Our address."""
+        return self._host
+
+    # -- IPushProducer: the stream as a source of bytes
+
+    def pauseProducing(self) -> None:
+        """Holds what arrives; the sender's window closes."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Gives out what was held and credits the sender again."""
+        self._paused = False
+        self._deliver()
+
+    def stopProducing(self) -> None:
+        """The consumer is gone: closes."""
+        self.loseConnection()
+
+    # -- IConsumer: the stream as a sink
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """Pauses and resumes `producer` with the stream's room; raises RuntimeError if there is one."""
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer!r} is registered already")
+        if self._gone:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._streaming = streaming
+        self._producer_paused = False
+        if not streaming:
+            self._pull_soon()
+        elif self._pending:
+            self._producer_paused = True
+            cast(IPushProducer, producer).pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """The producer is done."""
+        self._producer = None
+        if self._closing:
+            self._close_if_flushed()
+
+    # -- IHalfCloseableDescriptor
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """Tells a half-closeable protocol that what it wrote has been handed over, end included."""
+        half = IHalfCloseableProtocol(self._protocol, None)
+        if half is not None:
+            half.writeConnectionLost()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Tells the protocol that the peer finished: half-closeable ones go on, all others are done."""
+        half = IHalfCloseableProtocol(self._protocol, None)
+        if half is not None:
+            half.readConnectionLost()
+            if self._finish_sent:
+                self._lose(ConnectionDone())
+            return
+        if self._pending:
+            self._reset()
+        elif self._stream is not None and not self._finish_sent:
+            self._finish_sent = True
+            self._stream.finish()
+        self._lose(ConnectionDone())
+
+    # -- within
+
+    def _credit(self) -> None:
+        if self._owed and not self._paused and not self._held and self._stream is not None:
+            owed, self._owed = self._owed, 0
+            self._stream.consumed(owed)
+
+    def _deliver(self) -> None:
+        held, protocol = self._held, self._protocol
+        if protocol is None:
+            return
+        while held and not self._paused and not self._gone and not self._closing:
+            data = held.popleft()
+            self.received += len(data)
+            protocol.dataReceived(data)
+        self._credit()
+        self._end_read()
+
+    def _end_read(self) -> None:
+        if not self._peer_finished or self._read_ended or self._held or self._paused or self._gone:
+            return
+        if self._protocol is None or self._closing:
+            return
+        self._read_ended = True
+        self.readConnectionLost(Failure(ConnectionDone()))
+
+    def _close_if_flushed(self) -> None:
+        if not self._pending:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Everything is written: tell the peer, and end or linger."""
+        stream = self._stream
+        if stream is None:  # loseConnection before the stream is there: attach() comes back here by drained()
+            return
+        if not self._finish_sent:
+            self._finish_sent = True
+            stream.finish()
+            if not self._closing:
+                self._clock.call_later(0, self._write_lost)
+        if self._closing and not self._gone:
+            if not self._peer_finished:
+                self._cancel_linger = self._clock.call_later(LINGER_SECONDS, self._reset_lingering)
+            self._lose(ConnectionDone())
+
+    def _write_lost(self) -> None:
+        if not self._gone:
+            self.writeConnectionLost(Failure(ConnectionDone()))
+            if self._read_ended:
+                self._lose(ConnectionDone())
+
+    def _discard(self, size: int) -> None:
+        """Bytes that nobody wants: credited so that the peer can finish, up to LINGER_BYTES."""
+        self._linger += size
+        size += self._owed
+        self._owed = 0
+        if self._linger > LINGER_BYTES:
+            self._reset_lingering()
+        elif size and self._stream is not None:
+            self._stream.consumed(size)
+
+    def _reset_lingering(self) -> None:
+        self._end_linger()
+        self._reset()
+        self._lose(ConnectionLost("the peer went on sending after the connection was closed"))
+
+    def _reset(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.reset()
+
+    def _end_linger(self) -> None:
+        if self._cancel_linger is not None:
+            self._cancel_linger()
+            self._cancel_linger = None
+
+    def _lose(self, why: BaseException) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._lost_reason = why
+        self._pending.clear()
+        self._held.clear()
+        self._clock.call_later(0, self._connection_lost)
+
+    def _connection_lost(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        if self._protocol is not None and self._lost_reason is not None:
+            self._protocol.connectionLost(Failure(self._lost_reason))
+
+    def _pull_soon(self) -> None:
+        if not self._pulling:
+            self._pulling = True
+            self._clock.call_later(0, self._pull)
+
+    def _pull(self) -> None:
+        self._pulling = False
+        if self._producer is not None and not self._streaming and not self._pending and not self._gone:
+            cast(IPullProducer, self._producer).resumeProducing()
+            if not self._pending:
+                self._pull_soon()
+
+
+def connect_transport(
+    node: Node,
+    target: PublicKey,
+    port: int,
+    make_protocol: Callable[[MeshAddress], IProtocol | None],
+    *,
+    via: Sequence[PublicKey] | None = None,
+    identity: str = "anonymous",
+) -> Deferred[IProtocol]:
+    """Opens a stream and joins it to the protocol that `make_protocol(peer address)` returns.
+
+    Fails as `Node.connect` does. Cancelling it ends the stream.
+    """
+    peer = MeshAddress(target, port)
+    transport = StreamTransport(node.clock, MeshAddress(node.public_key, 0), peer)
+
+    def opened(stream: Stream) -> IProtocol:
+        protocol = make_protocol(peer)
+        if protocol is None:
+            stream.reset()
+            raise LocalError(f"nothing in this program wanted the stream to {peer}")
+        transport.attach(stream, protocol)
+        return protocol
+
+    d: Deferred[Any] = node.connect(target, port, transport, via=via, identity=identity)
+    return d.addCallback(opened)
+
+
+def accept_transport(
+    node: Node, stream: Stream, make_protocol: Callable[[MeshAddress], IProtocol | None]
+) -> StreamReader | None:
+    """Joins an incoming stream to the protocol that `make_protocol(peer address)` returns; None refuses it.
+
+    The protocol is connected in a later turn, when the stream knows its reader.
+    """
+    peer = MeshAddress(stream.peer, 0)
+    protocol = make_protocol(peer)
+    if protocol is None:
+        return None
+    transport = StreamTransport(node.clock, MeshAddress(node.public_key, stream.port), peer)
+    node.clock.call_later(0, lambda: transport.attach(stream, protocol))
+    return transport

@@ -1,0 +1,269 @@
+"""Nodes that are joined by in-memory streams, for tests of what stands on a node.
+
+`FakeMesh` holds the nodes and one clock; `FakeNode` satisfies `MeshNode`. A stream takes `window` bytes
+until the reader at the other end says they are consumed, as a real one does; bytes and ends arrive in a
+later turn of the clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock as TwistedClock
+
+from meshnet.cipher.keys import PublicKey, parse_public_key
+from meshnet.errors import LocalError, MeshError, RefusedError, UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from meshnet.node.app import Accept, StreamReader
+    from meshnet.storage.disk import Disk
+
+WINDOW = 1 << 18
+
+
+def a_key(number: int) -> PublicKey:
+    """A 33-byte stand-in for a public key; it need not be on the curve."""
+    return PublicKey(b"\x02" + number.to_bytes(32, "big"))
+
+
+class FakeClock:
+    """The node's clock over any IReactorTime."""
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.reactor = reactor
+
+    def now(self) -> float:
+        """Seconds of the reactor."""
+        return self.reactor.seconds()
+
+    def unix(self) -> float:
+        """A wall clock that moves with the reactor."""
+        return 1_800_000_000 + self.reactor.seconds()
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Like the node's."""
+        later = self.reactor.callLater(delay, call)
+
+        def cancel() -> None:
+            if later.active():
+                later.cancel()
+
+        return cancel
+
+
+class FakeStream:
+    """One end of a stream."""
+
+    def __init__(self, clock: FakeClock, port: int, peer: PublicKey | None, window: int) -> None:
+        self.clock = clock
+        self._port = port
+        self._peer = peer
+        self.window = window
+        self.reader: StreamReader | None = None
+        self.other: FakeStream | None = None
+        self.in_flight = 0  # written and not consumed by the other end
+        self.short = False
+        self.finish_sent = False
+        self.gone = False
+        self.inbox: deque[Callable[[], None]] = deque()
+        self.delivered = 0
+        self.credited = 0
+
+    @property
+    def port(self) -> int:
+        """The mesh port."""
+        return self._port
+
+    @property
+    def peer(self) -> PublicKey | None:
+        """The other node."""
+        return self._peer
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Takes what the window allows."""
+        if self.gone or self.finish_sent:
+            raise LocalError("write after the end")
+        size = min(len(data), self.window - self.in_flight)
+        self.short = size < len(data)
+        if size:
+            self.in_flight += size
+            piece = bytes(data[:size])
+            self._other.arrive(lambda: self._other.deliver(piece))
+        return size
+
+    def finish(self) -> None:
+        """Sends the end."""
+        if not self.finish_sent and not self.gone:
+            self.finish_sent = True
+            self._other.arrive(lambda: self._other.reading.finished())
+
+    def reset(self, code: int = 0) -> None:
+        """Ends both directions."""
+        if not self.gone:
+            self.gone = True
+            self.inbox.clear()
+            self._other.lose(RefusedError(f"the stream was reset (code {code})"))
+
+    def lose(self, why: MeshError) -> None:
+        """Ends this side, in a later turn."""
+        if not self.gone:
+            self.gone = True
+            self.inbox.clear()
+            self.clock.call_later(0, lambda: self.reading.lost(why))
+
+    def consumed(self, size: int) -> None:
+        """Opens the sender's window again."""
+        self.credited += size
+        assert self.credited <= self.delivered, "credited more than was delivered"
+        sender = self._other
+        sender.in_flight -= size
+        if sender.short and not sender.gone:
+            sender.short = False
+            self.clock.call_later(0, sender.drained)
+
+    @property
+    def _other(self) -> FakeStream:
+        assert self.other is not None
+        return self.other
+
+    @property
+    def reading(self) -> StreamReader:
+        """Who reads this end."""
+        assert self.reader is not None
+        return self.reader
+
+    def drained(self) -> None:
+        """Tells the writer that there is room."""
+        if not self.gone:
+            self.reading.drained()
+
+    def deliver(self, piece: bytes) -> None:
+        """Gives bytes to the reader, in memory that is wiped afterwards."""
+        self.delivered += len(piece)
+        memory = bytearray(piece)
+        view = memoryview(memory)
+        self.reading.data_received(view)
+        view.release()
+        memory[:] = bytes(len(memory))
+
+    def arrive(self, what: Callable[[], None]) -> None:
+        """Queues an arrival at this end."""
+        if not self.gone:
+            self.inbox.append(what)
+            self.clock.call_later(0, self._next)
+
+    def _next(self) -> None:
+        if self.inbox and not self.gone:
+            self.inbox.popleft()()
+
+
+class FakeListener:
+    """A mesh port of a fake node."""
+
+    def __init__(self, ports: dict[int, Accept], port: int) -> None:
+        self.ports = ports
+        self.port = port
+
+    def stop(self) -> None:
+        """Gives the port back."""
+        self.ports.pop(self.port, None)
+
+
+class FakeNode:
+    """A node without a network; `routes` records how each stream was asked for."""
+
+    def __init__(self, mesh: FakeMesh, name: str, reactor: Any) -> None:
+        self.mesh = mesh
+        self.name = name
+        self.public_key = a_key(len(mesh.nodes) + 1)
+        self.reactor = reactor
+        self.clock = FakeClock(reactor)
+        self.registry = CollectorRegistry()
+        self.disk = cast("Disk", None)
+        self.data = Path("nowhere")
+        self.ports: dict[int, Accept] = {}
+        self.routes: list[tuple[PublicKey, tuple[PublicKey, ...] | None, str]] = []
+        self.streams: list[FakeStream] = []
+
+    def connect(
+        self,
+        target: PublicKey,
+        port: int,
+        reader: StreamReader,
+        *,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[Any]:
+        """Joins two ends, in a later turn."""
+        self.routes.append((target, None if via is None else tuple(via), identity))
+        if self.mesh.connect_error is not None:
+            return fail(self.mesh.connect_error)
+        d: Deferred[Any] = Deferred()
+        self.clock.call_later(0, lambda: self._join(d, target, port, reader, identity))
+        return d
+
+    def _join(
+        self, d: Deferred[Any], target: PublicKey, port: int, reader: StreamReader, identity: str
+    ) -> None:
+        node = self.mesh.nodes.get(target)
+        if node is None:
+            d.errback(UnreachableError("no way leads to that node"))
+            return
+        caller = self.public_key if identity == "node" else None
+        near = FakeStream(self.clock, port, target, self.mesh.window)
+        far = FakeStream(node.clock, port, caller, self.mesh.window)
+        near.other, far.other, near.reader = far, near, reader
+        accept = node.ports.get(port)
+        far.reader = accept(far) if accept is not None else None
+        if far.reader is None:
+            d.errback(RefusedError(f"nothing listens on mesh port {port} there"))
+            return
+        self.streams.append(near)
+        node.streams.append(far)
+        d.callback(near)
+
+    def listen(self, port: int, accept: Accept) -> FakeListener:
+        """Takes a port."""
+        if port in self.ports:
+            raise LocalError(f"mesh port {port} is taken")
+        self.ports[port] = accept
+        return FakeListener(self.ports, port)
+
+    def lookup(self, text: str) -> PublicKey:
+        """A node of the mesh by name, or hex."""
+        for node in self.mesh.nodes.values():
+            if text in (node.name, node.public_key.hex()):
+                return node.public_key
+        if len(text) == 66 and text.startswith("02"):
+            return PublicKey(bytes.fromhex(text))
+        try:
+            return parse_public_key(text)
+        except MeshError as error:
+            raise UsageError(f"{text!r} is no public key and no known name") from error
+
+
+class FakeMesh:
+    """All nodes; `flush` runs until nothing is under way."""
+
+    def __init__(self, reactor: Any = None, window: int = WINDOW) -> None:
+        self.reactor: Any = TwistedClock() if reactor is None else reactor
+        self.window = window
+        self.nodes: dict[PublicKey, FakeNode] = {}
+        self.connect_error: MeshError | None = None
+
+    def node(self, name: str) -> FakeNode:
+        """A new node."""
+        node = FakeNode(self, name, self.reactor)
+        self.nodes[node.public_key] = node
+        return node
+
+    def flush(self, turns: int = 200) -> None:
+        """Runs what is due now, up to so many turns."""
+        for _ in range(turns):
+            self.reactor.advance(0)
