@@ -111,6 +111,7 @@ class Handshake:
         parts.append(self._seal(payload))
         message = b"".join(parts)
         if len(message) > LARGEST_MESSAGE:
+            self._failed = True  # the payload has been mixed in already
             raise UsageError(f"a Noise message has at most {LARGEST_MESSAGE} bytes, not {len(message)}")
         self._at += 1
         return message
