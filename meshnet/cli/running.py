@@ -1,0 +1,118 @@
+"""Builds a node from a config file and runs it in the foreground; also what `twist` uses.
+
+It takes the reactor by argument. Logs go to stderr as text, one line each, from a level on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from twisted.internet.defer import Deferred
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from twisted.python.failure import Failure
+
+from meshnet.errors import MeshError
+from meshnet.node.clock import NodeClock
+from meshnet.node.config import Settings, load
+from meshnet.node.dropins import Dropins
+from meshnet.node.identity import read_key
+from meshnet.node.node import Node
+from meshnet.node.wiring import make_router
+from meshnet.storage.disk import RealDisk
+
+LEVELS = ("debug", "info", "warn", "error")
+
+
+def begin_logging(level: str, out: TextIO) -> None:
+    """Text lines of this level and above to `out`, and nothing anywhere else."""
+    wanted = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    observer = FilteringLogObserver(textFileLogObserver(out), [wanted])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+
+
+def build_node(file: Path, reactor: Any, found: Dropins, kind: type[Node] = Node) -> Node:
+    """A node of this config file, not yet started; raises ConfigError and KeyFileError."""
+    disk = RealDisk()
+    transports, lacking = found.open_transports(reactor)
+    broken = [*found.broken, *lacking]
+    settings: Settings = load(file, found.apps, transports, broken)
+    secret = read_key(disk, settings.node.key)
+    return kind(
+        settings,
+        secret,
+        reactor=reactor,
+        clock=NodeClock(reactor),
+        disk=disk,
+        router=lambda node: make_router(node, secret, transports, secrets.token_bytes),
+        apps=found.apps,
+        notes=broken,
+    )
+
+
+class Foreground:
+    """Runs one node until SIGTERM, SIGINT or POST /stop; `code` is then the exit code."""
+
+    def __init__(self, node: Node, reactor: Any, as_json: bool) -> None:
+        self.code = 0
+        self._node = node
+        self._reactor = reactor
+        self._json = as_json
+
+    def run(self) -> int:
+        """Returns when the node has stopped. The ready line is the only thing on stdout."""
+        self._reactor.callWhenRunning(self._start)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._node.stopService)
+        self._reactor.run()
+        return self.code
+
+    def _start(self) -> None:
+        self._node.finished = Deferred()
+        self._node.finished.addCallback(lambda _: self._reactor.stop())
+        self._node.startService()
+        self._node.ready().addCallbacks(self._ready, self._failed)
+
+    def _ready(self, _: None) -> None:
+        print(ready_line(self._node, self._json), flush=True)
+
+    def _failed(self, failure: Failure) -> None:
+        self.code = tell(failure.value)
+        self._reactor.stop()
+
+
+def ready_line(node: Node, as_json: bool) -> str:
+    """What `up` prints when the node stands: its key, where it listens, its control socket."""
+    status = node.status()
+    facts = {
+        "ready": True,
+        "public_key": status["public_key"],
+        "listen": status["listen"],
+        "metrics": status["metrics"],
+        "control": status["control"]["socket"],
+        "pid": os.getpid(),
+    }
+    if as_json:
+        return json.dumps(facts)
+    listens = " ".join(status["listen"]) or "nothing"
+    return f"ready {status['public_key']} listens on {listens}, control {status['control']['socket']}"
+
+
+def tell(error: BaseException | None) -> int:
+    """One sentence on stderr; returns the exit code. With $MESHNET_DEBUG the traceback too."""
+    if os.environ.get("MESHNET_DEBUG"):
+        Failure(error).printTraceback(sys.stderr)
+    text = str(error) or type(error).__name__
+    if not isinstance(error, MeshError):
+        text = f"This should not have happened ({type(error).__name__}: {text}); MESHNET_DEBUG=1 shows where."
+    print(f"meshnet: {text}", file=sys.stderr)
+    return error.exit_code if isinstance(error, MeshError) else 1

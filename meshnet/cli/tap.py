@@ -1,0 +1,49 @@
+"""`twist meshnet --config node.toml`: the same node under Twisted's own runner."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from meshnet.cli.running import build_node, tell
+from meshnet.errors import MeshError
+from meshnet.node.dropins import find_dropins
+from meshnet.node.node import Node
+
+
+class Options(usage.Options):
+    """The options of `twist meshnet`."""
+
+    optParameters = [["config", "c", "node.toml", "The node's config file."]]  # noqa: RUF012  (Twisted's way)
+
+
+class TwistNode(Node):
+    """A node that ends its program when it cannot start: with its exit code if that shows at once."""
+
+    def startService(self) -> None:
+        """Starts; raises SystemExit if that fails before the reactor runs."""
+        self.finished = Deferred()
+        self.finished.addCallback(lambda _: self.reactor.stop())
+        super().startService()
+        self.ready().addErrback(self._failed)
+        if self.failure is not None:
+            sys.exit(tell(self.failure.value))
+
+    def _failed(self, failure: Failure) -> None:
+        if self.reactor.running:
+            tell(failure.value)
+            self.reactor.stop()
+
+
+def makeService(options: Options) -> Node:
+    """The node of a config file; a wrong one ends the program with one sentence and its exit code."""
+    from twisted.internet import reactor
+
+    try:
+        return build_node(Path(options["config"]), reactor, find_dropins(), TwistNode)
+    except MeshError as error:
+        sys.exit(tell(error))

@@ -1,0 +1,195 @@
+"""The verbs that ask a running node: status, links, circuits, ping, trace, stop."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from typing import Any
+
+from meshnet.cli.show import print_json, print_table, progress, progress_done, size
+from meshnet.errors import UnreachableError
+from meshnet.node.app import Json, Verb
+
+Call = Callable[[str, str, Json | None], Json]
+PARTIAL = 7  # exit code: some of it worked
+
+
+def _nothing(parser: ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def hops(text: str) -> list[str]:
+    """`--via A,B`: keys or pet names, nearest first; empty for a direct link."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def at_least_one(text: str) -> int:
+    """A number of times."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _route_arguments(parser: ArgumentParser) -> None:
+    count = 3
+    parser.add_argument("target", metavar="PUBKEY", help="public key (66 hex digits) or known name")
+    parser.add_argument(
+        "--via",
+        type=hops,
+        metavar="A,B",
+        help="relays, nearest first; left out: the configured route",
+    )
+    parser.add_argument(
+        "-c", "--count", type=at_least_one, default=count, help="round trips (default %(default)s)"
+    )
+
+
+def _request(arguments: Namespace) -> Json:
+    body: Json = {"target": arguments.target, "count": arguments.count}
+    if arguments.via is not None:
+        body["via"] = arguments.via
+    return body
+
+
+def _status(arguments: Namespace, call: Call) -> int:
+    status = call("GET", "/status", None)
+    if arguments.json:
+        print_json(status)
+        return 0
+    links, limits = status["links"], status["limits"]
+    rows: list[tuple[str, Any]] = [
+        ("name", status["name"]),
+        ("public key", status["public_key"]),
+        ("network", status["network"]),
+        ("up for", f"{status['uptime_seconds']:.0f} s, process {status['pid']}, version {status['version']}"),
+        ("listens on", ", ".join(status["listen"]) or "nothing"),
+        ("metrics", status["metrics"] or "off"),
+        ("links", f"{links['up']} up, {links['configured']} configured"),
+        ("circuits", status["circuits"]),
+        ("bytes", f"{size(status['bytes']['received'])} received, {size(status['bytes']['sent'])} sent"),
+        ("dropped", ", ".join(f"{n} {reason}" for reason, n in status["dropped"].items() if n) or "nothing"),
+        ("limits", ", ".join(f"{name} {value}" for name, value in limits.items())),
+    ]
+    rows += [(f"app {name}", _flat(app)) for name, app in status["apps"].items()]
+    rows += [("note", note) for note in status["notes"]]
+    for name, value in rows:
+        print(f"{name:<12}{value}")
+    return 0
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(each)}" for key, each in value.items()) or "-"
+    if isinstance(value, list):
+        return "; ".join(_flat(each) for each in value) or "none"
+    return str(value)
+
+
+def _links(arguments: Namespace, call: Call) -> int:
+    answer = call("GET", "/links", None)
+    if arguments.json:
+        print_json(answer)
+        return 0
+    rows = [_link_row(link) for link in answer["links"]]
+    print_table(["NEIGHBOUR", "NAME", "UP", "RTT ms", "IN", "OUT", "IN 10 s", "OUT 10 s", "ADDRESS"], rows)
+    return 0
+
+
+def _link_row(link: Json) -> list[object]:
+    rates_in, rates_out = link.get("rates_in", {}), link.get("rates_out", {})
+    return [
+        link["peer"],
+        link.get("name"),
+        link["up"],
+        link.get("rtt_ms"),
+        size(link.get("bytes_in", 0)),
+        size(link.get("bytes_out", 0)),
+        size(rates_in.get("10s", 0)) + "/s",
+        size(rates_out.get("10s", 0)) + "/s",
+        link.get("address") or "-",
+    ]
+
+
+def _circuits(arguments: Namespace, call: Call) -> int:
+    answer = call("GET", "/circuits", None)
+    if arguments.json:
+        print_json(answer)
+        return 0
+    circuits = answer["circuits"]
+    heads = sorted({key for circuit in circuits for key in circuit})
+    if not heads:
+        print("no circuits")
+        return 0
+    print_table(
+        [head.upper() for head in heads],
+        [[_short(circuit.get(head)) for head in heads] for circuit in circuits],
+    )
+    return 0
+
+
+def _short(value: Any) -> object:
+    if isinstance(value, list | dict):
+        return _flat(value)
+    return value
+
+
+def _ping(arguments: Namespace, call: Call) -> int:
+    progress("setting up a circuit …")
+    try:
+        report = call("POST", "/ping", _request(arguments))
+    finally:
+        progress_done()
+    if arguments.json:
+        print_json(report)
+        return 0
+    print(f"{report['target']} over {len(report['via'])} relays: {_measured(report)}")
+    return 0
+
+
+def _measured(report: Json) -> str:
+    parts = [f"set-up {report['setup_ms']:.1f} ms"] if report.get("setup_ms") is not None else []
+    trips = report.get("rtts_ms") or ([report["rtt_ms"]] if report.get("rtt_ms") is not None else [])
+    if trips:
+        spread = f" (least {min(trips):.1f}, most {max(trips):.1f}, n={len(trips)})" if len(trips) > 1 else ""
+        parts.append(f"round trip {sorted(trips)[len(trips) // 2]:.1f} ms{spread}")
+    return ", ".join(parts) or "no answer"
+
+
+def _trace(arguments: Namespace, call: Call) -> int:
+    progress("setting up a circuit to each hop …")
+    try:
+        report = call("POST", "/trace", _request(arguments))
+    finally:
+        progress_done()
+    if arguments.json:
+        print_json(report)
+    else:
+        for hop in report["hops"]:
+            print(f"{hop['hop']}  {hop['key']}  {hop.get('error') or _measured(hop)}")
+    if report["complete"]:
+        return 0
+    if all("error" in hop for hop in report["hops"]):
+        return UnreachableError.exit_code
+    return PARTIAL
+
+
+def _stop(arguments: Namespace, call: Call) -> int:
+    answer = call("POST", "/stop", None)
+    if arguments.json:
+        print_json(answer)
+    return 0
+
+
+NODE_VERBS = (
+    Verb("status", "who this node is, what it does and what it dropped", _nothing, _status),
+    Verb("links", "its neighbours: round trip, bytes, throughput", _nothing, _links),
+    Verb("circuits", "circuits that begin, end or pass here", _nothing, _circuits),
+    Verb("ping", "set up a circuit to a node and measure it", _route_arguments, _ping),
+    Verb(
+        "trace",
+        "measure a circuit to each hop of a route",
+        _route_arguments,
+        _trace,
+    ),
+    Verb("stop", "end the running node", _nothing, _stop),
+)

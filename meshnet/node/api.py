@@ -1,0 +1,177 @@
+"""The routes of a node's control API, and the shapes of their requests.
+
+    GET  /status /links /circuits /metrics /history?ring=1s
+    POST /ping {target, via, count} · /trace {target, via} · /stop
+    …    /apps/<name>/… as the apps declare
+
+Keys in requests are hex digits or pet names. Unknown keys of a request are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol
+
+from attrs import frozen
+from prometheus_client import CollectorRegistry, generate_latest
+from twisted.internet.defer import Deferred
+
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import MeshError, UsageError
+from meshnet.node.app import Json, Route
+from meshnet.node.config import route_refusal
+from meshnet.node.rings import RINGS, History
+from meshnet.node.schema import Between, read_body, read_query
+
+MOST_PINGS = 1_000
+
+
+@frozen
+class Nothing:
+    """A request without arguments."""
+
+
+@frozen
+class PingRequest:
+    """Measures a circuit: its set-up and `count` round trips."""
+
+    target: PublicKey
+    via: tuple[PublicKey, ...] | None = None
+    """Relays, nearest first; left out: the configured route, else a direct link."""
+    count: Annotated[int, Between(1, MOST_PINGS)] = 1
+
+
+@frozen
+class TraceRequest:
+    """Measures a circuit to each hop of a route (docs/wire-format.md §8)."""
+
+    target: PublicKey
+    via: tuple[PublicKey, ...] | None = None
+    count: Annotated[int, Between(1, 100)] = 3
+
+
+@frozen
+class HistoryRequest:
+    """Asks for past samples."""
+
+    ring: Literal["1s", "10s", "1m", "1h"] = "1s"
+
+
+class ApiNode(Protocol):
+    """What the routes ask of a node."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics."""
+
+    @property
+    def history(self) -> History:
+        """Its past samples."""
+
+    def lookup(self, text: str) -> PublicKey:
+        """The key that hex digits or a pet name stand for; raises UsageError."""
+
+    def route_to(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+        """The relays to use."""
+
+    def ping(self, target: PublicKey, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
+        """Measures a circuit."""
+
+    def status(self) -> Json:
+        """What `meshnet status` shows."""
+
+    def links(self) -> list[Json]:
+        """Neighbours."""
+
+    def circuits(self) -> list[Json]:
+        """Circuits of this node, and those it relays."""
+
+    def stop_soon(self) -> None:
+        """Ends the node after the answer has gone out."""
+
+
+def node_routes(node: ApiNode) -> dict[str, Route]:
+    """`"METHOD /path"` to what answers it."""
+    api = _Api(node)
+    return {
+        "GET /status": api.status,
+        "GET /links": api.links,
+        "GET /circuits": api.circuits,
+        "GET /metrics": api.metrics,
+        "GET /history": api.history,
+        "POST /ping": api.ping,
+        "POST /trace": api.trace,
+        "POST /stop": api.stop,
+    }
+
+
+def app_routes(name: str, routes: Mapping[str, Route]) -> dict[str, Route]:
+    """The same routes under /apps/<name>; raises UsageError if one is not written `METHOD /path`."""
+    found: dict[str, Route] = {}
+    for pattern, route in routes.items():
+        method, space, path = pattern.partition(" ")
+        if method not in ("GET", "POST", "DELETE") or not space or not path.startswith("/"):
+            raise UsageError(
+                f"App {name} declares the route {pattern!r}; write GET, POST or DELETE and a /path."
+            )
+        found[f"{method} /apps/{name}{path}"] = route
+    return found
+
+
+class _Api:
+    def __init__(self, node: ApiNode) -> None:
+        self._node = node
+
+    def status(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return self._node.status()
+
+    def links(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return {"links": self._node.links()}
+
+    def circuits(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return {"circuits": self._node.circuits()}
+
+    def metrics(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return {"text": generate_latest(self._node.registry).decode()}
+
+    def history(self, query: Json) -> Json:
+        request = read_query(HistoryRequest, query)
+        step = next(step for name, step, _ in RINGS if name == request.ring)
+        return {"ring": request.ring, "step_seconds": step, "series": self._node.history.series(request.ring)}
+
+    async def ping(self, body: Json) -> Json:
+        request = read_body(PingRequest, body, self._node.lookup)
+        via = self._route(request.target, request.via)
+        report = await self._node.ping(request.target, via, request.count)
+        return {"target": request.target.hex(), "via": [hop.hex() for hop in via], **report}
+
+    async def trace(self, body: Json) -> Json:
+        request = read_body(TraceRequest, body, self._node.lookup)
+        via = self._route(request.target, request.via)
+        route = [*via, request.target]
+        hops = [await self._hop(route[:length], request.count) for length in range(1, len(route) + 1)]
+        return {"target": request.target.hex(), "hops": hops, "complete": "error" not in hops[-1]}
+
+    async def _hop(self, route: Sequence[PublicKey], count: int) -> Json:
+        hop: dict[str, Any] = {"hop": len(route), "key": route[-1].hex()}
+        try:
+            report = await self._node.ping(route[-1], tuple(route[:-1]), count)
+        except MeshError as error:
+            return {**hop, "error": str(error)}
+        return {**hop, **report}
+
+    def stop(self, body: Json) -> Json:
+        read_body(Nothing, body)
+        self._node.stop_soon()
+        return {"stopping": True}
+
+    def _route(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+        route = self._node.route_to(target, via)
+        refusal = route_refusal([*route, target])
+        if refusal:
+            raise UsageError(f"The route {refusal}")
+        return route

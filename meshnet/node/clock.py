@@ -1,0 +1,45 @@
+"""Time as a node sees it: monotonic seconds, wall seconds, later calls.
+
+The only place of a node that reads the clocks of the machine. Cores get their `now` and `unix` from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock as TestClock
+
+Seconds = Callable[[], float]
+
+
+class NodeClock:
+    """A clock over a reactor; `now` and `unix` can be replaced, as `virtual_clock` does."""
+
+    __slots__ = ("now", "reactor", "unix")
+
+    now: Seconds
+    unix: Seconds
+
+    def __init__(
+        self, reactor: IReactorTime, now: Seconds = time.monotonic, unix: Seconds = time.time
+    ) -> None:
+        self.reactor = reactor
+        self.now = now
+        self.unix = unix
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Calls after `delay` ≥ 0 seconds; returns what cancels it, harmless if it already ran."""
+        later = self.reactor.callLater(max(0.0, delay), call)
+
+        def cancel() -> None:
+            if later.active():
+                later.cancel()
+
+        return cancel
+
+
+def virtual_clock(clock: TestClock, unix_start: float = 1_800_000_000.0) -> NodeClock:
+    """A clock that moves only with Twisted's test clock; both of its times agree."""
+    return NodeClock(clock, clock.seconds, lambda: unix_start + clock.seconds())

@@ -1,0 +1,289 @@
+"""The config file of a node: its sections, and how it is read.
+
+TOML, checked by `meshnet.node.schema`. The sections of apps come from their `settings` classes. Relative
+paths are relative to the file. Nothing here opens a port or reads a key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import attrs
+from attrs import field, frozen
+
+from meshnet import limits
+from meshnet.cipher.keys import PublicKey, parse_public_key
+from meshnet.errors import ConfigError, UsageError
+from meshnet.node.schema import Between, Context, FieldError, HostPort, nearest, read, show
+
+U32 = Annotated[int, Between(0, (1 << 32) - 1)]
+LARGEST_FILE = 1 << 20  # bytes of a config file
+UNLIMITED = 0
+
+
+@frozen
+class NodeSettings:
+    """[node]: who this node is and where it keeps its things."""
+
+    name: str = ""
+    """Shown in status; never sent to anybody."""
+    network: U32 = 1
+    """Nodes of different networks never link."""
+    key: Path = Path("key")
+    data: Path = Path("data")
+    cipher: Literal["openssl", "sodium"] = "openssl"
+
+
+@frozen
+class PeerSettings:
+    """[[link.peer]]: a neighbour to dial and to keep linked."""
+
+    key: PublicKey
+    address: str
+    """Such as `tcp:192.0.2.1:7001`."""
+
+
+@frozen
+class LinkSettings:
+    """[link]: neighbours."""
+
+    listen: tuple[str, ...] = ()
+    accept: Literal["any"] | tuple[PublicKey, ...] = "any"
+    """Who may link to this node; the dialled peers may always."""
+    peer: tuple[PeerSettings, ...] = ()
+
+
+@frozen
+class RelaySettings:
+    """[relay]: what this node carries for others."""
+
+    enabled: bool = True
+    max_rate: Annotated[int, Between(0)] = UNLIMITED
+    """Bytes per second relayed in all, both directions; 0: no limit."""
+    max_circuits: Annotated[int, Between(0, 1_000_000)] = limits.CIRCUITS_IN_ALL
+    max_circuits_per_neighbour: Annotated[int, Between(0, 1_000_000)] = limits.CIRCUITS_PER_NEIGHBOUR
+    creates_per_second: Annotated[float, Between(0)] = limits.CREATES_PER_SECOND
+    """Circuits per second and neighbour, refilling a bucket of `create_burst`."""
+    create_burst: Annotated[int, Between(1, 1_000_000)] = limits.CREATE_BURST
+
+
+@frozen
+class MetricsSettings:
+    """[metrics]: where Prometheus reads."""
+
+    listen: HostPort
+    neighbours: Annotated[int, Between(0, 1000)] = 20
+    """Neighbours with series of their own, the busiest; the rest is summed as `other`."""
+
+
+@frozen
+class ControlSettings:
+    """[control]: where commands reach this node."""
+
+    socket: Path | None = None
+    """A UNIX socket; left out: control.sock in the data directory."""
+    listen: HostPort | None = None
+    """Also HTTP on a loopback address, with the bearer token of `token`."""
+    token: Path | None = None
+    """Left out: control.token in the data directory, made at the first start."""
+
+
+@frozen
+class RouteSettings:
+    """[[route]]: the relays to a node, nearest first."""
+
+    to: PublicKey
+    via: tuple[PublicKey, ...] = ()
+
+
+@frozen
+class KnownSettings:
+    """[[known]]: a pet name, usable wherever a key is expected."""
+
+    name: str
+    key: str
+
+
+@frozen
+class CoreSections:
+    """The sections that every node has; apps add theirs."""
+
+    node: NodeSettings = field(factory=NodeSettings)
+    link: LinkSettings = field(factory=LinkSettings)
+    relay: RelaySettings = field(factory=RelaySettings)
+    metrics: MetricsSettings | None = None
+    control: ControlSettings = field(factory=ControlSettings)
+    route: tuple[RouteSettings, ...] = ()
+    known: tuple[KnownSettings, ...] = ()
+
+
+@frozen
+class Settings(CoreSections):
+    """A whole config file."""
+
+    file: Path | None = None
+    names: Mapping[str, PublicKey] = field(factory=dict)
+    """Pet names and what they stand for."""
+    apps: Mapping[str, Any] = field(factory=dict)
+    """By app name, an instance of its `settings` class."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the operator: sections nobody read because an app is broken."""
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the control socket is."""
+        return self.control.socket or self.node.data / "control.sock"
+
+    def lookup(self, text: str) -> PublicKey:
+        """The key that hex digits or a pet name stand for; raises UsageError."""
+        return lookup_in(self.names, text)
+
+
+class AppSections(Protocol):
+    """What reading a config needs of an app (`meshnet.node.app.IApp` in all)."""
+
+    name: str
+    settings: type
+
+
+class AddressBook(Protocol):
+    """What reading a config needs of the transports (`meshnet.transports.registry.Transports` in all)."""
+
+    def find(self, address: str) -> object:
+        """Raises ConfigError unless `address` is one of a known transport."""
+
+
+def lookup_in(names: Mapping[str, PublicKey], text: str) -> PublicKey:
+    """The key that hex digits or one of `names` stand for; raises UsageError."""
+    if text in names:
+        return names[text]
+    if len(text) == 66:
+        return parse_public_key(text)
+    known = list(names)
+    choices = f"; known names: {', '.join(sorted(known))}" if known else "; no names are known ([[known]])"
+    raise UsageError(
+        f"{show(text)} is neither 66 hex digits nor a known name{nearest(text, known)}{choices}."
+    )
+
+
+def load(
+    file: Path,
+    apps: Sequence[AppSections] = (),
+    transports: AddressBook | None = None,
+    broken: Sequence[str] = (),
+) -> Settings:
+    """Reads and checks a config file; raises ConfigError.
+
+    `broken` are sentences about apps that could not be loaded: where there are any, a section nobody knows
+    becomes a note instead of an error, since it may be theirs.
+    """
+    try:
+        with file.open("rb") as handle:
+            data = handle.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"Cannot read {file}: {error.strerror}; `meshnet init` makes one.") from None
+    if len(data) > LARGEST_FILE:
+        raise ConfigError(f"{file} is larger than {LARGEST_FILE} bytes; that is no config file.")
+    try:
+        table = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}.") from None
+    settings = from_table(table, file, apps, broken)
+    if transports is not None:
+        check_addresses(settings, transports)
+    return settings
+
+
+def from_table(
+    table: Mapping[str, Any], file: Path, apps: Sequence[AppSections] = (), broken: Sequence[str] = ()
+) -> Settings:
+    """The same of a table that was read already; relative paths are relative to `file`'s directory."""
+    base, source = file.absolute().parent, str(file)
+    names = _names(table.get("known", []), Context(base=base, source=source))
+    context = Context(base=base, source=source, lookup=lambda text: lookup_in(names, text))
+    ours = {attribute.name for attribute in attrs.fields(CoreSections)}
+    owners = {attribute.name: app for app in apps for attribute in attrs.fields(app.settings)}
+    stray = [key for key in table if key not in ours and key not in owners]
+    notes: tuple[str, ...] = ()
+    if stray and broken:
+        notes = tuple(f"{source}: [{key}] was not read: {' '.join(broken)}" for key in stray)
+    elif stray:
+        choices = sorted({*ours, *owners})
+        meant = nearest(stray[0], choices)
+        raise FieldError(
+            f"{source}: [{stray[0]}] is not a known section{meant}; choices: {', '.join(choices)}.", stray[0]
+        )
+    core = read(CoreSections, {key: table[key] for key in table if key in ours}, "", context)
+    sections = {app.name: _app_settings(app, table, context) for app in apps}
+    values = {attribute.name: getattr(core, attribute.name) for attribute in attrs.fields(CoreSections)}
+    settings = Settings(**values, file=file, names=names, apps=sections, notes=notes)
+    _check_sense(settings, source)
+    return settings
+
+
+def _app_settings(app: AppSections, table: Mapping[str, Any], context: Context) -> Any:
+    mine = {attribute.name for attribute in attrs.fields(app.settings)}
+    return read(app.settings, {key: table[key] for key in table if key in mine}, "", context)
+
+
+def _names(raw: object, context: Context) -> dict[str, PublicKey]:
+    known = read(CoreSections, {"known": raw}, "", context).known
+    names: dict[str, PublicKey] = {}
+    for index, entry in enumerate(known):
+        place = f"known.{index}"
+        if not entry.name or any(c in " ,:\t\n" for c in entry.name) or len(entry.name) >= 66:
+            why = "is not a name: 1 to 65 characters without space, comma or colon"
+            raise FieldError(f"{context.source}: {place}.name = {show(entry.name)} {why}.", f"{place}.name")
+        if entry.name in names:
+            raise FieldError(f"{context.source}: {place}.name = {show(entry.name)} is there twice.", place)
+        try:
+            names[entry.name] = parse_public_key(entry.key)
+        except UsageError as error:
+            text = f"{context.source}: {place}.key = {show(entry.key)} is no public key: {error}"
+            raise FieldError(text, f"{place}.key") from None
+    return names
+
+
+def _check_sense(settings: Settings, source: str) -> None:
+    """What no single key shows: things named twice, routes too long."""
+    dialled: set[PublicKey] = set()
+    for index, peer in enumerate(settings.link.peer):
+        if peer.key in dialled:
+            raise FieldError(f"{source}: link.peer.{index}.key is there twice.", f"link.peer.{index}.key")
+        dialled.add(peer.key)
+    routed: set[PublicKey] = set()
+    for index, route in enumerate(settings.route):
+        name = f"route.{index}"
+        if route.to in routed:
+            raise FieldError(f"{source}: {name}.to has a route already; give each node one.", f"{name}.to")
+        routed.add(route.to)
+        refusal = route_refusal([*route.via, route.to])
+        if refusal:
+            raise FieldError(f"{source}: {name}.via {refusal}", f"{name}.via")
+    listen = settings.control.listen
+    if listen is not None and listen[0] not in ("127.0.0.1", "::1", "localhost"):
+        why = "is not a loopback address; choices: 127.0.0.1, ::1"
+        raise FieldError(f"{source}: control.listen = {show(listen[0])} {why}.", "control.listen")
+
+
+def route_refusal(route: Sequence[PublicKey]) -> str:
+    """Why these hops, the target last, are no route: a sentence, empty if they are one."""
+    if len(route) > limits.HOPS:
+        return f"names {len(route) - 1} relays; at most {limits.HOPS - 1} fit."
+    if len(set(route)) < len(route):
+        return "passes a node twice."
+    return ""
+
+
+def check_addresses(settings: Settings, transports: AddressBook) -> None:
+    """Raises FieldError unless every link address is one of these transports."""
+    named = [(f"link.listen.{i}", address) for i, address in enumerate(settings.link.listen)]
+    named += [(f"link.peer.{i}.address", peer.address) for i, peer in enumerate(settings.link.peer)]
+    for name, address in named:
+        try:
+            transports.find(address)
+        except UsageError as error:
+            raise FieldError(f"{settings.file}: {name} = {show(address)}: {error}", name) from None

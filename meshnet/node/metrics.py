@@ -1,0 +1,186 @@
+"""What Prometheus sees of a node, read from plain counts when it asks.
+
+One registry per node. Base units, a HELP for every series, bounded labels: the busiest neighbours have
+series of their own, all others are summed as `other`. A neighbour keeps its series while its link lives,
+so that no counter ever runs backwards. Nothing here is called per cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from meshnet.control.server import QuietSite
+from meshnet.errors import Drop
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+OTHER: Final = "other"
+
+_LINK_COUNTERS: Final = (
+    ("bytes_in", "meshnet_link_received_bytes", "Bytes received from this neighbour, encryption included."),
+    ("bytes_out", "meshnet_link_sent_bytes", "Bytes sent to this neighbour, encryption included."),
+    ("cells_in", "meshnet_link_received_cells", "Cells received from this neighbour."),
+    ("connections", "meshnet_link_connections", "Connections that have carried this link."),
+    ("control_dropped", "meshnet_link_dropped_frames", "Control frames for which there was no room."),
+)
+"""Key of a link's snapshot, name of the series, help."""
+
+Snapshot = Mapping[str, Any]
+
+
+class Neighbours:
+    """Running sums over links that come and go; who has series of its own."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._own: set[str] = set()
+        self._last: dict[str, dict[str, int]] = {}
+        self.totals: dict[str, int] = dict.fromkeys((key for key, _, _ in _LINK_COUNTERS), 0)
+        self.other: dict[str, int] = dict(self.totals)
+
+    def update(self, links: Sequence[Snapshot]) -> None:
+        """Takes in what has been counted since the last time."""
+        present = {str(link["peer"]) for link in links}
+        self._own &= present
+        for gone in self._last.keys() - present:
+            del self._last[gone]
+        for link in links:
+            self._count(str(link["peer"]), link)
+        free = self._most - len(self._own)
+        if free > 0:
+            rest = [link for link in links if link["peer"] not in self._own]
+            rest.sort(key=lambda link: -(link.get("bytes_in", 0) + link.get("bytes_out", 0)))
+            self._own.update(str(link["peer"]) for link in rest[:free])
+
+    def _count(self, peer: str, link: Snapshot) -> None:
+        last = self._last.setdefault(peer, {})
+        for key in self.totals:
+            value = int(link.get(key, 0))
+            grown = max(0, value - last.get(key, 0))
+            last[key] = value
+            self.totals[key] += grown
+            if peer not in self._own:
+                self.other[key] += grown
+
+    def own(self, links: Sequence[Snapshot]) -> list[Snapshot]:
+        """The links with series of their own."""
+        return [link for link in links if link["peer"] in self._own]
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """A counter without labels; `_total` is added to its name."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """A gauge without labels."""
+    return GaugeMetricFamily(name, text, value=value)
+
+
+class NodeCollector:
+    """Turns a node's counts into series at scrape time.
+
+    `read` gives the router's snapshot; `facts` gives single numbers: (name, help, value, is a counter).
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Snapshot],
+        facts: Callable[[], Iterable[tuple[str, str, float, bool]]],
+        neighbours: Neighbours,
+    ) -> None:
+        self._read = read
+        self._facts = facts
+        self._neighbours = neighbours
+
+    def describe(self) -> list[Metric]:
+        """Nothing: names are known only at scrape time."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Every series of the node."""
+        snapshot = self._read()
+        links = snapshot.get("links", [])
+        self._neighbours.update(links)
+        yield from self._links(links)
+        yield self._dropped(snapshot.get("dropped", {}))
+        for name, text, value, counts in self._facts():
+            yield counter(name, text, value) if counts else gauge(name, text, value)
+
+    def _links(self, links: Sequence[Snapshot]) -> Iterable[Metric]:
+        up = sum(1 for link in links if link["up"])
+        yield gauge("meshnet_links", "Neighbours linked now.", up)
+        own = self._neighbours.own(links)
+        for key, name, text in _LINK_COUNTERS:
+            family = CounterMetricFamily(name, text, labels=["peer"])
+            for link in own:
+                family.add_metric([link["peer"]], link.get(key, 0))
+            family.add_metric([OTHER], self._neighbours.other[key])
+            yield family
+        trip = GaugeMetricFamily(
+            "meshnet_link_round_trip_seconds", "Smoothed round trip to this neighbour.", labels=["peer"]
+        )
+        loss = GaugeMetricFamily(
+            "meshnet_link_loss_ratio", "Share of pings this neighbour has not answered.", labels=["peer"]
+        )
+        for link in own:
+            if link.get("rtt_ms") is not None:
+                trip.add_metric([link["peer"]], link["rtt_ms"] / 1e3)
+                loss.add_metric([link["peer"]], link.get("loss", 0.0))
+        yield trip
+        yield loss
+        yield self._throughput(own)
+
+    def _throughput(self, links: Sequence[Snapshot]) -> Metric:
+        family = GaugeMetricFamily(
+            "meshnet_link_throughput_bytes_per_second",
+            "Mean throughput over a span of time, by direction.",
+            labels=["peer", "direction", "span"],
+        )
+        for link in links:
+            for direction, key in (("received", "rates_in"), ("sent", "rates_out")):
+                for span, rate in link.get(key, {}).items():
+                    family.add_metric([link["peer"], direction, span], rate)
+        return family
+
+    def _dropped(self, dropped: Mapping[str, int]) -> Metric:
+        family = CounterMetricFamily("meshnet_dropped_cells", "Cells dropped, by reason.", labels=["reason"])
+        reasons = {drop.name.lower(): 0 for drop in Drop if drop is not Drop.NONE}
+        for reason, count in {**reasons, **dropped}.items():
+            family.add_metric([reason], count)
+        return family
+
+
+class MetricsResource(Resource):
+    """GET /metrics in the text format."""
+
+    isLeaf = True
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def render_GET(self, request: Request) -> bytes:
+        """All series of the registry."""
+        if request.path != b"/metrics":
+            request.setResponseCode(404)
+            return b"Metrics are at /metrics.\n"
+        request.setHeader(b"content-type", CONTENT_TYPE)
+        return generate_latest(self._registry)
+
+
+def metrics_site(registry: CollectorRegistry) -> Site:
+    """An HTTP server of one registry."""
+    return QuietSite(MetricsResource(registry), timeout=60)
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry for one node, with the process's own figures."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry

@@ -1,0 +1,356 @@
+"""A node, put together: key, router, links, apps, control API, metrics.
+
+The composition root: everything gets what it needs by argument, from here. A node that cannot bind or read
+what its config names does not start; an app that is broken costs a sentence in the log and in `status`.
+Nothing here touches a cell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from meshnet import __version__
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.endpoints import NODES
+from meshnet.errors import LocalError, MeshError, UsageError
+from meshnet.node.api import app_routes, node_routes
+from meshnet.node.app import Accept, Clock, IAppService, Json, PortListener, Route, Stream, StreamReader
+from meshnet.node.config import Settings
+from meshnet.node.dropins import sentence
+from meshnet.node.faces import Faces
+from meshnet.node.metrics import Neighbours, NodeCollector, new_registry
+from meshnet.node.rings import History
+from meshnet.storage.disk import Disk, LockedError
+from meshnet.storage.files import make_directory, sweep
+
+SAMPLE_SECONDS: Final = 1.0
+STOP_DELAY: Final = 0.1  # seconds between the answer to /stop and the end
+
+_log = Logger()
+
+
+class Routing(Protocol):
+    """What a node needs of its router (`meshnet.node.router.Router`)."""
+
+    totals: Mapping[str, int]
+
+    async def start(self, addresses: list[str]) -> list[str]:
+        """Binds the link addresses and starts; returns them as bound. Raises LocalError, ConfigError."""
+
+    def add_peer(self, key: PublicKey, address: str) -> None:
+        """Keeps a link to this neighbour."""
+
+    def stop(self) -> Any:
+        """Ends every circuit and link."""
+
+    def connect(
+        self, target: PublicKey, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+    ) -> Deferred[Stream]:
+        """Opens a stream."""
+
+    def listen(self, port: int, accept: Accept) -> PortListener:
+        """Takes a mesh port; raises LocalError if it is taken."""
+
+    def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
+        """Measures a circuit: setup_ms, rtt_ms, …"""
+
+    def snapshot(self) -> Json:
+        """`links`, `circuits` (lists of JSON objects), `dropped` (reason to count)."""
+
+
+class Node(Service):
+    """One node under a reactor. `router` is made by the caller; `apps` are objects that provide IApp.
+
+    `startService` begins to start it; `ready` tells when it stands or why it does not.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        settings: Settings,
+        secret: SecretKey,
+        *,
+        reactor: Any,
+        clock: Clock,
+        disk: Disk,
+        router: Callable[[Node], Routing],
+        apps: Sequence[Any] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        self.settings = settings
+        self.public_key = secret.public
+        self.name = settings.node.name or secret.public.hex()[:16]
+        self.data: Path = settings.node.data
+        self.reactor = reactor
+        self.clock = clock
+        self.disk = disk
+        self.registry = new_registry()
+        self.history = History()
+        self.notes = [*settings.notes, *notes]
+        self.listening: list[str] = []
+        self.finished: Deferred[None] | None = None
+        """Set by whoever runs the node and wants to know of POST /stop; it is fired then."""
+        self._apps = apps
+        self._services: dict[str, IAppService] = {}
+        self._faces = Faces(reactor, disk, settings)
+        self._routes: dict[str, Route] = {}
+        most = settings.metrics.neighbours if settings.metrics is not None else 20
+        self._neighbours = Neighbours(most)
+        self._waiting: list[Deferred[None]] = []
+        self.failure: Failure | None = None
+        """Why the node could not start."""
+        self._settled = False
+        self._undo: list[Callable[[], Any]] = []
+        self._lag = 0.0
+        self._started_unix = 0.0
+        self._next_sample = 0.0
+        self._cancel_sample: Callable[[], None] = lambda: None
+        self._router = router(self)
+        self.registry.register(NodeCollector(self._router.snapshot, self._facts, self._neighbours))
+
+    # -- life
+
+    def startService(self) -> None:
+        """Starts; see `ready`."""
+        super().startService()
+        self.failure, self._settled = None, False
+        Deferred.fromCoroutine(self._start()).addBoth(self._settle)
+
+    def ready(self) -> Deferred[None]:
+        """Fires when the node stands; fails with a MeshError if it could not start."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        self._tell()
+        return waiting
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when everything is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def _settle(self, result: Failure | None) -> None:
+        if isinstance(result, Failure) and not isinstance(result.value, MeshError):
+            _log.failure("the node could not start", result)
+        self.failure = result if isinstance(result, Failure) else None
+        self._settled = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._settled:
+            return
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if self.failure is not None:
+                each.errback(self.failure)
+            else:
+                each.callback(None)
+
+    async def _start(self) -> None:
+        try:
+            await self._start_parts()
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _start_parts(self) -> None:
+        settings = self.settings
+        self._take_data()
+        self._undo.append(self._router.stop)
+        self.listening = await self._router.start(list(settings.link.listen))
+        self._undo.append(NODES.add(self.name, self))
+        self._routes.update(node_routes(self))
+        await self._start_apps()
+        for peer in settings.link.peer:
+            self._router.add_peer(peer.key, peer.address)
+        self._undo.append(self._faces.stop)
+        self._faces.start_metrics(self.registry)
+        self._faces.start_control(self._routes)
+        self._started_unix = self.clock.unix()
+        self._next_sample = self.clock.now() + SAMPLE_SECONDS
+        self._undo.append(self._stop_sampling)
+        self._sample()
+        for note in self.notes:
+            _log.warn("{note}", note=note)
+
+    def _take_data(self) -> None:
+        """The data directory is this node's alone while it runs."""
+        make_directory(self.disk, self.data)
+        try:
+            lock = self.disk.lock(self.data / "lock")
+        except LockedError:
+            raise LocalError(
+                f"Another node uses {self.data}; stop it, or give this one its own [node] data."
+            ) from None
+        self._undo.append(lock.release)
+        sweep(self.disk, self.data)
+
+    async def _start_apps(self) -> None:
+        """A MeshError is the operator's business and stops the node; anything else is the app's own fault."""
+        for app in self._apps:
+            try:
+                service = app.make_service(self, self.settings.apps.get(app.name) or app.settings())
+                routes = app_routes(app.name, service.routes())
+                await maybeDeferred(service.startService)
+            except LocalError:
+                raise
+            except Exception as error:  # a stranger's code
+                self.notes.append(f"App {app.name} did not start: {sentence(error)}")
+                _log.failure("app {name} did not start", name=app.name)
+                continue
+            self._services[app.name] = service
+            self._routes.update(routes)
+            self._undo.append(service.stopService)
+
+    async def _stop(self) -> None:
+        """Undoes the start, last first; a part that fails to stop does not keep the others from it."""
+        undo, self._undo = self._undo, []
+        for step in reversed(undo):
+            try:
+                await maybeDeferred(step)
+            except Exception:
+                _log.failure("a part of the node did not stop cleanly")
+        self._services.clear()
+        self._routes.clear()
+
+    def stop_soon(self) -> None:
+        """Tells whoever runs this node to end it, after the answer has gone out."""
+        finished, self.finished = self.finished, None
+        if finished is None:
+            raise UsageError("This node runs inside another program; stop that one.")
+        self.clock.call_later(STOP_DELAY, lambda: finished.callback(None))
+
+    # -- what apps use (MeshNode)
+
+    def connect(
+        self,
+        target: PublicKey,
+        port: int,
+        reader: StreamReader,
+        *,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[Stream]:
+        """Opens a stream; see MeshNode."""
+        return self._router.connect(target, port, reader, via=self.route_to(target, via), identity=identity)
+
+    def listen(self, port: int, accept: Accept) -> PortListener:
+        """Takes a mesh port; raises LocalError if it is taken."""
+        return self._router.listen(port, accept)
+
+    def lookup(self, text: str) -> PublicKey:
+        """The key that hex digits or a pet name stand for; raises UsageError."""
+        return self.settings.lookup(text)
+
+    # -- what the control API asks
+
+    def route_to(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+        """The relays to `target`: those given, else the configured route's, else none."""
+        if via is not None:
+            return tuple(via)
+        return next((route.via for route in self.settings.route if route.to == target), ())
+
+    def ping(self, target: PublicKey, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
+        """Measures a circuit."""
+        return self._router.ping(target, self.route_to(target, via), count)
+
+    def links(self) -> list[Json]:
+        """Neighbours, also configured ones that are not linked; `name` is the pet name if there is one."""
+        links = [dict(link) for link in self._router.snapshot()["links"]]
+        present = {link["peer"] for link in links}
+        for peer in self.settings.link.peer:
+            if peer.key.hex() not in present:
+                links.append({"peer": peer.key.hex(), "address": peer.address, "up": False, "rtt_ms": None})
+        names = {key.hex(): name for name, key in self.settings.names.items()}
+        return [{**link, "name": names.get(link["peer"])} for link in links]
+
+    def circuits(self) -> list[Json]:
+        """Circuits that begin, end or pass here."""
+        return list(self._router.snapshot()["circuits"])
+
+    def status(self) -> Json:
+        """One JSON object: who, where, how many, what was dropped, which limits hold, what apps say."""
+        settings, snapshot, relay = self.settings, self._router.snapshot(), self.settings.relay
+        totals = self._neighbours.totals
+        self._neighbours.update(snapshot["links"])
+        return {
+            "name": self.name,
+            "public_key": self.public_key.hex(),
+            "network": settings.node.network,
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(self.clock.unix() - self._started_unix, 1),
+            "listen": self.listening,
+            "metrics": self._faces.metrics,
+            "control": {"socket": str(settings.control_socket), "url": self._faces.control},
+            "links": {"up": _up(snapshot["links"]), "configured": len(settings.link.peer)},
+            "circuits": len(snapshot["circuits"]),
+            "bytes": {"received": totals["bytes_in"], "sent": totals["bytes_out"]},
+            "totals": dict(self._router.totals),
+            "dropped": snapshot["dropped"],
+            "limits": {
+                "accept": "any" if settings.link.accept == "any" else len(settings.link.accept),
+                "relay": relay.enabled,
+                "max_rate": relay.max_rate,
+                "max_circuits": relay.max_circuits,
+                "max_circuits_per_neighbour": relay.max_circuits_per_neighbour,
+                "creates_per_second": relay.creates_per_second,
+                "create_burst": relay.create_burst,
+            },
+            "apps": {name: self._app_status(name, service) for name, service in self._services.items()},
+            "notes": self.notes,
+        }
+
+    def _app_status(self, name: str, service: IAppService) -> Json:
+        try:
+            return dict(service.status())
+        except Exception as error:  # a stranger's code
+            _log.failure("the status of app {name} failed", name=name)
+            return {"error": sentence(error)}
+
+    # -- figures
+
+    def _sample(self) -> None:
+        """Once a second: how late the reactor is, and one sample for the rings."""
+        now = self.clock.now()
+        self._lag = max(0.0, now - self._next_sample)
+        snapshot = self._router.snapshot()
+        self._neighbours.update(snapshot["links"])
+        counters: dict[str, float] = {**self._neighbours.totals, **self._router.totals}
+        counters["dropped"] = sum(snapshot["dropped"].values())
+        gauges = {
+            "links": float(_up(snapshot["links"])),
+            "circuits": float(len(snapshot["circuits"])),
+            "lag_seconds": self._lag,
+        }
+        self.history.feed(now, counters, gauges)
+        self._next_sample = now + SAMPLE_SECONDS
+        self._cancel_sample = self.clock.call_later(SAMPLE_SECONDS, self._sample)
+
+    def _stop_sampling(self) -> None:
+        self._cancel_sample()
+
+    def _facts(self) -> Iterable[tuple[str, str, float, bool]]:
+        relay = self.settings.relay
+        yield "meshnet_start_time_seconds", "When this node started, Unix time.", self._started_unix, False
+        yield "meshnet_reactor_lag_seconds", "How late the last one-second timer ran.", self._lag, False
+        yield "meshnet_relay_enabled", "1 if circuits of others may pass.", float(relay.enabled), False
+        yield "meshnet_relay_limit_bytes_per_second", "Relayed at most; 0: no limit.", relay.max_rate, False
+        yield "meshnet_relay_limit_circuits", "Circuits at most, in all.", relay.max_circuits, False
+        for name, text in _TOTALS.items():
+            yield f"meshnet_{name}", text, float(self._router.totals.get(name, 0)), True
+
+
+_TOTALS: Final[Mapping[str, str]] = {}
+
+
+def _up(links: Sequence[Json]) -> int:
+    return sum(1 for link in links if link["up"])

@@ -1,0 +1,41 @@
+"""Gives a router what the config says: limits, neighbours, backend, and where it keeps replay tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.circuit.policy import Policy
+from meshnet.node.config import LinkSettings, RelaySettings
+from meshnet.node.node import Node, Routing
+from meshnet.transports.registry import Transports
+
+
+def circuit_policy(relay: RelaySettings) -> Policy:
+    """[relay] as the circuits' policy."""
+    return Policy(
+        enabled=relay.enabled,
+        max_rate=relay.max_rate,
+        max_circuits=relay.max_circuits,
+        max_circuits_per_neighbour=relay.max_circuits_per_neighbour,
+        creates_per_second=relay.creates_per_second,
+        create_burst=relay.create_burst,
+    )
+
+
+def accepted(link: LinkSettings) -> frozenset[PublicKey] | None:
+    """Who may link: None for anyone; the dialled peers always."""
+    if link.accept == "any":
+        return None
+    return frozenset(link.accept) | {peer.key for peer in link.peer}
+
+
+def make_router(
+    node: Node, secret: SecretKey, transports: Transports, random: Callable[[int], bytes]
+) -> Routing:
+    """The router of this node, not yet started."""
+    from meshnet.node import router
+
+    return router.Router(  # to be fitted to the router's signature
+        secret, node.settings.node.network, transports=transports, clock=node.clock, random=random
+    )
