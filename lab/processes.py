@@ -38,9 +38,9 @@ def python(*arguments: str, profile: Path | None = None) -> list[str]:
     return [sys.executable, "-P", *watched, *arguments]
 
 
-def environment() -> dict[str, str]:
-    """The environment of children: ours, with the project's root on Python's path."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+def environment(path: Path | None = None) -> dict[str, str]:
+    """The environment of children: ours, with the project's root, and `path`, on Python's path."""
+    paths = [str(path or ""), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
 
 
@@ -107,8 +107,10 @@ class Processes:
         if self._restore is not None:
             signal.signal(signal.SIGTERM, self._restore)  # type: ignore[arg-type]
 
-    def start(self, name: str, command: Sequence[str], log: Path) -> Process:
-        """Starts a child in a process group of its own, so that Ctrl-C reaches only the lab."""
+    def start(self, name: str, command: Sequence[str], log: Path, path: Path | None = None) -> Process:
+        """Starts a child in a process group of its own, so that Ctrl-C reaches only the lab.
+
+        `path` is put first on Python's path."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -116,7 +118,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=environment(path),
                 start_new_session=True,
                 preexec_fn=None if self.detached else _die_with_parent(),
             )
