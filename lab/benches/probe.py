@@ -183,7 +183,7 @@ class ProbeService(Service):
         try:
             await gatherResults(running, consumeErrors=True)
         except FirstError as error:
-            raise error.subFailure.value from None
+            error.subFailure.raiseException()
         return {"ms": times}
 
 
