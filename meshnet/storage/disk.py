@@ -28,7 +28,7 @@ from meshnet.errors import StorageError
 StrPath = str | os.PathLike[str]
 Bytes = bytes | bytearray | memoryview
 Mode = Literal["read", "write", "create"]
-"""`read`: must exist, read only. `write`: made if missing, read and write. `create`: as `write`, must be new."""
+"""`read`: must exist, read only. `write`: also written, made if missing. `create`: the same, must be new."""
 
 
 def name_of(path: StrPath) -> str:
@@ -333,27 +333,27 @@ class RealDisk:
 
     def rename(self, old: StrPath, new: StrPath) -> None:
         """See `Disk`."""
-        with _failing("rename", old):
+        with failing("rename", old):
             os.replace(old, new)
 
     def link(self, old: StrPath, new: StrPath) -> None:
         """See `Disk`."""
-        with _failing("make", new):
+        with failing("make", new):
             os.link(old, new)
 
     def unlink(self, path: StrPath) -> None:
         """See `Disk`."""
-        with _failing("remove", path):
+        with failing("remove", path):
             os.unlink(path)
 
     def mkdir(self, path: StrPath, permissions: int = 0o700) -> None:
         """See `Disk`."""
-        with _failing("make", path):
+        with failing("make", path):
             os.mkdir(path, permissions)
 
     def listdir(self, path: StrPath) -> list[str]:
         """See `Disk`."""
-        with _failing("list", path):
+        with failing("list", path):
             return sorted(os.listdir(path))
 
     def exists(self, path: StrPath) -> bool:
@@ -362,12 +362,12 @@ class RealDisk:
 
     def stat(self, path: StrPath) -> Stat:
         """See `Disk`."""
-        with _failing("look at", path):
+        with failing("look at", path):
             return _stat(os.stat(path))
 
     def lock(self, path: StrPath) -> RealLock:
         """See `Disk`; the file is made if it is missing."""
-        with _failing("lock", path):
+        with failing("lock", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -383,7 +383,7 @@ class RealDisk:
 
     def free_space(self, path: StrPath) -> int:
         """See `Disk`."""
-        with _failing("look at", path):
+        with failing("look at", path):
             found = os.statvfs(path)
             return found.f_bavail * found.f_frsize
 
@@ -396,7 +396,7 @@ class RealDisk:
         return secrets.token_hex(8)
 
 
-class _failing(contextlib.AbstractContextManager[None]):  # noqa: N801  (used like a statement)
+class failing(contextlib.AbstractContextManager[None]):  # noqa: N801  (read like a statement)
     """Turns an OSError of its block into the StorageError that names what was tried."""
 
     def __init__(self, doing: str, path: StrPath) -> None:
