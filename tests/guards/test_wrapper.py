@@ -1,4 +1,4 @@
-"""The wrapper `mesh`, as far as it goes without a network: what it says where an environment cannot be made."""
+"""The wrapper `mesh` without a network: what it says where an environment cannot be made."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 PURE = {"link": 1, "circuit": 1, "session": 1, "rpc": 1, "topology": 1, "payment": 1}
 FLOORS = {
     "": 0,
+    "bundle": 0,
     "errors": 0,
     "limits": 0,
     "cipher": 0,
