@@ -146,6 +146,8 @@ def test_wheel(checkout: Path, tmp_path: Path) -> None:
     }
     assert modules == expected
     assert {"meshnet/py.typed", "apps/py.typed"} <= names
+    examples = {name.rsplit("/", 1)[1] for name in names if "/data/share/meshnet/" in name}
+    assert examples == {path.name for path in (ROOT / "conf").iterdir()}
     pip(python, str(wheel))
     where, dropins, entry = probe(python, tmp_path)
     assert str(tmp_path) in where

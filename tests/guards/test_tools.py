@@ -21,4 +21,4 @@ def test_mypy() -> None:
 
 def test_ruff() -> None:
     """The linter finds nothing."""
-    check("ruff", "check", ".")
+    check("ruff", "check", "--output-format", "concise", ".")
