@@ -1,0 +1,270 @@
+"""What a session has to send, and how it goes into cells: rare items first, then datagrams, then streams.
+
+Streams take turns, one piece of a cell each. What a cell carried is noted as tuples whose first member is the
+item's type (`recovery.Contents`):
+
+    (DATA, stream, start, end, fin) · (OPEN | RESET | STOP | WINDOW, stream) · (SESSION_WINDOW,)
+    (AUTH, item) · (PING | PONG, token) · (DATAGRAM,)
+
+`arrived` and `lost` get them back. A lost item goes again only if it still says something: DATA by what is
+missing, WINDOW with the newest limit, PING, PONG and DATAGRAM never.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from meshnet.limits import DATAGRAM_QUEUE, DATAGRAM_QUEUE_BYTES, PONGS_WAITING, SESSION_FIRST_WINDOW
+from meshnet.session import items
+from meshnet.session.items import (
+    AUTH,
+    DATA,
+    DATA_HEADER,
+    DATAGRAM,
+    DATAGRAM_HEADER,
+    OPEN,
+    PING,
+    PONG,
+    RESET,
+    SESSION_WINDOW,
+    STOP,
+    WINDOW,
+)  # fmt: skip
+from meshnet.session.recovery import Contents
+from meshnet.session.streams import Stream
+
+SLIVER = 64
+"""A stream gets no piece smaller than this behind something else; the next cell is better."""
+
+
+class Outbox:
+    """Everything a session waits to send. `confirmed` is called when AUTH arrived.
+
+    `session_limit` gives the limit a SESSION-WINDOW should name now. `drained` lists streams whose reader is
+    owed `drained()`.
+    """
+
+    __slots__ = (
+        "_confirmed", "_datagram_bytes", "_datagrams", "_items", "_pongs", "_ready", "_session_limit",
+        "_session_window_said", "_starved", "credit", "drained", "granted",
+    )  # fmt: skip
+
+    def __init__(self, session_limit: Callable[[], int], confirmed: Callable[[], None]) -> None:
+        self._session_limit = session_limit
+        self._confirmed = confirmed
+        self._items: deque[tuple[Any, ...]] = deque()
+        self._datagrams: deque[tuple[int, int, bytes]] = deque()
+        self._datagram_bytes = 0
+        self._ready: deque[Stream] = deque()
+        self._starved: list[Stream] = []  # ready, but the session's window is used up
+        self._pongs = 0
+        self._session_window_said = False
+        self.granted = SESSION_FIRST_WINDOW  # bytes the peer takes in all
+        self.credit = SESSION_FIRST_WINDOW  # of these, not yet used
+        self.drained: list[Stream] = []
+
+    @property
+    def work(self) -> bool:
+        """Whether there is anything to send, were it not for windows."""
+        return bool(self._ready or self._items or self._datagrams)
+
+    @property
+    def largest_datagram(self) -> int:
+        """Bytes of plaintext that the next datagram needs; 0 if none waits."""
+        return DATAGRAM_HEADER + len(self._datagrams[0][2]) if self._datagrams else 0
+
+    # what is to be sent
+
+    def list(self, stream: Stream) -> None:
+        """The stream has something to send."""
+        if not stream.listed:
+            stream.listed = True
+            self._ready.append(stream)
+
+    def say(self, kind: int, stream: Stream) -> None:
+        """OPEN, RESET, STOP or WINDOW of a stream."""
+        self._items.append((kind, stream))
+
+    def say_auth(self, item: bytes) -> None:
+        """AUTH goes before everything else."""
+        self._items.appendleft((AUTH, item))
+
+    def say_session_window(self) -> None:
+        """A new limit for the sum of all streams."""
+        if not self._session_window_said:
+            self._session_window_said = True
+            self._items.append((SESSION_WINDOW,))
+
+    def ping(self, token: int) -> None:
+        """PING."""
+        self._items.append((PING, token))
+
+    def pong(self, token: int) -> None:
+        """PONG, unless too many wait already."""
+        if self._pongs < PONGS_WAITING:
+            self._pongs += 1
+            self._items.append((PONG, token))
+
+    def add_datagram(self, source: int, target: int, data: bytes) -> bool:
+        """False if too many wait."""
+        if len(self._datagrams) >= DATAGRAM_QUEUE or self._datagram_bytes + len(data) > DATAGRAM_QUEUE_BYTES:
+            return False
+        self._datagrams.append((source, target, data))
+        self._datagram_bytes += len(data)
+        return True
+
+    def grant(self, limit: int) -> None:
+        """The peer takes `limit` bytes in all."""
+        if limit > self.granted:
+            self.credit += limit - self.granted
+            self.granted = limit
+            starved, self._starved = self._starved, []
+            for stream in starved:
+                if stream.sending.ready():
+                    self.list(stream)
+
+    def clear(self) -> None:
+        """The session is over."""
+        self._items.clear()
+        self._datagrams.clear()
+        self._ready.clear()
+        self._starved.clear()
+        self.drained.clear()
+
+    # into a cell
+
+    def pack(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+        """Fills `room` from `pos` to at most `limit`, notes in `contents` what; the position reached."""
+        if self._items:
+            pos = self._pack_items(room, pos, limit, contents)
+        if self._datagrams:
+            pos = self._pack_datagrams(room, pos, limit, contents)
+        ready = self._ready
+        while ready:
+            space = limit - pos - DATA_HEADER
+            if space < 1 or (pos and space < SLIVER):
+                break
+            stream = ready.popleft()
+            half = stream.sending
+            start, end = half.piece(space, self.credit)
+            size = end - start
+            fin = half.finishing and end == half.end
+            if not size and not (fin and not half.fin_sent):
+                stream.listed = False
+                if half.ready():
+                    self._starved.append(stream)
+                continue
+            items.put_data(room, pos, stream.id, start, size, fin)
+            pos += DATA_HEADER
+            half.ring.take(start, size, room[pos : pos + size])
+            pos += size
+            self.credit -= half.sent(start, end, fin)
+            contents.append((DATA, stream, start, end, fin))
+            if half.ready():
+                ready.append(stream)
+            else:
+                stream.listed = False
+        return pos
+
+    def _pack_items(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+        queue = self._items
+        while queue:
+            what = queue[0]
+            data = self._encode(what)
+            if pos + len(data) > limit:
+                break
+            queue.popleft()
+            self._said(what)
+            if data:
+                room[pos : pos + len(data)] = data
+                pos += len(data)
+                contents.append(what)
+        return pos
+
+    def _encode(self, what: tuple[Any, ...]) -> bytes:
+        """The item as it is true now; empty if there is no need for it any more."""
+        kind = what[0]
+        if kind == AUTH:
+            return bytes(what[1])
+        if kind in (PING, PONG):
+            return items.item(kind, what[1])
+        if kind == SESSION_WINDOW:
+            return items.item(kind, self._session_limit())
+        stream: Stream = what[1]
+        receiving, sending = stream.receiving, stream.sending
+        if kind == OPEN:
+            return items.open_item(stream.id, stream.port, receiving.limit)
+        if kind == RESET:
+            assert sending.reset_code is not None
+            return items.item(kind, stream.id, sending.reset_code, sending.end)
+        if kind == STOP:
+            return b"" if receiving.done else items.item(kind, stream.id, stream.stop_code)
+        if receiving.done or receiving.size is not None or receiving.stopped:
+            return b""
+        return items.item(WINDOW, stream.id, receiving.grant())
+
+    def _said(self, what: tuple[Any, ...]) -> None:
+        kind = what[0]
+        if kind == WINDOW:
+            what[1].window_said = False
+        elif kind == SESSION_WINDOW:
+            self._session_window_said = False
+        elif kind == PONG:
+            self._pongs -= 1
+
+    def _pack_datagrams(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+        queue = self._datagrams
+        while queue:
+            source, target, data = queue[0]
+            size = len(data)
+            if pos + DATAGRAM_HEADER + size > limit:
+                break
+            queue.popleft()
+            self._datagram_bytes -= size
+            items.put_datagram(room, pos, source, target, size)
+            pos += DATAGRAM_HEADER
+            room[pos : pos + size] = data
+            pos += size
+            contents.append((DATAGRAM,))
+        return pos
+
+    # what became of it
+
+    def arrived(self, contents: Contents) -> None:
+        """A cell with this was acknowledged."""
+        for what in contents:
+            kind = what[0]
+            if kind == DATA:
+                stream: Stream = what[1]
+                half = stream.sending
+                if half.acknowledged(what[2], what[3], what[4]) and stream.starved:
+                    stream.starved = False
+                    self.drained.append(stream)
+                if half.done:
+                    stream.check_end()
+            elif kind == RESET:
+                what[1].send_done()
+            elif kind == AUTH:
+                self._confirmed()
+
+    def lost(self, contents: Contents) -> None:
+        """A cell with this got lost, or may have: what still matters is listed again."""
+        for what in contents:
+            kind = what[0]
+            if kind == DATA:
+                stream: Stream = what[1]
+                stream.sending.lost(what[2], what[3], what[4])
+                if stream.sending.ready():
+                    self.list(stream)
+            elif kind == AUTH:
+                self._items.appendleft(what)
+            elif kind == SESSION_WINDOW:
+                self.say_session_window()
+            elif kind == WINDOW:
+                if not what[1].window_said:
+                    what[1].window_said = True
+                    self._items.append(what)
+            elif kind in (OPEN, RESET, STOP) and what not in self._items:
+                self._items.append(what)

@@ -1,0 +1,210 @@
+"""One circuit of a session: opening and sealing cells, what is in flight, when to acknowledge.
+
+A cell's body is sealed with the direction's key, nonce = packet number, associated data = direction
+(docs/wire-format.md §5). Cells are sealed and opened in place: `fill` writes the plaintext into the caller's
+room and seals it over itself, `receive` opens the body over itself and hands out views of it. Nothing is
+allocated per cell but the record of what it carried.
+
+A path satisfies what a circuit's end asks of a session: `number`, `receive`, `fill`.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from meshnet.cipher.aead import TAG_SIZE, BadTag
+from meshnet.codec.varint import write_varint
+from meshnet.errors import Drop, UnreachableError
+from meshnet.limits import CELLS_IN_FLIGHT, PACKETS
+from meshnet.session.acks import Acks
+from meshnet.session.congestion import Congestion
+from meshnet.session.items import PING
+from meshnet.session.keys import CircuitKeys
+from meshnet.session.rate import DeliveryRate
+from meshnet.session.recovery import Contents, Recovery
+from meshnet.session.window import ReplayWindow
+
+if TYPE_CHECKING:
+    from meshnet.session.session import Session
+
+_NONCE: Final = Struct("<4xQ").pack
+
+
+class Path:
+    """A circuit as its session sees it.
+
+    `number` is the packet number of the cell that `fill` made last. Counts: `cells_sent`, `bytes_sent`,
+    `cells_received`, `bytes_received` (bodies with tag, opened ones only), `bad_tags`, `replayed`.
+    `heard` says that a cell has been opened; the last hop sends none before.
+    """
+
+    __slots__ = (
+        "_open", "_receive_ad", "_seal", "_send_ad", "_session", "acks", "bad_tags", "bytes_received",
+        "bytes_sent", "cells_received", "cells_sent", "congestion", "heard", "keys", "max_cell", "number",
+        "rate", "recovery", "replayed", "window",
+    )  # fmt: skip
+
+    def __init__(self, session: Session, keys: CircuitKeys, max_cell: int, trip: float | None) -> None:
+        self._session = session
+        self.keys = keys
+        self.max_cell = max_cell
+        self._seal = keys.backend.aead(keys.send).encrypt_into
+        self._open = keys.backend.aead(keys.receive).decrypt_into
+        self._send_ad = keys.send_ad
+        self._receive_ad = keys.receive_ad
+        self.window = ReplayWindow()
+        self.acks = Acks()
+        self.rate = DeliveryRate(max_cell)
+        self.congestion = Congestion()
+        self.recovery = Recovery(
+            self.rate, self.congestion, session.outbox.arrived, session.outbox.lost, trip
+        )
+        self.number = -1
+        self.heard = False
+        self.cells_sent = self.bytes_sent = 0
+        self.cells_received = self.bytes_received = 0
+        self.bad_tags = self.replayed = 0
+
+    def __repr__(self) -> str:
+        side = "origin" if self.keys.initiator else "last hop"
+        return f"<Path {side}, {self.recovery.in_flight} bytes in flight>"
+
+    @property
+    def rtt(self) -> float:
+        """The smoothed round trip in seconds; 0.0 until measured."""
+        return self.recovery.trip
+
+    @property
+    def delivery_rate(self) -> float:
+        """Bytes per second that have been measured to arrive; 0.0 until measured."""
+        return self.rate.rate
+
+    @property
+    def cell_size(self) -> int:
+        """Bytes of body, tag included, that the next cell may take: what `fill` should be given room for."""
+        wanted = self._session.outbox.largest_datagram
+        if wanted + TAG_SIZE > self.rate.cell_size:
+            return min(wanted + TAG_SIZE, self.max_cell)
+        return self.rate.cell_size
+
+    @property
+    def cwnd(self) -> int:
+        """Bytes that may be in flight."""
+        return self.congestion.window
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes sent and neither acknowledged nor lost."""
+        return self.recovery.in_flight
+
+    # receiving
+
+    def receive(self, number: int, body: memoryview, now: float, marked: bool) -> Drop:
+        """Opens cell `number`; `body` is writable and borrowed until return.
+
+        Everything in it has been passed on when this returns NONE.
+        """
+        if not 0 <= number < PACKETS:
+            return Drop.TOO_LARGE
+        drop = self.window.check(number)
+        if drop:
+            self.replayed += 1
+            return drop
+        size = len(body)
+        plain = body[: size - TAG_SIZE] if size >= TAG_SIZE else body[:0]
+        try:
+            self._open(_NONCE(number), body, self._receive_ad, plain)
+        except (BadTag, ValueError):  # ValueError: shorter than a tag
+            self.bad_tags += 1
+            return Drop.BAD_TAG
+        self.window.accept(number)
+        self.heard = True
+        self.cells_received += 1
+        self.bytes_received += size
+        return self._session.opened(self, number, plain, now, marked)
+
+    # sending
+
+    def fill(self, room: memoryview, now: float) -> int:
+        """Seals the next cell into `room`; its size with the tag, 0 if there is nothing to send now."""
+        session = self._session
+        if not session.live or not session.trusted:
+            return session.farewell(self, room, now)
+        recovery, acks, outbox = self.recovery, self.acks, session.outbox
+        if recovery.next >= PACKETS:
+            session.path_lost(self, UnreachableError("the circuit has used up its packet numbers"))
+            return 0
+        work = outbox.work
+        pos = 0
+        contents: Contents = []
+        limit = min(len(room), self.rate.cell_size if not work else self.cell_size) - TAG_SIZE
+        size = self._allowed(limit) if work or recovery.probes else 0
+        if size > 0:
+            if acks.waiting:
+                pos = acks.write(room, 0, size, now)
+            pos = outbox.pack(room, pos, size, contents)
+            if not contents and recovery.probes and pos + 2 <= size:
+                pos = self._ping(room, pos, contents)
+        elif acks.due:
+            pos = acks.write(room, 0, limit, now)
+        if not outbox.work and not recovery.probes:
+            self.rate.idle(recovery.in_flight + (pos and pos + TAG_SIZE))
+        if not pos:
+            return 0
+        if contents:
+            first = not recovery.sent
+            recovery.record(now, pos + TAG_SIZE, contents)
+            if first:
+                session.timer(recovery.deadline())
+        return self.seal(room, pos)
+
+    def _allowed(self, limit: int) -> int:
+        """Bytes of plaintext that may be sent now, at most `limit`; 0 if the window is used up."""
+        recovery = self.recovery
+        if recovery.probes:
+            return limit
+        free = self.congestion.window - recovery.in_flight - TAG_SIZE
+        if free < limit:
+            # The rest of a window is used only if it is worth a cell.
+            if 2 * free < limit and recovery.sent:
+                return 0
+            limit = free
+        return limit if len(recovery.sent) < CELLS_IN_FLIGHT else 0
+
+    def _ping(self, room: memoryview, pos: int, contents: Contents) -> int:
+        room[pos] = PING
+        contents.append((PING, 0))
+        return write_varint(0, room, pos + 1)
+
+    def seal(self, room: memoryview, size: int) -> int:
+        """Seals `size` bytes of plaintext at the start of `room` over themselves; the size of the body."""
+        number = self.recovery.next
+        whole = size + TAG_SIZE
+        self._seal(_NONCE(number), room[:size], self._send_ad, room[:whole])
+        self.number = number
+        self.recovery.next = number + 1
+        self.cells_sent += 1
+        self.bytes_sent += whole
+        return whole
+
+    # time
+
+    def wants(self) -> bool:
+        """Whether `fill` would have something to send."""
+        recovery = self.recovery
+        if self.acks.due or recovery.probes:
+            return True
+        return self._session.outbox.work and self._allowed(self.rate.cell_size - TAG_SIZE) > 0
+
+    def deadline(self) -> float | None:
+        """When `tick` has something to do, or None."""
+        acks, recovery = self.acks.deadline, self.recovery.deadline()
+        if acks is None or (recovery is not None and recovery < acks):
+            return recovery
+        return acks
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self.acks.tick(now)
+        self.recovery.tick(now)
