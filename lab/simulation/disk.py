@@ -189,20 +189,30 @@ class SimulatedDisk:
             self.begin("rename")
             here, name = self._place(old)
             there, target = self._place(new)
-            node = self._there(here, name)
+            node, replaced = self._there(here, name), there.names.get(target)
+            if replaced is node:
+                return  # two names of one file: POSIX says that nothing happens
+            if replaced is not None and replaced.directory != node.directory:
+                raise OSError(
+                    errno.EISDIR if replaced.directory else errno.ENOTDIR, "is a directory, or is none"
+                )
+            if replaced is not None and replaced.names:
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
             self._name(there, target, node)
-            if (here, name) != (there, target):
-                self._name(here, name, None)
+            self._name(here, name, None)
 
     def link(self, old: StrPath, new: StrPath) -> None:
         """See `Disk`."""
         with failing("make", new):
             self.begin("make")
             here, name = self._place(old)
+            node = self._there(here, name)
             there, target = self._place(new)
             if target in there.names:
                 raise OSError(errno.EEXIST, "")
-            self._name(there, target, self._there(here, name))
+            if node.directory:
+                raise OSError(errno.EPERM, "")
+            self._name(there, target, node)
 
     def unlink(self, path: StrPath) -> None:
         """See `Disk`."""
