@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
@@ -282,7 +282,7 @@ class StreamTransport:
             if taken == len(data):
                 return
             self._pending.append(memoryview(bytes(data))[taken:])
-        if self._producer is not None and self._streaming and not self._producer_paused:
+        if self._producer is not None and self._streaming:  # again if somebody else resumed it
             self._producer_paused = True
             self._producer.pauseProducing()
 
@@ -364,13 +364,13 @@ class StreamTransport:
 
     def writeConnectionLost(self, reason: Failure) -> None:
         """Tells a half-closeable protocol that what it wrote has been handed over, end included."""
-        half = IHalfCloseableProtocol(self._protocol, None)
+        half = self._half()
         if half is not None:
             half.writeConnectionLost()
 
     def readConnectionLost(self, reason: Failure) -> None:
         """Tells the protocol that the peer finished: half-closeable ones go on, all others are done."""
-        half = IHalfCloseableProtocol(self._protocol, None)
+        half = self._half()
         if half is not None:
             half.readConnectionLost()
             if self._finish_sent:
@@ -384,6 +384,9 @@ class StreamTransport:
         self._lose(ConnectionDone())
 
     # -- within
+
+    def _half(self) -> IHalfCloseableProtocol | None:
+        return cast("IHalfCloseableProtocol | None", IHalfCloseableProtocol(self._protocol, None))
 
     def _credit(self) -> None:
         if self._owed and not self._paused and not self._held and self._stream is not None:
@@ -512,7 +515,7 @@ def connect_transport(
         transport.attach(stream, protocol)
         return protocol
 
-    d: Deferred[Any] = node.connect(target, port, transport, via=via, identity=identity)
+    d: Deferred[Any] = maybeDeferred(node.connect, target, port, transport, via=via, identity=identity)
     return d.addCallback(opened)
 
 

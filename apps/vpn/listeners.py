@@ -1,0 +1,288 @@
+"""Local TCP ports whose connections go into the mesh: SOCKS5 and forwards.
+
+A listener takes at most so many connections at a time and closes the next at once; a SOCKS client has
+`HANDSHAKE_SECONDS` to say what it wants. What a client sends ahead of its answer waits, bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from apps.vpn.callers import Caller, ExitCaller, MeshCaller, as_reason
+from apps.vpn.destination import Destination
+from apps.vpn.messages import Code, code_of
+from apps.vpn.settings import Forward, Socks
+from apps.vpn.socks import Asked, Over, Send, SocksMachine, State
+from apps.vpn.splice import Role, Side
+from meshnet.cipher.keys import BadKeyError, PublicKey, parse_dns_label
+from meshnet.errors import LocalError
+from meshnet.node.app import Json, MeshNode
+
+HANDSHAKE_SECONDS: Final = 30.0
+"""From a SOCKS client's connection to its request."""
+FORWARD_STREAMS: Final = 1_024
+"""Connections of one forward at a time."""
+BACKLOG: Final = 128
+
+
+class SocksSide(Side):
+    """A SOCKS client."""
+
+    to_mesh = True
+
+    def __init__(self, listener: SocksListener) -> None:
+        super().__init__(listener.role)
+        self._listener = listener
+        self._machine = SocksMachine(listener.credentials)
+        self._caller: Caller | None = None
+        self._stop_waiting: Callable[[], None] | None = None
+
+    def opened(self) -> None:
+        """Waits for the client to say what it wants."""
+        self.transport.setTcpNoDelay(True)
+        self._stop_waiting = self._listener.node.clock.call_later(HANDSHAKE_SECONDS, self._waited)
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the SOCKS conversation, or sent ahead of our answer."""
+        for event in self._machine.receive(data):
+            if isinstance(event, Send):
+                self.transport.write(event.data)
+            elif isinstance(event, Asked):
+                self._asked(event.where)
+            elif isinstance(event, Over):
+                self.role.counts.refuse(event.reason)
+                self._give_up()
+                self.transport.loseConnection()
+        if self._machine.state is State.DECIDING and self._machine.held:
+            self.transport.pauseProducing()
+
+    def readConnectionLost(self) -> None:
+        """A client that leaves before it asked is done; one that asked may have said all it wants to."""
+        super().readConnectionLost()
+        if self.other is None and self._machine.state is not State.DECIDING:
+            self.transport.loseConnection()
+
+    def closed(self, reason: Failure) -> None:
+        """The client left."""
+        self._give_up()
+
+    def _asked(self, where: Destination) -> None:
+        self._stop()
+        try:
+            caller = self._listener.call(where)
+        except BadKeyError as problem:
+            self._denied(Failure(problem))
+            return
+        self._caller = caller
+        caller.answered.addCallbacks(self._granted, self._denied)
+
+    def _granted(self, caller: Caller) -> None:
+        self._caller = None
+        self.transport.write(self._machine.granted())
+        theirs = bytes(caller.early) if isinstance(caller, ExitCaller) else b""
+        self.join(caller, self._machine.early(), theirs)
+
+    def _denied(self, failure: Failure) -> None:
+        self._caller = None
+        why = failure.value
+        self.role.counts.refuse(as_reason(why))
+        self._listener.last_error = str(why)
+        if not self.gone:
+            code = Code.HOST_UNREACHABLE if isinstance(why, BadKeyError) else code_of(why)
+            self.transport.write(self._machine.denied(code))
+            self.transport.loseConnection()
+
+    def _waited(self) -> None:
+        self._stop_waiting = None
+        self.role.counts.refuse("handshake_timeout")
+        self.transport.abortConnection()
+
+    def _stop(self) -> None:
+        if self._stop_waiting is not None:
+            self._stop_waiting()
+            self._stop_waiting = None
+
+    def _give_up(self) -> None:
+        self._stop()
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            caller.abandon()
+
+
+class ForwardSide(Side):
+    """A client of a forward: paused until the stream stands."""
+
+    to_mesh = True
+
+    def __init__(self, listener: ForwardListener) -> None:
+        super().__init__(listener.role)
+        self._listener = listener
+        self._caller: MeshCaller | None = None
+
+    def opened(self) -> None:
+        """Opens the stream."""
+        self.transport.setTcpNoDelay(True)
+        self.transport.pauseProducing()
+        caller, settings = MeshCaller(self.role), self._listener.settings
+        self._caller = caller
+        caller.answered.addCallbacks(self._granted, self._denied)
+        caller.call(self._listener.node, settings.to, settings.port, settings.via, settings.identity)
+
+    def closed(self, reason: Failure) -> None:
+        """The client left."""
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            caller.abandon()
+
+    def _granted(self, caller: MeshCaller) -> None:
+        self._caller = None
+        self.join(caller)
+
+    def _denied(self, failure: Failure) -> None:
+        self._caller = None
+        self.role.counts.refuse(as_reason(failure.value))
+        self._listener.last_error = str(failure.value)
+        if not self.gone:
+            self.transport.abortConnection()
+
+
+@define(eq=False)
+class LocalListener:
+    """A TCP port of this machine. `address` is where it is bound, once it is."""
+
+    node: MeshNode
+    role: Role
+    address: str = field(default="", init=False)
+    last_error: str = field(default="", init=False)
+    _port: Any = field(default=None, init=False)
+    _sides: set[Side] = field(factory=set, init=False)
+
+    def side(self) -> Side:
+        """A side for a fresh connection."""
+        raise NotImplementedError
+
+    def most(self) -> int:
+        """Connections at a time."""
+        return FORWARD_STREAMS
+
+    def bind(self, listen: tuple[str, int]) -> None:
+        """Binds; raises LocalError with what to do if that fails."""
+        host, port = listen
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = self._build  # type: ignore[method-assign, assignment]
+        try:
+            self._port = self.node.reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+        except CannotListenError as problem:
+            raise LocalError(
+                f"cannot listen on {show((host, port))}: {problem.socketError}; choose another port or stop "
+                "the program that has it"
+            ) from None
+        bound = self._port.getHost()
+        self.address = show((bound.host, bound.port))
+
+    def stop(self) -> Deferred[None]:
+        """Accepts no more; connections stay."""
+        port, self._port = self._port, None
+        return maybeDeferred(port.stopListening if port is not None else lambda: None)
+
+    def describe(self) -> Json:
+        """What `status` and the verbs show."""
+        return {"listen": self.address, "last_error": self.last_error}
+
+    def _build(self, address: IAddress) -> Side | None:
+        self._sides = {side for side in self._sides if not side.gone}
+        if len(self._sides) >= self.most():
+            self.role.counts.refuse("max_streams")
+            return None
+        side = self.side()
+        self._sides.add(side)
+        return side
+
+
+@define(eq=False)
+class SocksListener(LocalListener):
+    """A SOCKS5 port."""
+
+    settings: Socks = field(kw_only=True)
+
+    @property
+    def credentials(self) -> tuple[bytes, bytes] | None:
+        """What programs must say, if anything."""
+        if not self.settings.username:
+            return None
+        return self.settings.username.encode(), self.settings.password.encode()
+
+    def side(self) -> Side:
+        """A client."""
+        return SocksSide(self)
+
+    def most(self) -> int:
+        """By config."""
+        return self.settings.max_streams
+
+    def call(self, where: Destination) -> Caller:
+        """Starts to connect: to a mesh port for a name under .mesh, else through the exit."""
+        settings = self.settings
+        if isinstance(where.host, str) and where.host.endswith(".mesh"):
+            key = mesh_key(where.host)
+            direct = MeshCaller(self.role)
+            direct.call(self.node, key, where.port, None, settings.identity)
+            return direct
+        caller = ExitCaller(self.role, self.node, where)
+        caller.call_exit(self.node, settings.exit, settings.via, settings.identity)
+        return caller
+
+    def describe(self) -> Json:
+        """With its exit."""
+        return {
+            **LocalListener.describe(self),
+            "exit": self.settings.exit.hex(),
+            "via": show_via(self.settings.via),
+            "identity": self.settings.identity,
+        }
+
+
+@define(eq=False)
+class ForwardListener(LocalListener):
+    """A port that stands for a mesh port."""
+
+    settings: Forward = field(kw_only=True)
+
+    def side(self) -> Side:
+        """A client."""
+        return ForwardSide(self)
+
+    def describe(self) -> Json:
+        """With its target."""
+        return {
+            **LocalListener.describe(self),
+            "to": self.settings.to.hex(),
+            "port": self.settings.port,
+            "via": show_via(self.settings.via),
+            "identity": self.settings.identity,
+        }
+
+
+def mesh_key(host: str) -> PublicKey:
+    """The key in a name such as `<53 characters>.mesh`; raises BadKeyError."""
+    return parse_dns_label(host.removesuffix(".mesh").rpartition(".")[2])
+
+
+def show(address: tuple[str, int]) -> str:
+    """host:port, IPv6 in brackets."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def show_via(via: tuple[PublicKey, ...] | None) -> list[str] | None:
+    """A route in JSON; None: the configured one."""
+    return None if via is None else [key.hex() for key in via]

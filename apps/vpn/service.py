@@ -1,0 +1,196 @@
+"""The app on a running node: its listeners, those of the config and those added at run time.
+
+    GET POST DELETE /socks      POST: the keys of [socks]; DELETE: listen
+    GET POST DELETE /forward    POST: the keys of [[forward]]; DELETE: listen
+    GET POST DELETE /serve      POST: the keys of [[serve]]; DELETE: port
+    GET POST        /exit       POST: enabled, allow, deny (added), remove (from either list)
+
+What is added lasts until the node stops; what shall stay stands in the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Final, TypeVar
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from zope.interface import implementer
+
+from apps.vpn.counts import ROLES, Counts, VpnCollector
+from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, show
+from apps.vpn.ports import ExitPort, MeshPort, ServePort
+from apps.vpn.settings import Forward, RuleText, Serve, Socks, VpnSettings
+from apps.vpn.splice import Role
+from meshnet.errors import LocalError, UsageError
+from meshnet.node.app import IAppService, Json, MeshNode, Route
+from meshnet.node.schema import HostPort, Port, read_body
+
+T = TypeVar("T")
+L = TypeVar("L", bound=LocalListener)
+
+LISTENERS: Final = 1_024
+"""Listeners of each kind."""
+
+
+@frozen
+class NoArguments:
+    """Body of a GET."""
+
+
+@frozen
+class ByListen:
+    """Names a local listener by its bound address."""
+
+    listen: HostPort
+
+
+@frozen
+class ByPort:
+    """Names a served port."""
+
+    port: Port
+
+
+@frozen
+class ChangeExit:
+    """What to change of the exit; `remove` takes rules from either list by their text."""
+
+    enabled: bool | None = None
+    allow: tuple[RuleText, ...] = ()
+    deny: tuple[RuleText, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+@implementer(IAppService)
+class VpnService(Service):
+    """All listeners of one node."""
+
+    def __init__(self, node: MeshNode, settings: VpnSettings) -> None:
+        self._node = node
+        self._settings = settings
+        self._roles = {name: Role(Counts()) for name in ROLES}
+        self._socks: dict[str, SocksListener] = {}
+        self._forwards: dict[str, ForwardListener] = {}
+        self._served: dict[int, ServePort] = {}
+        self._exit = ExitPort(node, self._roles["exit"], settings=settings.exit)
+        self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
+        node.registry.register(self._collector)
+
+    def startService(self) -> None:
+        """Binds what the config names; raises LocalError if something is taken."""
+        super().startService()
+        settings = self._settings
+        try:
+            if settings.socks is not None:
+                self.add_socks(settings.socks)
+            for forward in settings.forward:
+                self.add_forward(forward)
+            for serve in settings.serve:
+                self.add_serve(serve)
+            self._exit.apply()
+        except LocalError:
+            self.stopService()
+            raise
+
+    def stopService(self) -> Deferred[None]:
+        """Closes every listener and every connection."""
+        super().stopService()
+        local: list[LocalListener] = [*self._socks.values(), *self._forwards.values()]
+        mesh: list[MeshPort] = [*self._served.values(), self._exit]
+        waiting = [listener.stop() for listener in local]
+        for port in mesh:
+            port.stop()
+        waiting += [role.stop() for role in self._roles.values()]
+        for listeners in (self._socks, self._forwards, self._served):
+            listeners.clear()
+        return DeferredList(waiting, consumeErrors=True).addCallback(lambda results: None)
+
+    # what can be added
+
+    def add_socks(self, settings: Socks) -> SocksListener:
+        """Binds a SOCKS5 port; raises LocalError."""
+        listener = SocksListener(self._node, self._roles["socks"], settings=settings)
+        _room(self._socks)
+        listener.bind(settings.listen)
+        self._socks[listener.address] = listener
+        return listener
+
+    def add_forward(self, settings: Forward) -> ForwardListener:
+        """Binds a forward; raises LocalError."""
+        listener = ForwardListener(self._node, self._roles["forward"], settings=settings)
+        _room(self._forwards)
+        listener.bind(settings.listen)
+        self._forwards[listener.address] = listener
+        return listener
+
+    def add_serve(self, settings: Serve) -> ServePort:
+        """Serves a mesh port; raises LocalError."""
+        port = ServePort(self._node, self._roles["serve"], settings=settings)
+        _room(self._served)
+        port.listen(settings.port)
+        self._served[settings.port] = port
+        return port
+
+    # IAppService
+
+    def status(self) -> Json:
+        """Every listener, and the counts of each role."""
+        return {
+            "socks": [each.describe() for each in self._socks.values()],
+            "forward": [each.describe() for each in self._forwards.values()],
+            "serve": [each.describe() for each in self._served.values()],
+            "exit": self._exit.describe(),
+            "counts": {name: role.counts.as_json() for name, role in self._roles.items()},
+        }
+
+    def routes(self) -> Mapping[str, Route]:
+        """As in the module's docstring."""
+        return {
+            "GET /socks": lambda body: self._list(body, "socks"),
+            "POST /socks": lambda body: self.add_socks(self._read(Socks, body)).describe(),
+            "DELETE /socks": lambda body: self._remove_local(body, self._socks),
+            "GET /forward": lambda body: self._list(body, "forward"),
+            "POST /forward": lambda body: self.add_forward(self._read(Forward, body)).describe(),
+            "DELETE /forward": lambda body: self._remove_local(body, self._forwards),
+            "GET /serve": lambda body: self._list(body, "serve"),
+            "POST /serve": lambda body: self.add_serve(self._read(Serve, body)).describe(),
+            "DELETE /serve": self._remove_served,
+            "GET /exit": lambda body: self._list(body, "exit"),
+            "POST /exit": self._change_exit,
+        }
+
+    def _read(self, cls: type[T], body: Json) -> T:
+        return read_body(cls, body, self._node.lookup)
+
+    def _list(self, body: Json, name: str) -> Json:
+        self._read(NoArguments, body)
+        status = self.status()
+        return {name: status[name], "counts": status["counts"][name]}
+
+    def _remove_local(self, body: Json, listeners: dict[str, L]) -> Deferred[Json]:
+        address = show(self._read(ByListen, body).listen)
+        listener = listeners.pop(address, None)
+        if listener is None:
+            raise UsageError(f"nothing listens on {address}; there are: {', '.join(listeners) or 'none'}")
+        return listener.stop().addCallback(lambda done: {"removed": address})
+
+    def _remove_served(self, body: Json) -> Deferred[Json]:
+        number = self._read(ByPort, body).port
+        port = self._served.pop(number, None)
+        if port is None:
+            served = ", ".join(map(str, self._served)) or "none"
+            raise UsageError(f"mesh port {number} is not served; there are: {served}")
+        port.stop()
+        return succeed({"removed": number})
+
+    def _change_exit(self, body: Json) -> Json:
+        change = self._read(ChangeExit, body)
+        self._exit.change(change.enabled, change.allow, change.deny, change.remove)
+        return {"exit": self._exit.describe()}
+
+
+def _room(listeners: Sized) -> None:
+    if len(listeners) >= LISTENERS:
+        raise LocalError(f"there are {LISTENERS} of these already; remove some")

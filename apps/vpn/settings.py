@@ -1,0 +1,103 @@
+"""The sections of a node's config that this app reads; permanent listeners stand there.
+
+    [socks]      listen, exit, via, identity, username, password, max_streams
+    [[forward]]  listen, to, port, via, identity
+    [[serve]]    port, target, callers
+    [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout
+
+A route `via` is a list of keys; left out it is the node's configured route, empty a direct link.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from attrs import field, frozen
+
+from apps.vpn.policy import PUBLIC, Policy, Rule, rule
+from meshnet.cipher.keys import PublicKey
+from meshnet.node.schema import Between, HostPort, Parse, Port
+
+RuleText = Annotated[Rule, Parse(rule, "a rule such as public, 10.0.0.0/8:80-443 or example.org")]
+Identity = Literal["anonymous", "node"]
+Callers = Literal["any"] | tuple[PublicKey, ...]
+Via = tuple[PublicKey, ...] | None
+Streams = Annotated[int, Between(1, 65_536)]
+
+
+@frozen
+class Socks:
+    """[socks]: a SOCKS5 listener. `exit` is the node that connects; with `identity = "node"` it learns our
+    key. `username` and `password` are asked of programs if both are given (RFC 1929, sent in the clear)."""
+
+    exit: PublicKey
+    listen: HostPort = ("127.0.0.1", 1080)
+    via: Via = None
+    identity: Identity = "anonymous"
+    username: str = ""
+    password: str = field(default="", repr=False)
+    max_streams: Streams = 1_024
+
+    def __attrs_post_init__(self) -> None:
+        if bool(self.username) != bool(self.password):
+            raise ValueError("username and password go together")
+        if max(len(self.username.encode()), len(self.password.encode())) > 255:
+            raise ValueError("username and password have at most 255 bytes each")
+
+
+@frozen
+class Forward:
+    """[[forward]]: a local TCP port whose connections go to mesh port `port` of the node `to`."""
+
+    listen: HostPort
+    to: PublicKey
+    port: Port
+    via: Via = None
+    identity: Identity = "anonymous"
+
+
+@frozen
+class Serve:
+    """[[serve]]: a mesh port whose streams go to the local TCP address `target`; `callers` may be a list of
+    keys, and then callers must say who they are."""
+
+    port: Port
+    target: HostPort
+    callers: Callers = "any"
+
+
+@frozen
+class Exit:
+    """[exit]: connects to the old internet for others. `source` is the local address to connect from;
+    `connect_timeout` in seconds."""
+
+    enabled: bool = False
+    callers: Callers = "any"
+    allow: tuple[RuleText, ...] = (PUBLIC,)
+    deny: tuple[RuleText, ...] = ()
+    max_streams: Streams = 1_024
+    source: str = ""
+    connect_timeout: Annotated[float, Between(0.1, 120)] = 10.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.source:
+            try:
+                ip_address(self.source)
+            except ValueError:
+                raise ValueError(f"source {self.source!r} is no IP address of this machine") from None
+
+    @property
+    def policy(self) -> Policy:
+        """Its lists."""
+        return Policy(self.allow, self.deny)
+
+
+@frozen
+class VpnSettings:
+    """All of them."""
+
+    socks: Socks | None = None
+    forward: tuple[Forward, ...] = ()
+    serve: tuple[Serve, ...] = ()
+    exit: Exit = Exit()

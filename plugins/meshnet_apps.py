@@ -1,0 +1,5 @@
+"""The apps that come with the node."""
+
+from apps.vpn.app import VpnApp
+
+vpn = VpnApp()
