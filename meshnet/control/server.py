@@ -103,10 +103,12 @@ class ControlResource(Resource):
         return route, _object(content.getvalue())
 
     def _finish(self, request: Request, status: int, body: Json) -> Any:
+        data = json.dumps(body).encode() + b"\n"
         request.setResponseCode(status)
+        request.setHeader(b"content-length", str(len(data)).encode())
         request.setHeader(b"content-type", b"application/json")
         request.setHeader(b"cache-control", b"no-store")
-        request.write(json.dumps(body).encode() + b"\n")
+        request.write(data)
         request.finish()
         return NOT_DONE_YET
 

@@ -1,0 +1,54 @@
+"""Finding a node's control socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from meshnet.control.find import find_socket, runtime_sockets
+from meshnet.errors import ConfigError, UnreachableError, UsageError
+
+
+class FindTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.here = Path(self.mktemp()).absolute()
+        (self.here / "data").mkdir(parents=True)
+        self.file = self.here / "node.toml"
+
+    def found(self, node: str | None = None, **environ: str) -> Path:
+        return find_socket(node, environ, self.here)
+
+    def test_order(self) -> None:
+        """What is named, then the environment, the directory's config, the runtime directory."""
+        self.file.write_text("[node]\ndata = 'store'\n")
+        self.assertEqual(self.found("/x/a.sock", MESHNET_CONTROL="/x/b.sock"), Path("/x/a.sock"))
+        self.assertEqual(self.found(MESHNET_CONTROL="/x/b.sock"), Path("/x/b.sock"))
+        self.assertEqual(self.found(), self.here / "store" / "control.sock")
+        self.file.unlink()
+        runtime = self.here / "run" / "meshnet"
+        runtime.mkdir(parents=True)
+        (runtime / "control.sock").touch()
+        self.assertEqual(self.found(XDG_RUNTIME_DIR=str(self.here / "run")), runtime / "control.sock")
+        self.assertEqual(len(runtime_sockets({})), 1)
+
+    def test_directories_and_files(self) -> None:
+        """A directory's config says where; without one, the socket itself is looked for."""
+        self.file.write_text("[control]\nsocket = 'c.sock'\n")
+        for name in (self.here, self.file):
+            self.assertEqual(self.found(str(name)), self.here / "c.sock")
+        self.file.unlink()
+        (self.here / "data" / "control.sock").touch()
+        for name in (self.here, self.here / "data"):
+            self.assertEqual(self.found(str(name)), self.here / "data" / "control.sock")
+
+    def test_nothing_there(self) -> None:
+        """Each dead end says what to do."""
+        self.assertRaises(UsageError, self.found, str(self.here / "nowhere"))
+        self.assertRaises(UsageError, self.found, str(self.here))
+        for content in ("[node", "node = 3", "[node]\ndata = 3", "[control]\nsocket = 3"):
+            self.file.write_text(content)
+            self.assertRaises(ConfigError, self.found)
+        self.file.unlink()
+        if not runtime_sockets({})[0].exists():
+            self.assertRaises(UnreachableError, self.found)

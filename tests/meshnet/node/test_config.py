@@ -1,0 +1,141 @@
+"""The config file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from meshnet.cipher.keys import SecretKey
+from meshnet.errors import ConfigError
+from meshnet.node.config import Settings, from_table, load
+from meshnet.node.schema import FieldError
+from meshnet.transports.registry import Transports
+from meshnet.transports.tcp import TcpTransport
+
+KEYS = [SecretKey(bytes(31) + bytes([number])).public.hex() for number in range(1, 12)]
+FILE = Path("/etc/mesh/node.toml")
+
+
+@frozen
+class Door:
+    colour: str = "red"
+
+
+@frozen
+class DoorSettings:
+    door: Door | None = None
+    window: tuple[Door, ...] = field(default=())
+
+
+class DoorApp:
+    name = "doors"
+    settings = DoorSettings
+
+
+class ConfigTests(SynchronousTestCase):
+    def refused(self, table: dict[str, Any], *words: str, **more: Any) -> FieldError:
+        error = self.assertRaises(FieldError, from_table, table, FILE, **more)
+        for word in (str(FILE), *words):
+            self.assertIn(word, str(error))
+        return error
+
+    def test_empty(self) -> None:
+        """An empty file is a node with defaults; paths are relative to the file."""
+        settings = from_table({}, FILE)
+        self.assertEqual(settings.node.key, Path("/etc/mesh/key"))
+        self.assertEqual(settings.control_socket, Path("/etc/mesh/data/control.sock"))
+        self.assertEqual((settings.node.network, settings.link.accept, settings.metrics), (1, "any", None))
+
+    def test_names(self) -> None:
+        """Pet names stand for keys everywhere, and for nothing else."""
+        table: dict[str, Any] = {
+            "known": [{"name": "ann", "key": KEYS[0]}, {"name": "bob", "key": KEYS[1]}],
+            "link": {"accept": ["ann"], "peer": [{"key": "bob", "address": "tcp:h:1"}]},
+            "route": [{"to": "ann", "via": ["bob", KEYS[2]]}],
+        }
+        settings = from_table(table, FILE)
+        self.assertEqual(settings.link.accept, (bytes.fromhex(KEYS[0]),))
+        self.assertEqual(settings.route[0].via[0].hex(), KEYS[1])
+        self.assertEqual(settings.lookup("ann").hex(), KEYS[0])
+        self.assertEqual(settings.lookup(KEYS[5]).hex(), KEYS[5])
+        table["link"]["accept"] = ["an"]
+        self.refused(table, "link.accept.0", '"an"', "did you mean ann?", "ann, bob")
+
+    def test_bad_names(self) -> None:
+        """Names that could be taken for something else, twice or without a key."""
+        for known, words in (
+            ([{"name": "a b", "key": KEYS[0]}], ["known.0.name", "is not a name"]),
+            ([{"name": "", "key": KEYS[0]}], ["is not a name"]),
+            ([{"name": "a" * 66, "key": KEYS[0]}], ["is not a name"]),
+            ([{"name": "a", "key": "b"}], ["known.0.key", "no public key"]),
+            ([{"name": "a", "key": KEYS[0]}] * 2, ["known.1", "twice"]),
+            ([{"name": "a"}], ["known.0.key", "missing"]),
+        ):
+            self.refused({"known": known}, *words)
+
+    def test_wrong(self) -> None:
+        """Wrong keys and values, each named."""
+        for table, words in (
+            ({"nod": {}}, ["[nod]", "did you mean node?", "choices", "relay"]),
+            ({"node": {"netwrok": 2}}, ["node.netwrok = 2", "did you mean network?"]),
+            ({"node": {"network": 1 << 32}}, ["node.network", "between 0 and 4294967295"]),
+            ({"node": {"cipher": "aes"}}, ["node.cipher", "openssl, sodium"]),
+            ({"relay": {"max_rate": -1}}, ["relay.max_rate = -1", "less than 0"]),
+            ({"metrics": {}}, ["metrics.listen", "missing", "host:port"]),
+            ({"control": {"listen": "0.0.0.0:1"}}, ["control.listen", "loopback"]),
+            ({"link": {"peer": [{"key": KEYS[0], "address": "tcp:h:1"}] * 2}}, ["link.peer.1.key", "twice"]),
+            ({"route": [{"to": KEYS[0]}] * 2}, ["route.1.to"]),
+            ({"route": [{"to": KEYS[0], "via": KEYS[1:9]}]}, ["route.0.via", "8 relays", "at most 7"]),
+            ({"route": [{"to": KEYS[0], "via": [KEYS[0]]}]}, ["route.0.via", "twice"]),
+        ):
+            self.refused(table, *words)
+
+    def test_addresses(self) -> None:
+        """Link addresses are checked by their transports."""
+        transports = Transports([TcpTransport(None)])
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for line, words in (
+            ('listen = ["tpc:h:1"]', ["link.listen.0", "tcp:"]),
+            ('listen = ["7001"]', ["link.listen.0"]),
+            ('listen = ["tcp:h:99999"]', ["link.listen.0", "99999"]),
+            (f'peer = [{{key = "{KEYS[0]}", address = "tcp:h"}}]', ["link.peer.0.address"]),
+        ):
+            file = folder / "node.toml"
+            file.write_text(f"[link]\n{line}\n")
+            error = self.assertRaises(FieldError, load, file, (), transports)
+            for word in words:
+                self.assertIn(word, str(error))
+
+    def test_files(self) -> None:
+        """Missing, binary, huge and broken files are one sentence each."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        file = folder / "node.toml"
+        self.assertIn("meshnet init", str(self.assertRaises(ConfigError, load, file)))
+        for content, words in ((b"\xff", "not TOML"), (b"[node\n", "line 1"), (b"#" * (2 << 20), "larger")):
+            file.write_bytes(content)
+            self.assertIn(words, str(self.assertRaises(ConfigError, load, file)))
+
+    def test_app_sections(self) -> None:
+        """An app's fields are sections; a list section may come many times."""
+        apps = [DoorApp()]
+        settings = from_table({"door": {"colour": "blue"}, "window": [{}, {"colour": "b"}]}, FILE, apps)
+        self.assertEqual(settings.apps["doors"], DoorSettings(Door("blue"), (Door(), Door("b"))))
+        self.assertEqual(from_table({}, FILE, apps).apps["doors"], DoorSettings())
+        self.refused({"door": {"color": "x"}}, "door.color", "did you mean colour?", apps=apps)
+        self.refused({"dor": {}}, "did you mean door?", apps=apps)
+
+    def test_broken_app(self) -> None:
+        """Sections nobody reads because an app is broken become notes, so that the node still starts."""
+        settings = from_table({"door": {}}, FILE, (), ["Dropin x cannot be loaded."])
+        self.assertIn("[door]", settings.notes[0])
+        self.assertIn("Dropin x", settings.notes[0])
+
+    def test_settings_are_values(self) -> None:
+        """Two readings of one table are equal."""
+        self.assertEqual(from_table({}, FILE), from_table({}, FILE))
+        self.assertIsInstance(from_table({}, FILE), Settings)

@@ -1,0 +1,117 @@
+"""A node whose router is a stand-in, for tests of what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.errors import CircuitError, LocalError, MeshError, Reason
+from meshnet.node.app import Accept, PortListener, Stream, StreamReader
+from meshnet.node.clock import NodeClock
+from meshnet.node.config import from_table
+from meshnet.node.node import Node
+from meshnet.storage.disk import RealDisk
+
+
+def link_snapshot(peer: PublicKey, **more: Any) -> dict[str, Any]:
+    """A link as the router's snapshot shows it."""
+    rates = {"1s": 100, "10s": 80, "1min": 50, "1h": 10}
+    return {
+        "peer": peer.hex(),
+        "address": "tcp:192.0.2.1:7001",
+        "up": True,
+        "dialled": True,
+        "lanes": 1,
+        "connections": 1,
+        "rtt_ms": 2.5,
+        "loss": 0.0,
+        "bytes_in": 1_000,
+        "bytes_out": 2_000,
+        "cells_in": 7,
+        "control_dropped": 0,
+        "rates_in": rates,
+        "rates_out": rates,
+        **more,
+    }
+
+
+@define(eq=False)
+class FakeRouter:
+    """Keeps what it is asked; `unreachable` keys cannot be pinged; `taken` addresses cannot be bound."""
+
+    links: list[dict[str, Any]] = field(factory=list)
+    circuits: list[dict[str, Any]] = field(factory=list)
+    dropped: dict[str, int] = field(factory=dict)
+    totals: dict[str, int] = field(factory=dict)
+    peers: list[tuple[PublicKey, str]] = field(factory=list)
+    pinged: list[tuple[PublicKey, tuple[PublicKey, ...], int]] = field(factory=list)
+    unreachable: set[PublicKey] = field(factory=set)
+    taken: set[str] = field(factory=set)
+    connected: list[tuple[Any, ...]] = field(factory=list)
+    running: bool = False
+
+    async def start(self, addresses: list[str]) -> list[str]:
+        for address in addresses:
+            if address in self.taken:
+                raise LocalError(f"Cannot listen on {address}: address already in use.")
+        self.running = True
+        return addresses
+
+    def add_peer(self, key: PublicKey, address: str) -> None:
+        self.peers.append((key, address))
+
+    def stop(self) -> None:
+        self.running = False
+
+    def connect(
+        self, target: PublicKey, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+    ) -> Deferred[Stream]:
+        self.connected.append((target, port, tuple(via), identity))
+        return fail(CircuitError("no link to the first hop", Reason.NO_LINK, 0))
+
+    def listen(self, port: int, accept: Accept) -> PortListener:
+        raise LocalError(f"mesh port {port} is taken")
+
+    def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[dict[str, Any]]:
+        self.pinged.append((target, tuple(via), count))
+        if self.unreachable & {target, *via}:
+            return fail(CircuitError("hop 2 has no link to the next", Reason.NO_LINK, 1))
+        return succeed({"setup_ms": 4.0, "rtt_ms": 2.0, "rtts_ms": [2.0] * count})
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"links": self.links, "circuits": self.circuits, "dropped": self.dropped}
+
+
+def make_node(
+    folder: Path,
+    reactor: Any,
+    table: Mapping[str, Any] | None = None,
+    router: FakeRouter | None = None,
+    apps: Sequence[Any] = (),
+    now: Callable[[], float] | None = None,
+) -> tuple[Node, FakeRouter]:
+    """A node that keeps its things in `folder`, not yet started."""
+    fake = router or FakeRouter()
+    settings = from_table(table or {}, folder / "node.toml", apps)
+    clock = NodeClock(reactor) if now is None else NodeClock(reactor, now)
+    node = Node(
+        settings,
+        SecretKey.generate(),
+        reactor=reactor,
+        clock=clock,
+        disk=RealDisk(),
+        router=lambda node: fake,
+        apps=apps,
+    )
+    return node, fake
+
+
+def sentence_of(error: MeshError | None) -> str:
+    """An error's text, which must be there."""
+    assert error is not None
+    return str(error)
