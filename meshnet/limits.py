@@ -69,3 +69,8 @@ CELLS_IN_FLIGHT: Final = 4_096  # unacknowledged cells of one circuit; half of S
 DATAGRAM_QUEUE_BYTES: Final = 1 << 20
 CLOSE_TEXT: Final = 200  # UTF-8 bytes of a CLOSE's sentence
 PONGS_WAITING: Final = 16  # answers to PING not yet sent
+
+# Storage
+SECRET_FILE: Final = 64 << 10  # a key file or another secret
+JOURNAL_RECORD: Final = 64 << 10  # data of one record
+JOURNAL_SIZE: Final = 1 << 30  # a whole journal file

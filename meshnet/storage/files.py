@@ -13,6 +13,7 @@ import contextlib
 from typing import Final
 
 from meshnet.errors import StorageError
+from meshnet.limits import SECRET_FILE
 from meshnet.storage.disk import (
     Bytes,
     Disk,
@@ -24,7 +25,6 @@ from meshnet.storage.disk import (
     name_of,
 )
 
-SECRET_MAXIMUM: Final = 64 << 10
 _TEMPORARY: Final = ".tmp"
 
 
@@ -75,7 +75,7 @@ def write_secret(disk: Disk, path: StrPath, data: Bytes, *, replace: bool = Fals
         raise ExistingFileError(f"{name_of(path)} is there already and is not overwritten") from None
 
 
-def read_secret(disk: Disk, path: StrPath, maximum: int = SECRET_MAXIMUM) -> bytes:
+def read_secret(disk: Disk, path: StrPath, maximum: int = SECRET_FILE) -> bytes:
     """The content of a secret file; `StorageError` if others may read it or own it."""
     name = name_of(path)
     with contextlib.closing(disk.open(name)) as file:

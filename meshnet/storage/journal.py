@@ -18,12 +18,11 @@ from typing import Final
 from zlib import crc32
 
 from meshnet.errors import StorageError
+from meshnet.limits import JOURNAL_RECORD, JOURNAL_SIZE
 from meshnet.storage.disk import Bytes, Disk, File, StrPath, directory_of, name_of
 from meshnet.storage.files import write_file
 
 MAGIC: Final = b"meshlog1"
-RECORD_MAXIMUM: Final = 64 << 10
-SIZE_MAXIMUM: Final = 1 << 30
 _HEADER: Final = Struct(">8sQ")
 _RECORD: Final = Struct(">IIQ")
 _CHECKED: Final = Struct(">IQ")
@@ -168,8 +167,8 @@ def open_journal(
     path: StrPath,
     reader: Reader | None = None,
     *,
-    record_maximum: int = RECORD_MAXIMUM,
-    size_maximum: int = SIZE_MAXIMUM,
+    record_maximum: int = JOURNAL_RECORD,
+    size_maximum: int = JOURNAL_SIZE,
     first: int = 0,
 ) -> Journal:
     """Open the journal at `path`, or make it; `reader` gets every whole record that is in it.

@@ -160,6 +160,18 @@ class PowerCutTests(SynchronousTestCase):
 
         self.assertEqual(self.check(program, 70), 0)
 
+    def test_process_died_before_its_syncs(self) -> None:
+        """What a restarted process reads it may rely on: neither the records nor the file vanish later."""
+
+        def program(disk: SimulatedDisk, acknowledge: Callable[[object], None]) -> None:
+            write_file(disk, "/made", b"meshlog1" + bytes(8))
+            disk.rename("/made", "/log")  # and killed before the directory was synced
+            open_journal(disk, "/log").append(b"0")  # and killed before the record was synced
+            found, _ = records(disk)
+            acknowledge(len(found))
+
+        self.assertEqual(self.check(program, 10), 0)
+
     def test_acknowledged_before_the_sync(self) -> None:
         """Who acknowledges a record that is only appended loses it: the test finds that."""
 
