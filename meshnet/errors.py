@@ -107,6 +107,8 @@ class Reason(IntEnum):
     NEXT_WRONG_EPOCH = 18
     NEXT_REPLAY = 19
     NEXT_BUSY = 20
+    FORGED = 32
+    """Never on the wire: what the origin says of an answer that nobody of the route can have made."""
 
 
 class CircuitError(UnreachableError):

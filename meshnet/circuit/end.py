@@ -1,0 +1,162 @@
+"""The end of a circuit, at its origin or at its last hop: between a link's cells and a session.
+
+    origin      number n ⇄ seq = start + n, all relays' layers on or off, in place
+    last hop    number n ⇄ seq = start + n, no layer
+
+The session's AEAD is innermost; what it cannot open changes nothing but a count, and three of those end the
+circuit. The last hop sends nothing before the first forward cell has opened: only then is the origin's
+handshake known to be fresh. Everything here runs per cell and makes no objects but slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any, Final
+
+from meshnet.cipher.aead import Stream
+from meshnet.circuit.interface import Outlet, SessionEnd
+from meshnet.circuit.keys import MASK
+from meshnet.circuit.messages import CELL_HEAD
+from meshnet.errors import Drop
+from meshnet.limits import BAD_CELLS, PACKETS
+
+_NONE: Final = Drop.NONE
+_nonce = Struct("<QQ").pack  # LE32 block counter 1 ‖ 0⁴ ‖ LE64(seq)
+_put_head = Struct(">IQ").pack_into
+
+Layer = tuple[Stream, int]
+"""A relay's layer, and what its own seq is for packet number 0."""
+
+
+class Layers:
+    """One direction at an end: `start` is this end's seq of packet number 0."""
+
+    __slots__ = ("each", "start")
+
+    def __init__(self, start: int, layers: Sequence[Layer] = ()) -> None:
+        self.start = start
+        self.each = tuple((layer.reset_nonce, layer.update_into, first) for layer, first in layers)
+
+    def apply(self, number: int, body: memoryview) -> None:
+        """XORs the layers of packet `number` into `body`."""
+        for reset, update, first in self.each:
+            reset(_nonce(1, number + first & MASK))
+            update(body, body)
+
+
+class CircuitEnd:
+    """Joins an outlet and a session; `receive` is a `Step`, `pour` makes it a `Source`.
+
+    Cells and bytes (with heads) count what opened and what was sent; `drops` is indexed by `Drop`.
+    `broken` is called after three cells that did not open.
+    """
+
+    __slots__ = (
+        "_bad", "_broken", "_closed", "_commit", "_incoming", "_outgoing", "_outlet", "_room",
+        "bytes_in", "bytes_out", "cells_in", "cells_out", "drops", "kind", "label", "max_cell", "opened",
+        "session", "used",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        session: SessionEnd,
+        outlet: Outlet,
+        kind: int,
+        label: int,
+        *,
+        incoming: Layers,
+        outgoing: Layers,
+        max_cell: int,
+        opened: bool,
+        broken: Callable[[float], None],
+        now: float,
+    ) -> None:
+        """`opened` is true at the origin, which sends first; the last hop starts with false."""
+        self.session = session
+        self._outlet = outlet
+        self._room = outlet.bundle.room
+        self._commit = outlet.bundle.commit
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._broken: Callable[[float], None] | None = broken
+        self._bad = 0
+        self._closed = False
+        self.kind = kind
+        self.label = label
+        self.max_cell = max_cell
+        self.opened = opened
+        self.used = now
+        self.cells_in = self.bytes_in = self.cells_out = self.bytes_out = 0
+        self.drops = [0] * len(Drop)
+
+    def receive(self, seq: int, body: memoryview, now: float, marked: bool) -> Drop:
+        """Takes a cell off the circuit; a `Step`."""
+        incoming = self._incoming
+        number = seq - incoming.start & MASK
+        if number >= PACKETS:
+            self.drops[Drop.MALFORMED] += 1
+            return Drop.MALFORMED
+        if incoming.each:
+            incoming.apply(number, body)
+        drop = self.session.receive(number, body, now, marked)
+        if drop:
+            return self._refused(drop, now)
+        self.cells_in += 1
+        self.bytes_in += len(body) + CELL_HEAD
+        self.used = now
+        if not self.opened:
+            self.opened = True
+            self._outlet.ready(self)
+        return _NONE
+
+    def pour(self, now: float) -> bool:
+        """Sends one cell if the session has one; true if it may have more (`Source`)."""
+        if self._closed or not self.opened:
+            return False
+        session = self.session
+        most = min(session.cell_size, self.max_cell)
+        room = self._room(self.kind, most + CELL_HEAD)
+        if room is None:
+            return True
+        size = session.fill(room[CELL_HEAD:], now)
+        if not size:
+            return False
+        number = session.number
+        outgoing = self._outgoing
+        if outgoing.each:
+            outgoing.apply(number, room[CELL_HEAD : CELL_HEAD + size])
+        _put_head(room, 0, self.label, number + outgoing.start & MASK)
+        self._commit(CELL_HEAD + size)
+        self.cells_out += 1
+        self.bytes_out += size + CELL_HEAD
+        self.used = now
+        return True
+
+    def wake(self) -> None:
+        """The session has something to send; cells follow as the link has room."""
+        if self.opened and not self._closed:
+            self._outlet.ready(self)
+
+    def close(self) -> None:
+        """No cell leaves any more."""
+        self._closed = True
+        self._broken = None
+
+    def _refused(self, drop: Drop, now: float) -> Drop:
+        self.drops[drop] += 1
+        if drop is Drop.BAD_TAG:
+            self._bad += 1
+            if self._bad >= BAD_CELLS and self._broken is not None:
+                self._broken(now)
+        return drop
+
+    def snapshot(self) -> dict[str, Any]:
+        """For status pages."""
+        return {
+            "cells_in": self.cells_in,
+            "bytes_in": self.bytes_in,
+            "cells_out": self.cells_out,
+            "bytes_out": self.bytes_out,
+            "dropped": {drop.name.lower(): n for drop, n in zip(Drop, self.drops, strict=True) if n},
+        }

@@ -1,0 +1,96 @@
+"""What circuits need of the floors beside them: a link's sending side, a neighbour, a session.
+
+Circuits import neither links nor sessions; `meshnet/node/router.py` hands these in. A `memoryview`
+argument is borrowed until return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from meshnet.bundle import Bundle
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import Drop
+
+Step = Callable[[int, memoryview, float, bool], Drop]
+"""Takes a cell: (seq, body, now, marked). `body` is writable memory inside the receive buffer; `marked` is
+the congestion bit. What it returns is what became of the cell."""
+
+Steps = dict[int, Step]
+"""By label."""
+
+Run = Callable[[memoryview, int, int], tuple[int, int]]
+"""Takes the cells that follow in a bundle: (memory, position, end). Frames from `position` on, none beyond
+`end`, the first of them with the label, kind and length of the cell before. Takes as many as are its own and
+need no care; returns the position of the first it did not take, and how many it took."""
+
+Random = Callable[[int], bytes]
+"""So many random bytes."""
+
+
+class Source(Protocol):
+    """Something with cells to send."""
+
+    def pour(self, now: float) -> bool:
+        """Puts one cell into the outlet if it has one and there is room; true if it wants another turn."""
+
+
+class Outlet(Protocol):
+    """The sending side of a link, the same object for the link's whole life."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """Where frames to send are gathered; where it has no room, queue the cell and ask `ready`."""
+
+    def ready(self, source: Source) -> None:
+        """Asks for `source.pour` in turn, as soon as there is room; harmless if it is listed already."""
+
+
+class Neighbour(Protocol):
+    """A link: what a circuit sees of the node at its other end."""
+
+    @property
+    def peer(self) -> PublicKey:
+        """The neighbour's key."""
+
+    @property
+    def outlet(self) -> Outlet:
+        """Where cells leave."""
+
+    @property
+    def forward(self) -> Steps:
+        """Labels the neighbour created: forward cells (kind 12) arrive here."""
+
+    @property
+    def backward(self) -> Steps:
+        """Labels we created: backward cells (kind 13) arrive here."""
+
+    @property
+    def runs(self) -> dict[int, Run]:
+        """What takes several cells of a label at once, for labels of either side, as far as they have one."""
+
+    @property
+    def max_cell(self) -> int:
+        """The largest cell body, tag included, that the neighbour takes."""
+
+    def send(self, kind: int, body: bytes) -> bool:
+        """Sends a control frame ahead of waiting cells; false if the link is down or its queue full."""
+
+
+class SessionEnd(Protocol):
+    """One circuit as its session sees it: opens and seals the innermost layer."""
+
+    @property
+    def number(self) -> int:
+        """The packet number of the cell that `fill` has just sealed."""
+
+    @property
+    def cell_size(self) -> int:
+        """The most bytes that the next `fill` can use, its tag included."""
+
+    def receive(self, number: int, body: memoryview, now: float, marked: bool) -> Drop:
+        """Opens and takes a cell; `Drop.BAD_TAG` if it does not open."""
+
+    def fill(self, room: memoryview, now: float) -> int:
+        """Seals one cell into `room` and returns its size; 0 if there is nothing to send."""

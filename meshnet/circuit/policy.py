@@ -1,0 +1,56 @@
+"""What the operator allows other nodes' circuits to cost.
+
+The names are those of `[relay]` in the config. A circuit that ends at this node counts too, but needs no
+`enabled`.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from meshnet.limits import (
+    CIRCUIT_IDLE,
+    CIRCUITS_IN_ALL,
+    CIRCUITS_PER_NEIGHBOUR,
+    CREATE_BURST,
+    CREATES_PER_SECOND,
+)
+
+
+@frozen(kw_only=True)
+class Policy:
+    """The limits of one node; rates per second, times in seconds."""
+
+    enabled: bool = True
+    """Whether circuits of others may lead on through this node."""
+    max_rate: int = 0
+    """Bytes of cells relayed per second in all, both directions; 0: no limit."""
+    max_circuits: int = CIRCUITS_IN_ALL
+    max_circuits_per_neighbour: int = CIRCUITS_PER_NEIGHBOUR
+    creates_per_second: float = CREATES_PER_SECOND
+    """CREATE frames taken per neighbour, refilling a bucket of `create_burst`."""
+    create_burst: int = CREATE_BURST
+    idle: float = CIRCUIT_IDLE
+    """How long a circuit may carry nothing where its origin asks for no other time."""
+
+
+class Bucket:
+    """A token bucket: `rate` tokens per second, at most `burst` at once, full at the start."""
+
+    __slots__ = ("_at", "burst", "level", "rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.level = burst
+        self._at = now
+
+    def take(self, amount: float, now: float) -> bool:
+        """Takes `amount` tokens if they are there."""
+        if now > self._at:
+            self.level = min(self.burst, self.level + (now - self._at) * self.rate)
+            self._at = now
+        if amount > self.level:
+            return False
+        self.level -= amount
+        return True

@@ -1,0 +1,219 @@
+"""One direction of a circuit at a relay: the path of every cell that passes through this node.
+
+    label u32 | seq u64 | body      →      next label | seq + offset | body ⊕ layer(seq)
+
+The layer is the move: the body is encrypted from the receive buffer straight into the outgoing bundle.
+Where there is no room now, the finished cell waits in a bounded queue, is poured out in turn with the
+other circuits of that link, and the oldest is dropped when the queue is full. Nothing is authenticated
+here, no object is made per cell that finds room, and the link it came by is never paused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from struct import Struct
+from typing import Any, Final
+
+from meshnet.bundle import FRAME_HEAD
+from meshnet.cipher.aead import Stream
+from meshnet.circuit.interface import Outlet, Step
+from meshnet.circuit.keys import MASK
+from meshnet.circuit.messages import CELL_HEAD, MARKED
+from meshnet.circuit.policy import Bucket
+from meshnet.circuit.window import Window
+from meshnet.errors import Drop
+from meshnet.limits import CIRCUIT_QUEUE_BYTES, CIRCUIT_QUEUE_CELLS, CIRCUIT_QUEUE_MARK
+
+_NONE: Final = Drop.NONE
+_nonce = Struct("<QQ").pack  # LE32 block counter 1 ‖ 0⁴ ‖ LE64(seq)
+_put_head = Struct(">IQ").pack_into
+_put_cell = Struct(">HBIQ").pack_into
+_HEAD = Struct(">HBI")  # length, kind and label
+_get_cell = Struct(">7sQ").unpack_from  # the same as one, and seq
+_put_run_cell = Struct(">7sQ").pack_into
+CELL_FRAME: Final = FRAME_HEAD + CELL_HEAD
+CELL_COUNTED: Final = CELL_FRAME - 2  # what a frame's length counts beyond the cell's body
+
+
+class Hop:
+    """Takes cells of one direction. `cells` and `bytes` count what has been sent on, bodies only; `drops`
+    is indexed by `Drop`; `used` is when the last cell came; `queued` counts bytes that wait."""
+
+    __slots__ = (
+        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_outlet", "_queue", "_reset", "_room", "bytes",
+        "cells", "drops", "kind", "label", "offset", "queued", "used", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self, outlet: Outlet, kind: int, label: int, layer: Stream, offset: int, max_cell: int, now: float
+    ) -> None:
+        """Cells leave by `outlet` with `kind` and `label`; bodies are at most `max_cell` bytes."""
+        self._outlet = outlet
+        self._bundle = outlet.bundle
+        self._room = outlet.bundle.room
+        self._commit = outlet.bundle.commit
+        self._reset = layer.reset_nonce
+        self._apply = layer.update_into
+        self._largest = max_cell
+        self._ceiling = max_cell  # -1 while cells wait: all others queue behind them
+        self._queue: deque[tuple[int, bytearray]] = deque()
+        self.kind = kind
+        self.label = label
+        self.offset = offset
+        self.window = Window()
+        self.cells = 0
+        self.bytes = 0
+        self.drops = [0] * len(Drop)
+        self.queued = 0
+        self.used = now
+
+    def relay(self, seq: int, body: memoryview, now: float, marked: bool) -> Drop:
+        """Passes one cell on; a `Step`. Straight-line code: this is what the whole node runs for."""
+        window = self.window
+        if seq == window.next:
+            window.next = seq + 1
+        elif drop := window.misplaced(seq):
+            self.drops[drop] += 1
+            return drop
+        size = len(body)
+        bundle = self._bundle
+        end = bundle.end
+        stop = end + CELL_FRAME + size
+        self.used = now
+        if stop > bundle.limit or size > self._ceiling or marked:
+            return self._with_care(seq, body, marked)
+        self._reset(_nonce(1, seq))
+        self._apply(body, bundle.view[end + CELL_FRAME : stop])
+        _put_cell(bundle.buffer, end, size + CELL_COUNTED, self.kind, self.label, seq + self.offset & MASK)
+        bundle.end = stop
+        if end == bundle.first:
+            bundle.touched()
+        self.cells += 1
+        self.bytes += size
+        return _NONE
+
+    def run(self, memory: memoryview, position: int, end: int) -> tuple[int, int]:
+        """Passes on the cells that follow one of this circuit in its bundle; a `Run`.
+
+        The same as `relay` for many cells of one size, with everything at hand: it stops at the first
+        that is not of this circuit and size, not in order, marked, or without room.
+        """
+        window, bundle = self.window, self._bundle
+        first, start = window.next, bundle.end
+        head, seq = _get_cell(memory, position)
+        length = head[0] << 8 | head[1]
+        size = length + 2
+        if length > self._ceiling:
+            return position, 0
+        reset, apply, offset, out = self._reset, self._apply, self.offset, start
+        buffer, target = bundle.buffer, bundle.view
+        ours = _HEAD.pack(length, self.kind, self.label)
+        expected = first
+        for _ in range(min(end - position, bundle.limit - start) // size):
+            theirs, seq = _get_cell(memory, position)
+            if seq != expected or theirs != head:
+                break
+            reset(_nonce(1, seq))
+            after, stop = out + size, position + size
+            apply(memory[position + CELL_FRAME : stop], target[out + CELL_FRAME : after])
+            _put_run_cell(buffer, out, ours, seq + offset & MASK)
+            expected = seq + 1
+            position, out = stop, after
+        cells = expected - first
+        if cells:
+            window.next, bundle.end = expected, out
+            self.cells += cells
+            self.bytes += cells * (size - CELL_FRAME)
+            if start == bundle.first:
+                bundle.touched()
+        return position, cells
+
+    def _with_care(self, seq: int, body: memoryview, marked: bool) -> Drop:
+        """A cell that is too large, marked, or finds no room at once."""
+        size = len(body) + CELL_HEAD
+        if len(body) > self._largest:
+            self.drops[Drop.TOO_LARGE] += 1
+            return Drop.TOO_LARGE
+        if self._queue or (room := self._room(self.kind | MARKED if marked else self.kind, size)) is None:
+            return self._wait(seq, body, size, marked)
+        self._reset(_nonce(1, seq))
+        self._apply(body, room[CELL_HEAD:])
+        _put_head(room, 0, self.label, seq + self.offset & MASK)
+        self._commit(size)
+        self.cells += 1
+        self.bytes += len(body)
+        return _NONE
+
+    def limited(self, bucket: Bucket) -> Step:
+        """`relay` under a limit of bytes per second; for nodes whose operator set one."""
+
+        def step(seq: int, body: memoryview, now: float, marked: bool) -> Drop:
+            if bucket.take(len(body) + CELL_HEAD, now):
+                return self.relay(seq, body, now, marked)
+            self.drops[Drop.RATE] += 1
+            return Drop.RATE
+
+        return step
+
+    def _wait(self, seq: int, body: memoryview, size: int, marked: bool) -> Drop:
+        """Queues a cell behind those that wait; QUEUE_FULL if that cost the oldest its place."""
+        cell = bytearray(size)
+        self._reset(_nonce(1, seq))
+        self._apply(body, memoryview(cell)[CELL_HEAD:])
+        _put_head(cell, 0, self.label, seq + self.offset & MASK)
+        result = _NONE
+        queue = self._queue
+        while queue and (self.queued + size > CIRCUIT_QUEUE_BYTES or len(queue) >= CIRCUIT_QUEUE_CELLS):
+            self.queued -= len(queue.popleft()[1])
+            self.drops[Drop.QUEUE_FULL] += 1
+            result = Drop.QUEUE_FULL
+        self.queued += size
+        queue.append((self.kind | MARKED if marked else self.kind, cell))
+        self._ceiling = -1
+        self._outlet.ready(self)
+        return result
+
+    def pour(self, now: float) -> bool:
+        """Sends the oldest waiting cell; true if more wait (`Source`)."""
+        queue = self._queue
+        if not queue:
+            return False
+        kind, cell = queue[0]
+        if self.queued > CIRCUIT_QUEUE_MARK:
+            kind |= MARKED
+        size = len(cell)
+        room = self._room(kind, size)
+        if room is None:
+            return True
+        room[:] = cell
+        self._commit(size)
+        queue.popleft()
+        self.queued -= size
+        self.cells += 1
+        self.bytes += size - CELL_HEAD
+        if queue:
+            return True
+        self._ceiling = self._largest
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Cells in the queue."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Forgets what waits (counted as LATE)."""
+        self.drops[Drop.LATE] += len(self._queue)
+        self._queue.clear()
+        self._ceiling = self._largest
+        self.queued = 0
+
+    def snapshot(self) -> dict[str, Any]:
+        """For status pages."""
+        return {
+            "cells": self.cells,
+            "bytes": self.bytes,
+            "queued_bytes": self.queued,
+            "queued_cells": self.waiting,
+            "dropped": {drop.name.lower(): n for drop, n in zip(Drop, self.drops, strict=True) if n},
+        }
