@@ -103,7 +103,7 @@ class Hop:
         head, seq = _get_cell(memory, position)
         length = head[0] << 8 | head[1]
         size = length + 2
-        if length > self._ceiling:
+        if not CELL_COUNTED <= length <= self._ceiling or head[2] != self.kind:
             return position, 0
         reset, apply, offset, out = self._reset, self._apply, self.offset, start
         buffer, target = bundle.buffer, bundle.view
