@@ -98,6 +98,7 @@ class Relay:
         _, target = self._link(SecretKey(bytes([3]) * 32).public, library)
         self.hop = Hop(target.outlet, CELL, LABEL, library.stream(KEY), OFFSET, 61_000, 0.0)
         source.forward[LABEL] = self.hop.relay
+        source.runs[LABEL] = self.hop.run
 
     def _link(self, peer: PublicKey, library: Backend) -> tuple[Connection, Link]:
         lane = Lane(self.links.identity.secret, 1, SecretKey(bytes([4]) * 32), library, self.links, 0.0)

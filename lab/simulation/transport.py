@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from lab.simulation.network import Network
 from meshnet.errors import ConfigError, LinkLostError, LocalError, MeshError, TimedOutError, UnreachableError
-from meshnet.transports.interface import Attach, ByteSink
+from meshnet.transports.interface import Attach, ByteSink, Listener
 
 WINDOW = 256 << 10
 SEGMENT = 16 << 10
@@ -62,10 +62,9 @@ class SimulatedListener:
         self._internet = internet
         self._rest = rest
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> None:
         """Accepts no more; connections stay."""
         self._internet.listeners.pop(self._rest, None)
-        return succeed(None)
 
 
 class SimulatedTransport:
@@ -82,11 +81,12 @@ class SimulatedTransport:
         if not place_of(rest):
             raise ConfigError(f"sim:{rest} is no simulated address; write sim:PLACE or sim:PLACE:PORT")
 
-    def listen(self, rest: str, attach: Attach) -> Deferred[SimulatedListener]:
+    def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:
         """Takes an address; fails with LocalError if it is taken."""
         if rest in self._internet.listeners:
             return fail(LocalError(f"sim:{rest} is in use"))
-        listener = self._internet.listeners[rest] = SimulatedListener(self._internet, rest, attach)
+        listener = SimulatedListener(self._internet, rest, attach)
+        self._internet.listeners[rest] = listener
         return succeed(listener)
 
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:

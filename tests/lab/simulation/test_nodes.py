@@ -1,0 +1,130 @@
+"""Whole routers on the simulated network: streams over relays, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import random
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lab.simulation.network import Conditions
+from lab.simulation.nodes import Collector, Mesh
+from meshnet.errors import CircuitError, MeshError, Reason
+from meshnet.node.app import Stream, StreamReader
+
+ROW = ("alice", "r1", "r2", "r3", "bob")
+DATA = random.Random("stream").randbytes(1_000_000)
+
+
+class MeshTests(SynchronousTestCase):
+    """Five nodes in a row."""
+
+    def mesh(self, seed: int = 1, conditions: Conditions | None = None) -> Mesh:
+        """Linked nodes; bob keeps what comes to port 7 in `self.got`, and answers with its length."""
+        mesh = Mesh(ROW, seed, conditions)
+        self.assertTrue(mesh.linked(), f"no links (seed {seed})")
+        self.got: list[Collector] = []
+
+        def accept(stream: Stream) -> StreamReader:
+            self.got.append(Collector(stream=stream))
+            return self.got[-1]
+
+        mesh["bob"].router.listen(7, accept)
+        return mesh
+
+    def open(self, mesh: Mesh, *via: str) -> Collector:
+        """A stream from alice to bob's port 7."""
+        reader = Collector()
+        router = mesh["alice"].router
+        target = mesh["bob"].public
+        reader.stream = mesh.wait(
+            router.connect(target, 7, reader, via=mesh.route(*via), identity="anonymous")
+        )
+        return reader
+
+    def transfer(self, mesh: Mesh) -> None:
+        """Sends DATA from alice to bob over three relays and checks it."""
+        near = self.open(mesh, "r1", "r2", "r3")
+        near.send(DATA, finish=True)
+        done = mesh.network.run_until(lambda: bool(self.got) and self.got[-1].ended, 600)
+        self.assertTrue(done, f"not all arrived (seed {mesh.network.seed})")
+        self.assertEqual(bytes(self.got[-1].got), DATA)
+
+    def test_a_stream_over_three_relays(self) -> None:
+        """A megabyte arrives whole, every relay has carried it, and nothing is left behind."""
+        mesh = self.mesh()
+        self.transfer(mesh)
+        for name in ("r1", "r2", "r3"):
+            self.assertGreaterEqual(mesh[name].router.totals["bytes_relayed"], len(DATA))
+        mesh.stop()
+        self.assertEqual(mesh.network.clock.getDelayedCalls(), [])
+        self.assertEqual(mesh.internet.connections, [])
+
+    def test_slow_lossy_links(self) -> None:
+        """Links of 2 MB/s whose segments come late and jittered carry it too."""
+        mesh = self.mesh(2, Conditions(delay=0.03, jitter=0.01, loss=0.02, rate=2e6))
+        self.transfer(mesh)
+        mesh.stop()
+
+    def test_a_cut_connection_is_made_again(self) -> None:
+        """The connection between two relays is cut in mid-stream; the link comes back and all arrives."""
+        mesh = self.mesh(3, Conditions(rate=2e6))
+        mesh.network.clock.callLater(0.4, mesh.internet.sever, "r1", "r2")
+        self.transfer(mesh)
+        mesh.stop()
+
+    def test_a_killed_relay_ends_the_stream(self) -> None:
+        """Both ends learn it, with a reason; a new circuit is refused and says by whom."""
+        mesh = self.mesh(4, Conditions(rate=1e6))
+        near = self.open(mesh, "r1", "r2", "r3")
+        near.send(DATA)
+        mesh.network.run(0.3)
+        relays = mesh.route("r1", "r2", "r3")
+        bob = mesh["bob"].public
+        mesh.kill("r2")
+        self.assertTrue(mesh.network.run_until(lambda: near.error is not None, 120))
+        again = mesh["alice"].router.connect(bob, 7, Collector(), via=relays, identity="anonymous")
+        error = self.assertRaises(CircuitError, mesh.wait, again)
+        self.assertEqual((error.hop, error.reason), (0, Reason.NO_LINK))
+        mesh.stop()
+
+    def test_a_slow_reader_stops_the_writer(self) -> None:
+        """What a reader has not passed on is bounded, and so is what the sender holds for it."""
+        mesh = self.mesh(5)
+        near = self.open(mesh, "r1", "r2", "r3")
+        near.send(b"first")
+        mesh.network.run(1)
+        far = self.got[0]
+        far.slow = True
+        near.send(bytes(20_000_000))
+        mesh.network.run(30)
+        held = len(far.got)
+        self.assertLess(held, 5_000_000)
+        self.assertGreater(len(near.queue), 10_000_000)
+        mesh.network.run(30)
+        self.assertEqual(len(far.got), held)
+        mesh.stop()
+
+    def test_nobody_listens(self) -> None:
+        """A stream to a port that nobody has ends with an error, the circuit stays."""
+        mesh = self.mesh(6)
+        reader = Collector()
+        router = mesh["alice"].router
+        opened = router.connect(
+            mesh["bob"].public, 8, reader, via=mesh.route("r1", "r2", "r3"), identity="anonymous"
+        )
+        try:
+            reader.stream = mesh.wait(opened)
+            mesh.network.run_until(lambda: reader.error is not None, 10)
+        except MeshError as error:
+            reader.error = error
+        self.assertIsNotNone(reader.error)
+        self.transfer(mesh)
+        mesh.stop()
+
+    def test_ping(self) -> None:
+        """Set-up and round trip are those of the simulated links."""
+        mesh = self.mesh(7, Conditions(delay=0.05))
+        report = mesh.wait(mesh["alice"].router.ping(mesh["bob"].public, mesh.route("r1", "r2", "r3"), 3))
+        self.assertAlmostEqual(report["rtt_ms"], 400, delta=30)
+        self.assertAlmostEqual(report["setup_ms"], 400, delta=30)
+        mesh.stop()
