@@ -68,6 +68,10 @@ def _status(arguments: Namespace, call: Call) -> int:
         ("circuits", status["circuits"]),
         ("bytes", f"{size(status['bytes']['received'])} received, {size(status['bytes']['sent'])} sent"),
         ("dropped", ", ".join(f"{n} {reason}" for reason, n in status["dropped"].items() if n) or "nothing"),
+        (
+            "accepts",
+            status["accept"] if status["accept"] == "any" else f"{len(status['accept'])} keys, and its peers",
+        ),
         ("limits", ", ".join(f"{name} {value}" for name, value in limits.items())),
     ]
     rows += [(f"app {name}", _flat(app)) for name, app in status["apps"].items()]
@@ -91,7 +95,9 @@ def _links(arguments: Namespace, call: Call) -> int:
         print_json(answer)
         return 0
     rows = [_link_row(link) for link in answer["links"]]
-    print_table(["NEIGHBOUR", "NAME", "UP", "RTT ms", "IN", "OUT", "IN 10 s", "OUT 10 s", "ADDRESS"], rows)
+    print_table(
+        ["NEIGHBOUR", "NAME", "UP", "RTT ms", "IN", "OUT", "IN 10 s", "OUT 10 s", "ADDRESS, OR WHY NOT"], rows
+    )
     return 0
 
 
@@ -106,7 +112,7 @@ def _link_row(link: Json) -> list[object]:
         size(link.get("bytes_out", 0)),
         size(rates_in.get("10s", 0)) + "/s",
         size(rates_out.get("10s", 0)) + "/s",
-        link.get("address") or "-",
+        link.get("why") or link.get("address") or "-",
     ]
 
 
@@ -147,12 +153,12 @@ def _ping(arguments: Namespace, call: Call) -> int:
 
 
 def _measured(report: Json) -> str:
-    parts = [f"set-up {report['setup_ms']:.1f} ms"] if report.get("setup_ms") is not None else []
-    trips = report.get("rtts_ms") or ([report["rtt_ms"]] if report.get("rtt_ms") is not None else [])
-    if trips:
-        spread = f" (least {min(trips):.1f}, most {max(trips):.1f}, n={len(trips)})" if len(trips) > 1 else ""
-        parts.append(f"round trip {sorted(trips)[len(trips) // 2]:.1f} ms{spread}")
-    return ", ".join(parts) or "no answer"
+    parts = [f"set-up {report['setup_ms']:.1f} ms"]
+    if report["received"]:
+        least, most = report["rtt_min_ms"], report["rtt_max_ms"]
+        parts.append(f"round trip {report['rtt_ms']:.2f} ms (least {least:.2f}, most {most:.2f})")
+    parts.append(f"{report['received']} of {report['sent']} answered")
+    return ", ".join(parts)
 
 
 def _trace(arguments: Namespace, call: Call) -> int:

@@ -1,4 +1,4 @@
-"""The key file: 64 hex digits of the secret key, mode 0600.
+"""The key file: 64 hex digits of the secret key, mode 0600. Beside a key that has never run lies a mark.
 
 A file that others may read is refused: whoever has read it can be this node. The secret never appears in
 an error, a log line or a repr.
@@ -11,7 +11,7 @@ from pathlib import Path
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import LocalError, StorageError, UsageError
 from meshnet.storage.disk import Disk, MissingFileError
-from meshnet.storage.files import read_secret, write_secret
+from meshnet.storage.files import read_secret, write_file, write_secret
 
 
 class KeyFileError(LocalError):
@@ -23,6 +23,24 @@ class KeyFileError(LocalError):
 def write_key(disk: Disk, path: Path, secret: SecretKey) -> None:
     """A new key file, 0600, durable on return; raises StorageError, also if one is there already."""
     write_secret(disk, path, secret.secret.hex().encode() + b"\n")
+    write_file(disk, _mark(path), b"This key has never run; its first start removes this file.\n")
+
+
+def never_ran(disk: Disk, path: Path) -> bool:
+    """Whether this key is certainly new: written by `write_key`, and `ran` was not called since."""
+    return disk.exists(_mark(path))
+
+
+def ran(disk: Disk, path: Path) -> None:
+    """Removes the mark of a new key; raises StorageError."""
+    mark = _mark(path)
+    if disk.exists(mark):
+        disk.unlink(mark)
+        disk.fsyncdir(mark.parent)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def read_key(disk: Disk, path: Path) -> SecretKey:

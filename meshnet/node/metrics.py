@@ -72,9 +72,51 @@ class Neighbours:
         return [link for link in links if link["peer"] in self._own]
 
 
-def counter(name: str, text: str, value: float) -> Metric:
-    """A counter without labels; `_total` is added to its name."""
-    return CounterMetricFamily(name, text, value=value)
+_TOTALS: Final[Mapping[str, str]] = {
+    "cells_relayed": "Cells of others passed on, both directions.",
+    "bytes_relayed": "Bytes of the cells of others passed on, both directions.",
+    "end_cells_received": "Cells received by circuits that begin or end here.",
+    "end_bytes_received": "Bytes of cells received by circuits that begin or end here.",
+    "end_cells_sent": "Cells sent by circuits that begin or end here.",
+    "end_bytes_sent": "Bytes of cells sent by circuits that begin or end here.",
+    "creates": "Requests to set up a circuit received from neighbours.",
+    "creates_refused": "Requests to set up a circuit that were refused.",
+    "circuits_relayed": "Circuits of others set up through this node.",
+    "circuits_accepted": "Circuits of others that end here.",
+    "circuits_opened": "Circuits begun here.",
+    "circuits_failed": "Circuits begun here that could not be set up.",
+    "circuits_lost": "Circuits begun here that were lost after they stood.",
+    "stray_frames": "Circuit frames that fit no circuit.",
+    "handshakes_failed": "Connections that ended before their handshake did.",
+    "links_refused": "Neighbours refused by [link] accept or for lack of room.",
+}
+"""The router's counts and what they say."""
+
+
+def totals(counts: Mapping[str, int]) -> Iterable[Metric]:
+    """The router's counts; one that has no text here yet gets its name as help."""
+    for name, value in counts.items():
+        text = _TOTALS.get(name, f"Count of {name.replace('_', ' ')}.")
+        yield CounterMetricFamily(f"meshnet_{name}", text, value=value)
+
+
+def limits(values: Mapping[str, float]) -> Metric:
+    """The operator's limits as configured; 0 of max_rate: none."""
+    family = GaugeMetricFamily(
+        "meshnet_relay_limit", "Limits of [relay] in the config, by key; switches are 0 or 1.", labels=["key"]
+    )
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def info(version: str, public_key: str, name: str) -> Metric:
+    """Always 1; who this is."""
+    family = GaugeMetricFamily(
+        "meshnet_node_info", "This node; always 1.", labels=["version", "public_key", "name"]
+    )
+    family.add_metric([version, public_key, name], 1)
+    return family
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
@@ -85,13 +127,13 @@ def gauge(name: str, text: str, value: float) -> Metric:
 class NodeCollector:
     """Turns a node's counts into series at scrape time.
 
-    `read` gives the router's snapshot; `facts` gives single numbers: (name, help, value, is a counter).
+    `read` gives the router's brief; `facts` gives all that is not about links or drops.
     """
 
     def __init__(
         self,
         read: Callable[[], Snapshot],
-        facts: Callable[[], Iterable[tuple[str, str, float, bool]]],
+        facts: Callable[[], Iterable[Metric]],
         neighbours: Neighbours,
     ) -> None:
         self._read = read
@@ -109,8 +151,8 @@ class NodeCollector:
         self._neighbours.update(links)
         yield from self._links(links)
         yield self._dropped(snapshot.get("dropped", {}))
-        for name, text, value, counts in self._facts():
-            yield counter(name, text, value) if counts else gauge(name, text, value)
+        yield gauge("meshnet_circuits", "Circuits that begin, end or pass here.", snapshot.get("circuits", 0))
+        yield from self._facts()
 
     def _links(self, links: Sequence[Snapshot]) -> Iterable[Metric]:
         up = sum(1 for link in links if link["up"])

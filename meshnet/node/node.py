@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import attrs
+from prometheus_client.core import Metric
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -26,7 +28,7 @@ from meshnet.node.app import Accept, Clock, IAppService, Json, PortListener, Rou
 from meshnet.node.config import Settings
 from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
-from meshnet.node.metrics import Neighbours, NodeCollector, new_registry
+from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.rings import History
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
@@ -40,7 +42,9 @@ _log = Logger()
 class Routing(Protocol):
     """What a node needs of its router (`meshnet.node.router.Router`)."""
 
-    totals: Mapping[str, int]
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """Counts that only grow, by name."""
 
     async def start(self, addresses: list[str]) -> list[str]:
         """Binds the link addresses and starts; returns them as bound. Raises LocalError, ConfigError."""
@@ -62,8 +66,14 @@ class Routing(Protocol):
     def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Measures a circuit: setup_ms, rtt_ms, …"""
 
+    def brief(self) -> Json:
+        """`links` (JSON objects), `circuits` (a number), `dropped` (reason to count); cheap."""
+
     def snapshot(self) -> Json:
-        """`links`, `circuits` (lists of JSON objects), `dropped` (reason to count)."""
+        """The same with `circuits` as JSON objects."""
+
+    def waiting(self) -> Mapping[str, str]:
+        """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
 
 
 class Node(Service):
@@ -114,8 +124,16 @@ class Node(Service):
         self._started_unix = 0.0
         self._next_sample = 0.0
         self._cancel_sample: Callable[[], None] = lambda: None
-        self._router = router(self)
-        self.registry.register(NodeCollector(self._router.snapshot, self._facts, self._neighbours))
+        self._make_router = router
+        self._made: Routing | None = None
+        self.registry.register(NodeCollector(self._brief, self._facts, self._neighbours))
+
+    @property
+    def _router(self) -> Routing:
+        """Made when it is first needed: at the start, when the data directory is ours."""
+        if self._made is None:
+            self._made = self._make_router(self)
+        return self._made
 
     # -- life
 
@@ -220,6 +238,7 @@ class Node(Service):
                 _log.failure("a part of the node did not stop cleanly")
         self._services.clear()
         self._routes.clear()
+        self._made = None
 
     def stop_soon(self) -> None:
         """Tells whoever runs this node to end it, after the answer has gone out."""
@@ -264,11 +283,14 @@ class Node(Service):
 
     def links(self) -> list[Json]:
         """Neighbours, also configured ones that are not linked; `name` is the pet name if there is one."""
-        links = [dict(link) for link in self._router.snapshot()["links"]]
-        present = {link["peer"] for link in links}
+        links = [dict(link) for link in self._brief()["links"]]
+        present, waiting = {link["peer"] for link in links}, self._router.waiting()
         for peer in self.settings.link.peer:
             if peer.key.hex() not in present:
                 links.append({"peer": peer.key.hex(), "address": peer.address, "up": False, "rtt_ms": None})
+        for link in links:
+            if not link["up"]:
+                link["why"] = waiting.get(link["peer"])
         names = {key.hex(): name for name, key in self.settings.names.items()}
         return [{**link, "name": names.get(link["peer"])} for link in links]
 
@@ -278,9 +300,9 @@ class Node(Service):
 
     def status(self) -> Json:
         """One JSON object: who, where, how many, what was dropped, which limits hold, what apps say."""
-        settings, snapshot, relay = self.settings, self._router.snapshot(), self.settings.relay
-        totals = self._neighbours.totals
-        self._neighbours.update(snapshot["links"])
+        settings, brief = self.settings, self._brief()
+        counted = self._neighbours.totals
+        self._neighbours.update(brief["links"])
         return {
             "name": self.name,
             "public_key": self.public_key.hex(),
@@ -291,20 +313,13 @@ class Node(Service):
             "listen": self.listening,
             "metrics": self._faces.metrics,
             "control": {"socket": str(settings.control_socket), "url": self._faces.control},
-            "links": {"up": _up(snapshot["links"]), "configured": len(settings.link.peer)},
-            "circuits": len(snapshot["circuits"]),
-            "bytes": {"received": totals["bytes_in"], "sent": totals["bytes_out"]},
+            "links": {"up": _up(brief["links"]), "configured": len(settings.link.peer)},
+            "circuits": brief["circuits"],
+            "bytes": {"received": counted["bytes_in"], "sent": counted["bytes_out"]},
             "totals": dict(self._router.totals),
-            "dropped": snapshot["dropped"],
-            "limits": {
-                "accept": "any" if settings.link.accept == "any" else len(settings.link.accept),
-                "relay": relay.enabled,
-                "max_rate": relay.max_rate,
-                "max_circuits": relay.max_circuits,
-                "max_circuits_per_neighbour": relay.max_circuits_per_neighbour,
-                "creates_per_second": relay.creates_per_second,
-                "create_burst": relay.create_burst,
-            },
+            "dropped": brief["dropped"],
+            "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
+            "limits": attrs.asdict(settings.relay),
             "apps": {name: self._app_status(name, service) for name, service in self._services.items()},
             "notes": self.notes,
         }
@@ -322,13 +337,13 @@ class Node(Service):
         """Once a second: how late the reactor is, and one sample for the rings."""
         now = self.clock.now()
         self._lag = max(0.0, now - self._next_sample)
-        snapshot = self._router.snapshot()
-        self._neighbours.update(snapshot["links"])
+        brief = self._brief()
+        self._neighbours.update(brief["links"])
         counters: dict[str, float] = {**self._neighbours.totals, **self._router.totals}
-        counters["dropped"] = sum(snapshot["dropped"].values())
+        counters["dropped"] = sum(brief["dropped"].values())
         gauges = {
-            "links": float(_up(snapshot["links"])),
-            "circuits": float(len(snapshot["circuits"])),
+            "links": float(_up(brief["links"])),
+            "circuits": float(brief["circuits"]),
             "lag_seconds": self._lag,
         }
         self.history.feed(now, counters, gauges)
@@ -338,18 +353,15 @@ class Node(Service):
     def _stop_sampling(self) -> None:
         self._cancel_sample()
 
-    def _facts(self) -> Iterable[tuple[str, str, float, bool]]:
-        relay = self.settings.relay
-        yield "meshnet_start_time_seconds", "When this node started, Unix time.", self._started_unix, False
-        yield "meshnet_reactor_lag_seconds", "How late the last one-second timer ran.", self._lag, False
-        yield "meshnet_relay_enabled", "1 if circuits of others may pass.", float(relay.enabled), False
-        yield "meshnet_relay_limit_bytes_per_second", "Relayed at most; 0: no limit.", relay.max_rate, False
-        yield "meshnet_relay_limit_circuits", "Circuits at most, in all.", relay.max_circuits, False
-        for name, text in _TOTALS.items():
-            yield f"meshnet_{name}", text, float(self._router.totals.get(name, 0)), True
+    def _brief(self) -> Json:
+        return self._router.brief()
 
-
-_TOTALS: Final[Mapping[str, str]] = {}
+    def _facts(self) -> Iterable[Metric]:
+        yield gauge("meshnet_start_time_seconds", "When this node started, Unix time.", self._started_unix)
+        yield gauge("meshnet_reactor_lag_seconds", "How late the last one-second timer ran.", self._lag)
+        yield info(__version__, self.public_key.hex(), self.name)
+        yield limits({name: float(value) for name, value in attrs.asdict(self.settings.relay).items()})
+        yield from totals(self._router.totals)
 
 
 def _up(links: Sequence[Json]) -> int:

@@ -81,7 +81,14 @@ class FakeRouter:
         self.pinged.append((target, tuple(via), count))
         if self.unreachable & {target, *via}:
             return fail(CircuitError("hop 2 has no link to the next", Reason.NO_LINK, 1))
-        return succeed({"setup_ms": 4.0, "rtt_ms": 2.0, "rtts_ms": [2.0] * count})
+        report = {"setup_ms": 4.0, "sent": count, "received": count}
+        return succeed({**report, "rtt_ms": 2.0, "rtt_min_ms": 1.5, "rtt_max_ms": 2.5})
+
+    def waiting(self) -> dict[str, str]:
+        return {}
+
+    def brief(self) -> dict[str, Any]:
+        return {**self.snapshot(), "circuits": len(self.circuits)}
 
     def snapshot(self) -> dict[str, Any]:
         return {"links": self.links, "circuits": self.circuits, "dropped": self.dropped}

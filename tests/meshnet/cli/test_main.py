@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet import reactor
+from twisted.internet import reactor  # noqa: TID251  (real sockets)
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -220,7 +220,7 @@ class AskingTests(TestCase):
         _, router = await self.started()
         code, out, _ = await self.ask("ping", "ann", "--via", f"{B.hex()},{C.hex()}", "-c", "2")
         self.assertEqual(code, 0)
-        self.assertIn("over 2 relays: set-up 4.0 ms, round trip 2.0 ms", out)
+        self.assertIn("over 2 relays: set-up 4.0 ms, round trip 2.00 ms", out)
         self.assertEqual(router.pinged, [(A, (B, C), 2)])
         router.unreachable = {A}
         code, out, err = await self.ask("ping", "ann", "--via", "")

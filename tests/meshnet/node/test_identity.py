@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import StorageError
-from meshnet.node.identity import KeyFileError, read_key, write_key
+from meshnet.node.identity import KeyFileError, never_ran, ran, read_key, write_key
 from meshnet.storage.disk import RealDisk
 
 
@@ -32,6 +32,14 @@ class KeyFileTests(SynchronousTestCase):
         write_key(self.disk, self.path, secret)
         self.assertEqual(read_key(self.disk, self.path), secret)
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+
+    def test_mark_of_a_new_key(self) -> None:
+        """A new key is known as such until it has run; a key from elsewhere never is."""
+        write_key(self.disk, self.path, SecretKey.generate())
+        self.assertTrue(never_ran(self.disk, self.path))
+        ran(self.disk, self.path)
+        ran(self.disk, self.path)
+        self.assertFalse(never_ran(self.disk, self.path))
 
     def test_never_overwritten(self) -> None:
         """A key that is there stays."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet import reactor
+from twisted.internet import reactor  # noqa: TID251  (real sockets)
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -113,9 +113,8 @@ class LifeTests(RunningCase):
     async def test_link_port_in_use(self) -> None:
         """The node does not start, says which address, and frees what it had."""
         folder = Path(self.mktemp())
-        node, router = make_node(
-            folder, reactor, {"link": {"listen": ["tcp:a:1"]}}, FakeRouter(taken={"tcp:a:1"})
-        )
+        router = FakeRouter(taken={"tcp:a:1"})
+        node, _ = make_node(folder, reactor, {"link": {"listen": ["tcp:a:1"]}}, router)
         node.startService()
         error = await self.assertFailure(node.ready(), LocalError)
         self.assertIn("tcp:a:1", str(error))

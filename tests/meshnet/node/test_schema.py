@@ -92,8 +92,8 @@ class ReadTests(SynchronousTestCase):
         }
         found = read(Sample, table, "", Context(base=Path("/base")))
         expected = Sample(
-            "green", 10, 2.0, False, Path("/base/there"), KEY, (KEY,), Inner(3), (Inner(4), Inner()), {"a": 1},
-            "LOUD", ("::1", 80), 65_535,
+            "green", 10, 2.0, False, Path("/base/there"), KEY, (KEY,), Inner(3), (Inner(4), Inner()),
+            {"a": 1}, "LOUD", ("::1", 80), 65_535,
         )  # fmt: skip
         self.assertEqual(found, expected)
 
