@@ -1,6 +1,6 @@
 """Joins two Twisted connections into one: what one side receives the other sends, with back-pressure.
 
-Each transport is the other's producer, so a slow side pauses the fast one: local TCP stops being read, a
+Each side is the other transport's producer, so a slow side pauses the fast one: local TCP stops being read, a
 mesh stream stops being credited. An end of one side becomes a half close of the other; a loss of one aborts
 the other. Until two sides are joined, a `Side` gives what it receives to `received`.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -51,7 +51,7 @@ class Role:
                 done.callback(None)
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IPushProducer)
 class Side(TwistedProtocol):
     """One side of a joint. `to_mesh` says which way the bytes count that it receives."""
 
@@ -117,6 +117,19 @@ class Side(TwistedProtocol):
         else:
             other.transport.abortConnection()
 
+    # the other side's transport calls these
+
+    def pauseProducing(self) -> None:
+        """It takes no more for now."""
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It takes more."""
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """It is lost; `connectionLost` of the other side follows and knows whether in order."""
+
     # the joint
 
     def join(self, other: Side, mine: bytes = b"", theirs: bytes = b"") -> None:
@@ -129,7 +142,7 @@ class Side(TwistedProtocol):
             peer = side.other
             if peer is None:  # the first of them ended the other
                 return
-            peer.transport.registerProducer(side.transport, True)
+            peer.transport.registerProducer(side, True)
             if early:
                 side.pass_on(early)
         for side in (self, other):
