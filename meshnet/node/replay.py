@@ -1,4 +1,4 @@
-"""Where a node keeps the onions it has seen, and how they become durable: once a second, in a thread.
+"""Where a node keeps the onions it has seen, and how they become durable: in a thread, when the router asks.
 
 A key that has never run cannot have seen any; `identity.write_key` marks it so. The mark goes when the
 first log stands.
@@ -6,73 +6,77 @@ first log stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meshnet.circuit.replay import Replays
 from meshnet.circuit.replay_log import ReplayFiles, boot_id
 from meshnet.errors import StorageError
-from meshnet.node.app import Clock
 from meshnet.node.identity import never_ran, ran
 from meshnet.storage.disk import Disk
 from meshnet.storage.service import DiskThread
 
-SYNC_SECONDS: Final = 1.0
 _log = Logger()
 
 
 class ReplayKeeper:
-    """The replay log of a node in `data`/replay; `log` is what the circuits write to."""
+    """The replay log of a node in `data`/replay (`meshnet.node.router.ReplayMemory`)."""
 
-    def __init__(self, disk: Disk, data: Path, key: Path, reactor: Any, clock: Clock) -> None:
-        first = never_ran(disk, key)
-        self.log = ReplayFiles(disk, str(data / "replay"), boot=boot_id(disk), first_start=first)
+    def __init__(self, disk: Disk, data: Path, key: Path, reactor: Any) -> None:
         self._disk = disk
+        self._data = data
         self._key = key
-        self._clock = clock
         self._thread = DiskThread(reactor)
-        self._cancel: Callable[[], None] | None = None
+        self._files: ReplayFiles | None = None
+        self._busy = False
         self._failing = False
 
-    def start(self) -> None:
-        """Begins to sync; the log has been loaded by now."""
+    def open(self, unix: float) -> Replays:
+        """Reads what was seen before `unix`. Raises StorageError."""
+        first, disk = never_ran(self._disk, self._key), self._disk
+        self._files = ReplayFiles(disk, str(self._data / "replay"), boot=boot_id(disk), first_start=first)
+        replays = Replays(self._files, unix)
         try:
-            ran(self._disk, self._key)
+            ran(disk, self._key)
         except StorageError as error:
             _log.warn("{why}; the next start of this key counts as its first", why=str(error))
-        self._cancel = self._clock.call_later(SYNC_SECONDS, self._sync)
+        return replays
 
-    async def stop(self) -> None:
-        """Syncs a last time and closes the files."""
-        if self._cancel is None:
+    def sync(self) -> None:
+        """Makes durable what was added, in the thread; nothing while an earlier sync still runs."""
+        if self._files is None or self._busy:
             return
-        self._cancel()
-        self._cancel = None
-        last = self._thread.call(self.log.close)
-        await self._thread.close()
-        try:
-            await last
-        except StorageError as error:
-            _log.error("the replay log was not saved: {why}", why=str(error))
-
-    def _sync(self) -> None:
-        done: Deferred[None] = self._thread.call(self.log.sync)
+        self._busy = True
+        done: Deferred[None] = self._thread.call(self._files.sync)
         done.addCallbacks(self._synced, self._failed)
         done.addErrback(self._unexpected)
-        done.addBoth(self._again)
+        done.addBoth(self._idle)
 
-    def _again(self, _: object) -> None:
-        if self._cancel is not None:
-            self._cancel = self._clock.call_later(SYNC_SECONDS, self._sync)
+    async def _close(self) -> None:
+        files, self._files = self._files, None
+        if files is None:
+            return
+        last = self._thread.call(files.close)
+        last.addErrback(self._failed)
+        await self._thread.close()
+        await last
+
+    def close(self) -> Deferred[None]:
+        """Syncs a last time and closes the files."""
+        return Deferred.fromCoroutine(self._close())
+
+    def _idle(self, _: object) -> None:
+        self._busy = False
 
     def _synced(self, _: None) -> None:
         self._failing = False
 
     def _failed(self, failure: Failure) -> None:
+        """Said once, until it works again: a full disk would fill the log too."""
         failure.trap(StorageError)
         if not self._failing:
             _log.error("the replay log cannot be saved: {why}", why=str(failure.value))

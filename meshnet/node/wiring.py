@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from twisted.internet.defer import Deferred
 
 from meshnet.cipher import aead
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.policy import Policy
-from meshnet.circuit.replay import Replays
 from meshnet.node.config import LinkSettings, RelaySettings
 from meshnet.node.node import Node
 from meshnet.node.replay import ReplayKeeper
@@ -18,22 +14,8 @@ from meshnet.node.router import Router
 from meshnet.transports.registry import Transports
 
 
-class KeptRouter(Router):
-    """A router whose replay log lasts."""
-
-    def __init__(self, keeper: ReplayKeeper, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self._keeper = keeper
-
-    async def start(self, addresses: list[str]) -> list[str]:
-        """Binds the link addresses; from now on what was seen is saved."""
-        self._keeper.start()
-        return await super().start(addresses)
-
-    def stop(self) -> Deferred[None]:
-        """Ends every circuit and link, then saves what was seen."""
-        super().stop()
-        return Deferred.fromCoroutine(self._keeper.stop())
+class NodeRouter(Router):
+    """A router that also says what it waits for."""
 
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
@@ -62,12 +44,10 @@ def accepted(link: LinkSettings) -> frozenset[PublicKey] | None:
 
 def make_router(
     node: Node, secret: SecretKey, transports: Transports, random: Callable[[int], bytes]
-) -> KeptRouter:
-    """The router of this node, not yet started; reads the replay log. Raises StorageError."""
+) -> NodeRouter:
+    """The router of this node, not yet started."""
     settings = node.settings
-    keeper = ReplayKeeper(node.disk, node.data, settings.node.key, node.reactor, node.clock)
-    return KeptRouter(
-        keeper,
+    return NodeRouter(
         secret,
         settings.node.network,
         transports=transports,
@@ -75,6 +55,6 @@ def make_router(
         random=random,
         backend=aead.backend(settings.node.cipher),
         policy=circuit_policy(settings.relay),
-        replays=Replays(keeper.log, node.clock.unix()),
+        memory=ReplayKeeper(node.disk, node.data, settings.node.key, node.reactor),
         accept=accepted(settings.link),
     )
