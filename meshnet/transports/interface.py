@@ -56,7 +56,7 @@ class Listener(Protocol):
 
     address: str
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> None:
         """Accept no more; connections stay."""
 
 

@@ -1,0 +1,355 @@
+"""One connection of a link: the handshake, then records full of frames.
+
+    dialler      act one 50 → · ← act two 50 · act three 66 → · HELLO ⇄ · frames ⇄
+    receive buffer   … opened | a part of the next record | free …
+
+A lane owns its receive buffer and opens records in place. A cell goes by one dictionary look-up and one
+call to its step; every other frame goes to `control`. It does no I/O and reads no clock: bytes come by
+`filled`, bytes to send lie in `outgoing` until the lane is up, and from then on leave by the link's outlet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, Protocol
+
+from automat import TypeMachineBuilder
+
+from meshnet.cipher.aead import TAG_SIZE, Backend
+from meshnet.cipher.bolt8 import Initiator, Responder
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.cipher.rotation import RotatingKey
+from meshnet.codec import decode, encode
+from meshnet.errors import Drop, LinkLostError, MeshError, ProtocolError, TimedOutError
+from meshnet.limits import HANDSHAKE_SECONDS, LARGEST_RECORD
+from meshnet.link.frame import CELL, HELLO, MARKED, PAD, Hello, check_hello, our_hello
+from meshnet.link.record import BUFFER_SIZE, LENGTH_SIZE, OVERHEAD, Opener, Sealer
+
+Step = Callable[[int, memoryview, float, bool], Drop]
+Steps = dict[int, Step]
+Run = Callable[[memoryview, int, int], tuple[int, int]]
+
+
+class Tables(Protocol):
+    """Where the cells of a link go, by label: one at a time, or several that follow each other in a bundle
+    (memory, position, end → position of the first not taken, how many were). `drops` counts by `Drop`."""
+
+    forward: Steps
+    backward: Steps
+    runs: dict[int, Run]
+    drops: list[int]
+
+
+ACT_ONE: Final = 50
+ACT_TWO: Final = 50
+ACT_THREE: Final = 66
+FIRST_SEALER: Final = 4_096  # holds our HELLO until the link takes the lane over
+
+_CELL = Struct(">HBIQ")
+_unpack = _CELL.unpack_from
+_CELL_HEAD = _CELL.size
+_CELL_COUNTED = _CELL_HEAD - 2
+
+
+def prologue(network_id: int) -> bytes:
+    """What both sides' handshakes begin with (docs/wire-format.md §1)."""
+    return b"meshnet/1" + network_id.to_bytes(4, "big")
+
+
+class LaneOwner(Protocol):
+    """Who decides about lanes: the driver of the links."""
+
+    def identified(self, lane: Lane, peer: PublicKey) -> None:
+        """The accepting side learned who dialled; raises RefusedError to hang up."""
+
+    def up(self, lane: Lane, hello: Hello, now: float) -> None:
+        """HELLO came; the owner calls `lane.serve` before it returns."""
+
+
+class _Inputs(Protocol):
+    """What happens to a lane."""
+
+    def dial(self, remote: PublicKey) -> None:
+        """We opened the connection to `remote`."""
+
+    def accept(self) -> None:
+        """The other side opened it."""
+
+    def act(self, data: bytes) -> None:
+        """The next act of the handshake has come."""
+
+    def hello(self, message: Hello, now: float) -> None:
+        """The first frame has come."""
+
+    def end(self) -> None:
+        """The connection is gone."""
+
+    def _answered(self) -> None:
+        """Act one was right and act two is under way."""
+
+    def _keyed(self) -> None:
+        """Both sides hold keys."""
+
+
+class Lane:
+    """One connection. `remote` is given by who dials, learned by who accepts."""
+
+    __slots__ = (
+        "_buffer", "_end", "_ephemeral", "_expected", "_machine", "_opener", "_owner", "_secret", "_start",
+        "_view", "backend", "backward", "bytes_received", "cells", "control", "deadline", "dialled",
+        "drops", "forward", "frames", "initiator", "network_id", "outgoing", "remote", "responder", "runs",
+        "sealer", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        secret: SecretKey,
+        network_id: int,
+        ephemeral: SecretKey,
+        backend: Backend,
+        owner: LaneOwner,
+        now: float,
+    ) -> None:
+        self._secret = secret
+        self._ephemeral = ephemeral
+        self._owner = owner
+        self._buffer = bytearray(BUFFER_SIZE + _CELL_HEAD)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+        self._opener: Opener | None = None
+        self._expected = 0
+        self.network_id = network_id
+        self.backend = backend
+        self.remote: PublicKey | None = None
+        self.dialled = False
+        self.initiator: Initiator | None = None
+        self.responder: Responder | None = None
+        self.sealer = Sealer(size=FIRST_SEALER)
+        self.outgoing = bytearray()
+        self.deadline: float | None = now + HANDSHAKE_SECONDS
+        self.forward: Steps = {}
+        self.backward: Steps = {}
+        self.runs: dict[int, Run] = {}
+        self.drops = [0] * len(Drop)
+        self.control: Callable[[int, memoryview, float], None] = self._first_frame
+        self.bytes_received = 0
+        self.cells = 0
+        self.frames = 0
+        self.state = "new"
+        self._machine: _Inputs = _machine(self)
+
+    def dial(self, remote: PublicKey) -> None:
+        """Starts the handshake towards `remote`; act one lies in `outgoing`."""
+        self._machine.dial(remote)
+
+    def accept(self) -> None:
+        """Waits for act one."""
+        self._machine.accept()
+
+    def buffer(self) -> memoryview:
+        """Free memory to receive into; never empty."""
+        return self._view[self._end : BUFFER_SIZE]
+
+    def filled(self, size: int, now: float) -> bool:
+        """`size` bytes were received; true if `outgoing` may hold an answer of the handshake.
+
+        Raises MeshError: the connection must be closed, and why.
+        """
+        end = self._end = self._end + size
+        self.bytes_received += size
+        opener, acted = self._opener, False
+        if opener is None:
+            opener, acted = self._acts(), True
+            if opener is None:
+                return True
+        open_next, frames, view, start = opener.open_next, self._frames, self._view, self._start
+        while stop := open_next(view, start, end):
+            frames(start + LENGTH_SIZE, stop - TAG_SIZE, now)
+            start = stop
+        if start == end:
+            self._start = self._end = 0
+        elif BUFFER_SIZE - end < LARGEST_RECORD + OVERHEAD:
+            rest = end - start
+            view[:rest] = view[start:end]
+            self._start, self._end = 0, rest
+        else:
+            self._start = start
+        return acted
+
+    def serve(self, tables: Tables, control: Callable[[int, memoryview, float], None]) -> None:
+        """From now on cells go to these tables and all other frames to `control`."""
+        self.forward = tables.forward
+        self.backward = tables.backward
+        self.runs = tables.runs
+        self.drops = tables.drops
+        self.control = control
+        self.deadline = None
+
+    def tick(self, now: float) -> None:
+        """Raises TimedOutError when the handshake has taken too long."""
+        if self.deadline is not None and now >= self.deadline:
+            raise TimedOutError(f"no handshake within {HANDSHAKE_SECONDS:.0f} s")
+
+    def ended(self, why: MeshError) -> MeshError:
+        """The connection is gone; returns the error to show, clearer where the state tells more."""
+        state = self.state
+        self._machine.end()
+        if state == "awaiting act two" and isinstance(why, LinkLostError):
+            return LinkLostError(
+                "the other side hung up during the handshake: it has another key than expected, belongs to "
+                "another network, or is not a mesh node"
+            )
+        return why
+
+    @property
+    def is_up(self) -> bool:
+        """Both HELLOs have been exchanged and the connection stands."""
+        return self.state == "up"
+
+    def _acts(self) -> Opener | None:
+        """Feeds whole acts to the machine; the opener once the handshake has given keys."""
+        while self._opener is None and self._end - self._start >= self._expected:
+            stop = self._start + self._expected
+            data = bytes(self._view[self._start : stop])
+            self._start = stop
+            self._machine.act(data)
+        return self._opener
+
+    def _frames(self, position: int, end: int, now: float) -> None:
+        """The frames of one opened bundle. The tag behind it lets the head of a short frame be read."""
+        buffer, view, forward, backward = self._buffer, self._view, self.forward, self.backward
+        cells = 0
+        while position < end:
+            length, kind, label, seq = _unpack(buffer, position)
+            stop = position + 2 + length
+            if kind & 0x7E == CELL and length >= _CELL_COUNTED and stop <= end:
+                cells += 1
+                step = (backward if kind & 1 else forward).get(label)
+                if step is None:
+                    self.drops[Drop.UNKNOWN_LABEL] += 1
+                elif drop := step(seq, view[position + _CELL_HEAD : stop], now, kind >= MARKED):
+                    self.drops[drop] += 1
+            else:
+                self._other_frame(kind, position, stop, end, now)
+                forward, backward = self.forward, self.backward
+            if stop < end and buffer.startswith(buffer[position : position + 7], stop):
+                run = self.runs.get(label)
+                if run is not None:
+                    stop, more = run(view, stop, end)
+                    cells += more
+            position = stop
+        self.cells += cells
+
+    def _other_frame(self, kind: int, position: int, stop: int, end: int, now: float) -> None:
+        if stop > end or stop == position + 2:
+            raise ProtocolError("a frame is longer than its bundle, or empty")
+        if kind & 0x7E == CELL:
+            raise ProtocolError("a cell is shorter than its header")
+        self.frames += 1
+        self.control(kind, self._view[position + 3 : stop], now)
+
+    def _first_frame(self, kind: int, body: memoryview, now: float) -> None:
+        if kind == PAD:
+            return
+        if kind != HELLO:
+            raise ProtocolError(f"frame kind {kind} came before HELLO")
+        message = decode(Hello, body)
+        check_hello(message)
+        self._machine.hello(message, now)
+
+    def keyed(self, keys: tuple[bytes, bytes, bytes]) -> None:
+        """The handshake gave keys: (sending, receiving, chaining). Our HELLO follows at once."""
+        send, receive, chaining = keys
+        self._opener = Opener(RotatingKey(receive, chaining, self.backend))
+        self.sealer = Sealer(RotatingKey(send, chaining, self.backend), size=FIRST_SEALER)
+        hello = encode(our_hello())
+        room = self.sealer.room(HELLO, len(hello))
+        assert room is not None  # an empty sealer has room for a HELLO
+        room[:] = hello
+        self.sealer.commit(len(hello))
+        record = self.sealer.seal()
+        self.outgoing += record
+        self.sealer.sent(len(record))
+
+
+_builder = TypeMachineBuilder(_Inputs, Lane)
+_new = _builder.state("new")
+_act_one = _builder.state("awaiting act one")
+_act_two = _builder.state("awaiting act two")
+_act_three = _builder.state("awaiting act three")
+_greeting = _builder.state("awaiting hello")
+_up = _builder.state("up")
+_ended = _builder.state("ended")
+
+
+@_new.upon(_Inputs.end).to(_ended)
+@_act_one.upon(_Inputs.end).to(_ended)
+@_act_two.upon(_Inputs.end).to(_ended)
+@_act_three.upon(_Inputs.end).to(_ended)
+@_greeting.upon(_Inputs.end).to(_ended)
+@_up.upon(_Inputs.end).to(_ended)
+def _end(inputs: _Inputs, lane: Lane) -> None:
+    lane.state = "ended"
+
+
+@_new.upon(_Inputs.dial).to(_act_two)
+def _dial(inputs: _Inputs, lane: Lane, remote: PublicKey) -> None:
+    lane.state, lane.dialled, lane.remote = "awaiting act two", True, remote
+    lane.initiator = Initiator(lane._secret, remote, prologue(lane.network_id), lane._ephemeral, lane.backend)
+    lane.outgoing += lane.initiator.act_one()
+    lane._expected = ACT_TWO
+
+
+@_new.upon(_Inputs.accept).to(_act_one)
+def _accept(inputs: _Inputs, lane: Lane) -> None:
+    lane.state = "awaiting act one"
+    lane.responder = Responder(lane._secret, prologue(lane.network_id), lane._ephemeral, lane.backend)
+    lane._expected = ACT_ONE
+
+
+@_act_two.upon(_Inputs.act).loop()
+def _read_act_two(inputs: _Inputs, lane: Lane, data: bytes) -> None:
+    assert lane.initiator is not None  # set by `dial`
+    lane.outgoing += lane.initiator.act_two(data)
+    lane.keyed(lane.initiator.keys)
+    inputs._keyed()
+
+
+@_act_one.upon(_Inputs.act).loop()
+def _read_act_one(inputs: _Inputs, lane: Lane, data: bytes) -> None:
+    assert lane.responder is not None  # set by `accept`
+    lane.outgoing += lane.responder.act_one(data)
+    lane._expected = ACT_THREE
+    inputs._answered()
+
+
+@_act_one.upon(_Inputs._answered).to(_act_three)
+def _answered(inputs: _Inputs, lane: Lane) -> None:
+    lane.state = "awaiting act three"
+
+
+@_act_three.upon(_Inputs.act).loop()
+def _read_act_three(inputs: _Inputs, lane: Lane, data: bytes) -> None:
+    assert lane.responder is not None  # set by `accept`
+    lane.remote = lane.responder.act_three(data)
+    lane._owner.identified(lane, lane.remote)
+    lane.keyed(lane.responder.keys)
+    inputs._keyed()
+
+
+@_act_two.upon(_Inputs._keyed).to(_greeting)
+@_act_three.upon(_Inputs._keyed).to(_greeting)
+def _keys_known(inputs: _Inputs, lane: Lane) -> None:
+    lane.state = "awaiting hello"
+
+
+@_greeting.upon(_Inputs.hello).to(_up)
+def _greeted(inputs: _Inputs, lane: Lane, message: Hello, now: float) -> None:
+    lane.state = "up"
+    lane._owner.up(lane, message, now)
+
+
+_ended.upon(_Inputs.end).loop().returns(None)
+
+_machine = _builder.build()

@@ -1,0 +1,183 @@
+"""The sending side of a link: control frames first, then everybody's cells in turn.
+
+An `Outlet` lives as long as its link; connections come and go under it. Cells go straight into the
+outgoing bundle while the carrier keeps up. When it does not, control frames wait here, cells wait where
+they are counted (a relay's circuit queue, a session's streams), and each waiting source is asked for one
+cell at a time, round robin. Nothing here pauses another link.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from meshnet.limits import CONTROL_QUEUE_BYTES, CONTROL_QUEUE_FRAMES
+from meshnet.link.record import Sealer
+
+
+class Source(Protocol):
+    """Something with cells to send."""
+
+    def pour(self, now: float) -> bool:
+        """Puts one cell into the outlet if it has one and there is room; true if it wants another turn."""
+
+
+class Outbox:
+    """Outlets with something to send, emptied at the end of each read event.
+
+    `soon` runs a call in a later turn of the reactor; it is used only for what is written outside of a
+    read event (an app's write, a timer).
+    """
+
+    __slots__ = ("_now", "_scheduled", "_soon", "_waiting", "reading")
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object], now: Callable[[], float]) -> None:
+        self._soon = soon
+        self._now = now
+        self._waiting: list[Outlet] = []
+        self._scheduled = False
+        self.reading = False
+
+    def add(self, outlet: Outlet) -> None:
+        """`outlet` has something to send."""
+        if not self._waiting and not self.reading and not self._scheduled:
+            self._scheduled = True
+            self._soon(self._flush_now)
+        self._waiting.append(outlet)
+
+    def _flush_now(self) -> None:
+        self._scheduled = False
+        self.flush(self._now())
+
+    def flush(self, now: float) -> None:
+        """Seals and sends everything that waits, and what is added meanwhile."""
+        self.reading = True
+        waiting = self._waiting
+        try:
+            while waiting:
+                waiting.pop().flush(now)
+        finally:
+            self.reading = False
+
+
+class Outlet:
+    """Where a link's frames leave; `room` and `commit` are its sealer's own (cached by the hot path)."""
+
+    __slots__ = (
+        "_control", "_control_bytes", "_listed", "_outbox", "_ring", "_sources", "_write", "bundle", "commit",
+        "control_dropped", "room", "sealer",
+    )  # fmt: skip
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._write: Callable[[memoryview], int] | None = None
+        self._control: deque[tuple[int, bytes]] = deque()
+        self._control_bytes = 0
+        self._ring: deque[Source] = deque()
+        self._sources: set[Source] = set()
+        self._listed = False
+        self.control_dropped = 0
+        self.sealer = Sealer(touched=self._touch, flush=self._push)
+        self.bundle = self.sealer
+        self.room = self.sealer.room
+        self.commit = self.sealer.commit
+
+    def serve(self, connection: Sealer, write: Callable[[memoryview], int]) -> None:
+        """A connection takes over: its keys and what it has not sent yet; `write` is its carrier's."""
+        self._write = write
+        self.sealer.adopt(connection)
+        self._touch()
+
+    def stop(self) -> None:
+        """The connection is gone: bundles in flight are lost, sources wait for the next one."""
+        self._write = None
+        self.sealer.stop()
+
+    def send(self, kind: int, body: bytes) -> bool:
+        """Queues a control frame ahead of all cells; false if the queue is full or the link is down."""
+        if not self._control:
+            room = self.room(kind, len(body))
+            if room is not None:
+                room[:] = body
+                self.commit(len(body))
+                return True
+        if self._write is None or self._full(len(body)):
+            self.control_dropped += 1
+            return False
+        self._control.append((kind, body))
+        self._control_bytes += len(body)
+        return True
+
+    def ready(self, source: Source) -> None:
+        """Asks for `source.pour` in turn, as soon as there is room; harmless if it is listed already."""
+        if self._list(source) and not self.sealer.blocked:
+            self._touch()
+
+    def drained(self, now: float) -> None:
+        """The carrier takes bytes again."""
+        self._push()
+        if not self.sealer.blocked:
+            self.flush(now)
+
+    def flush(self, now: float) -> None:
+        """Control frames, then one cell of each source in turn while the carrier keeps up; then sends."""
+        self._listed = False
+        if self._control or self._ring:
+            self._gather(now)
+        write = self._write
+        if write is not None:
+            sealer = self.sealer
+            if data := sealer.seal():
+                sealer.sent(write(data))
+            if sealer.blocked:
+                self._push()
+
+    def _gather(self, now: float) -> None:
+        sealer = self.sealer
+        while self._control and not sealer.blocked:
+            kind, body = self._control[0]
+            room = self.room(kind, len(body))
+            if room is None:
+                break
+            room[:] = body
+            self.commit(len(body))
+            self._control.popleft()
+            self._control_bytes -= len(body)
+        ring = self._ring
+        while ring and not sealer.blocked:
+            source = ring.popleft()
+            self._sources.discard(source)
+            if source.pour(now):
+                self._list(source)
+
+    @property
+    def waiting(self) -> int:
+        """Sources that have cells to send and wait for room."""
+        return len(self._ring)
+
+    def _list(self, source: Source) -> bool:
+        if source in self._sources:
+            return False
+        self._sources.add(source)
+        self._ring.append(source)
+        return True
+
+    def _full(self, size: int) -> bool:
+        return len(self._control) >= CONTROL_QUEUE_FRAMES or self._control_bytes + size > CONTROL_QUEUE_BYTES
+
+    def _touch(self) -> None:
+        if not self._listed:
+            self._listed = True
+            self._outbox.add(self)
+
+    def _push(self) -> None:
+        """Seals and gives the carrier what it takes."""
+        write, sealer = self._write, self.sealer
+        if write is None:
+            return
+        data = sealer.seal()
+        if data:
+            sealer.sent(write(data))
+        if sealer.blocked and not sealer.unsent:
+            sealer.unblock()

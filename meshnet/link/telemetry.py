@@ -1,0 +1,109 @@
+"""What a link knows of itself: round trip, loss, and throughput over 1 s, 10 s, 1 min and 1 h.
+
+Plain numbers fed by the lane and by PONG frames; `tick` once a second moves the rings. Nothing here reads
+a clock. The loss is that of pings: on a stream connection a lost cell is counted by the session.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+SPANS: Final = (("1s", 1), ("10s", 10), ("1min", 60), ("1h", 3_600))
+PINGS_REMEMBERED: Final = 64
+
+
+class Throughput:
+    """Bytes per second of a growing count over the spans of `SPANS`.
+
+    Two rings of (seconds, count): one entry a second for the last minute, one a minute for the last hour.
+    """
+
+    __slots__ = ("_minutes", "_seconds")
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[float, int]] = deque(maxlen=62)
+        self._minutes: deque[tuple[float, int]] = deque(maxlen=62)
+
+    def tick(self, count: int, now: float) -> None:
+        """`count` is the total at time `now`; called about once a second."""
+        self._seconds.append((now, count))
+        if not self._minutes or now - self._minutes[-1][0] >= 60:
+            self._minutes.append((now, count))
+
+    def rate(self, span: float) -> float:
+        """Mean bytes per second over the last `span` seconds, or over what is known of them."""
+        if not self._seconds:
+            return 0.0
+        now, count = self._seconds[-1]
+        ring = self._seconds if span <= 60 else self._minutes
+        oldest = next((entry for entry in ring if now - entry[0] <= span * 1.05), None)
+        if oldest is None or oldest[0] >= now:
+            return 0.0
+        return (count - oldest[1]) / (now - oldest[0])
+
+    def rates(self) -> dict[str, int]:
+        """Span name to bytes per second."""
+        return {name: round(self.rate(span)) for name, span in SPANS}
+
+
+class Telemetry:
+    """Of one link, over all its connections."""
+
+    __slots__ = (
+        "_open", "_token", "last_heard", "peer_bytes", "peer_cells", "pings", "pongs", "received", "rtt",
+        "rtt_min", "rtt_var", "sent",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.rtt = 0.0
+        self.rtt_min = 0.0
+        self.rtt_var = 0.0
+        self.pings = 0
+        self.pongs = 0
+        self.last_heard = 0.0
+        self.peer_bytes = 0
+        self.peer_cells = 0
+        self.sent = Throughput()
+        self.received = Throughput()
+        self._token = 0
+        self._open: dict[int, float] = {}
+
+    def ping(self, now: float) -> int:
+        """Notes a ping sent now; returns its token."""
+        self._token += 1
+        self.pings += 1
+        self._open[self._token] = now
+        while len(self._open) > PINGS_REMEMBERED:
+            del self._open[next(iter(self._open))]
+        return self._token
+
+    def pong(self, token: int, now: float) -> bool:
+        """Notes the answer; false if no such ping is open (a stray or doubled answer)."""
+        sent = self._open.pop(token, None)
+        if sent is None:
+            return False
+        sample = max(now - sent, 0.0)
+        if self.pongs == 0:
+            self.rtt, self.rtt_var, self.rtt_min = sample, sample / 2, sample
+        else:  # RFC 9002 §5.3
+            self.rtt_var += (abs(self.rtt - sample) - self.rtt_var) / 4
+            self.rtt += (sample - self.rtt) / 8
+            self.rtt_min = min(self.rtt_min, sample)
+        self.pongs += 1
+        return True
+
+    def unanswered(self, now: float) -> float:
+        """Seconds that the oldest open ping has waited, 0 if none is open."""
+        return now - next(iter(self._open.values())) if self._open else 0.0
+
+    def reset_pings(self) -> None:
+        """The connection has ended: its pings will not be answered and do not count as lost."""
+        self.pings -= len(self._open)
+        self._open.clear()
+
+    @property
+    def loss(self) -> float:
+        """Share of pings that were never answered, 0 to 1, those under way not counted."""
+        asked = self.pings - len(self._open)
+        return 1 - self.pongs / asked if asked > 0 else 0.0

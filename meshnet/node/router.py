@@ -1,0 +1,435 @@
+"""Joins the pure cores: links bring cells and frames, circuits route them, sessions end them.
+
+    link.forward/backward[label] ─→ Hop ─→ another link's outlet             (a relay; nothing here is called)
+                                 └→ CircuitEnd ⇄ session path ⇄ streams      (an end)
+    CREATE … DESTROY ─→ Circuits ─→ events ─→ here
+
+No cell passes this file: it only ties the ends together and acts on what happens now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from meshnet.cipher.aead import Backend
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.circuit.arrival import Arrival
+from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost
+from meshnet.circuit.messages import FRAME_KINDS
+from meshnet.circuit.origin import OriginCircuit
+from meshnet.circuit.policy import Policy
+from meshnet.circuit.replay import Replays
+from meshnet.circuit.table import Circuits
+from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, Reason, UsageError
+from meshnet.limits import CIRCUIT_LIFE, SESSIONS
+from meshnet.link.driver import Identity, Links
+from meshnet.link.link import Link
+from meshnet.node.app import Accept, Clock, Json, PortListener, Stream, StreamReader
+from meshnet.node.conversation import Conversation, Route
+from meshnet.node.ports import Ports
+from meshnet.session import keys as end_to_end
+from meshnet.session.events import AppFailed, Closed, PathDead, Ponged
+from meshnet.session.session import Session
+from meshnet.transports.registry import Transports
+
+TICK: Final = 0.5
+KEEP_ALIVE: Final = 20.0  # a circuit with open streams is used at least this often
+FRESH: Final = CIRCUIT_LIFE * 3 / 4  # an older circuit takes no new streams
+IDENTITIES: Final = ("anonymous", "node")
+
+_log = Logger()
+
+Waiter = Callable[[Conversation | MeshError, float], None]
+"""Told once when a circuit stands or fails."""
+
+
+class ReplayMemory(Protocol):
+    """Where the onions seen before are remembered."""
+
+    def open(self, unix: float) -> Replays:
+        """What is remembered. Raises StorageError."""
+
+    def sync(self) -> None:
+        """Makes durable what was added; called twice a second, returns at once."""
+
+    def close(self) -> Deferred[None]:
+        """Fires when all is durable and closed."""
+
+
+@define(eq=False)
+class _Dialled:
+    """A circuit of ours on its way: the handshake's first half, and who waits for it."""
+
+    opening: end_to_end.Opening
+    identity: SecretKey | None
+    route: Route
+    waiters: list[Waiter] = field(factory=list)
+
+
+class Router:
+    """One per node. Everything it needs comes by argument; `start` binds, `stop` ends everything."""
+
+    def __init__(
+        self,
+        secret: SecretKey,
+        network_id: int,
+        *,
+        transports: Transports,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        backend: Backend,
+        policy: Policy,
+        memory: ReplayMemory,
+        accept: frozenset[PublicKey] | None = None,
+    ) -> None:
+        self._secret = secret
+        self._network_id = network_id
+        self._clock = clock
+        self._random = random
+        self._backend = backend
+        self._ports = Ports()
+        self._dialled: dict[OriginCircuit, _Dialled] = {}
+        self._calls: dict[tuple[Route, str], OriginCircuit] = {}
+        self._conversations: dict[OriginCircuit | Arrival, Conversation] = {}
+        self._pongs: dict[tuple[Session, int], Callable[[float], None]] = {}
+        self._past_drops = [0] * len(Drop)
+        self._policy = policy
+        self._memory = memory
+        self._cancel_tick: Callable[[], None] | None = None
+        identity = Identity(secret, network_id, backend, accept)
+        receivers = dict.fromkeys(FRAME_KINDS, self._frame)
+        self.links = Links(identity, transports, clock, random, self, receivers)
+        self.circuits: Circuits
+
+    # -- life
+
+    async def start(self, addresses: list[str]) -> list[str]:
+        """Binds the link addresses; returns them as bound. Raises LocalError, ConfigError."""
+        self.circuits = Circuits(
+            self._secret,
+            self._network_id,
+            policy=self._policy,
+            replay=self._memory.open(self._clock.unix()),
+            random=self._random,
+            neighbours=self.links.standing,
+            backend=self._backend,
+        )
+        self._cancel_tick = self.later(TICK, self._tick)
+        return await self.links.start(addresses)
+
+    def add_peer(self, key: PublicKey, address: str) -> None:
+        """Keeps a link to this neighbour."""
+        self.links.add_peer(key, address)
+
+    def stop(self) -> Deferred[None]:
+        """Tells the other ends, then closes every link; fires when the replay tags are on the disk."""
+        if self._cancel_tick is None:
+            return succeed(None)
+        now = self._clock.now()
+        self._cancel_tick()
+        for circuit in list(self.circuits):
+            if not isinstance(circuit, OriginCircuit | Arrival):
+                continue
+            self.circuits.destroy(circuit, now)
+            conversation = self._conversations.pop(circuit, None)
+            if conversation is not None:
+                conversation.lose(MeshError("this node is stopping"), now)
+                conversation.stop()
+        self.links.outbox.flush(now)
+        self.links.stop()
+        return self._memory.close()
+
+    # -- what the node offers
+
+    def connect(
+        self, target: PublicKey, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+    ) -> Deferred[Stream]:
+        """A stream to `port` of `target` through the relays `via`, over a standing circuit if there is one.
+
+        Fails with CircuitError, RefusedError, UsageError and what else a circuit can fail with.
+        """
+        if identity not in IDENTITIES:
+            return fail(UsageError(f"identity is one of {', '.join(IDENTITIES)}, not {identity!r}"))
+        result: Deferred[Stream] = Deferred()
+
+        def built(outcome: Conversation | MeshError, now: float) -> None:
+            if isinstance(outcome, MeshError):
+                result.errback(outcome)
+                return
+            assert outcome.session is not None  # a conversation that is told of has one
+            try:
+                stream: Stream = outcome.session.open(port, now, reader)
+            except MeshError as problem:
+                result.errback(problem)
+                return
+            result.callback(stream)
+
+        self._call((*via, target), identity, built)
+        return result
+
+    def listen(self, port: int, accept: Accept) -> PortListener:
+        """Takes a mesh port; raises LocalError if it is taken."""
+        return self._ports.listen(port, accept)
+
+    def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
+        """Sets up an anonymous circuit of its own, asks `count` times, and takes it down again."""
+        from meshnet.node.ping import Ping
+
+        return Ping(self, (*via, target), count).result
+
+    def dial(self, route: Route, identity: SecretKey | None, waiter: Waiter) -> OriginCircuit | None:
+        """Begins a circuit along `route`; `waiter` is told. None if it failed at once."""
+        now = self._clock.now()
+        ephemeral = SecretKey.draw(self._random)
+        try:
+            opening = end_to_end.start(route[-1], self._network_id, ephemeral, self._backend)
+            circuit = self.circuits.open(route, opening.first, now, self._clock.unix())
+        except MeshError as problem:
+            waiter(problem, now)
+            return None
+        self._dialled[circuit] = _Dialled(opening, identity, route, [waiter])
+        return circuit
+
+    def hang_up(self, conversation: Conversation, now: float) -> None:
+        """Ends a conversation that nobody needs any more."""
+        self.circuits.destroy(conversation.circuit, now)
+        self._forget(conversation)
+
+    def on_pong(self, session: Session, token: int, told: Callable[[float], None]) -> None:
+        """`told(seconds)` is called when the answer to this ping comes."""
+        self._pongs[session, token] = told
+
+    # -- turns (conversation.Turns)
+
+    def soon(self, call: Callable[[float], None]) -> None:
+        """Runs `call(now)` in a later turn, and sends what it made."""
+        self._clock.call_later(0, lambda: self._turn(call))
+
+    def later(self, delay: float, call: Callable[[float], None]) -> Callable[[], None]:
+        """The same after `delay` seconds; returns what cancels it."""
+        return self._clock.call_later(delay, lambda: self._turn(call))
+
+    def _turn(self, call: Callable[[float], None]) -> None:
+        outbox, now = self.links.outbox, self._clock.now()
+        outbox.reading = True
+        try:
+            call(now)
+        finally:
+            outbox.flush(now)
+
+    def _tick(self, now: float) -> None:
+        """Twice a second: what circuits have due, and a sign of life for quiet streams."""
+        self._cancel_tick = self.later(TICK, self._tick)
+        self.circuits.tick(now, self._clock.unix())
+        self._memory.sync()
+        self._circuit_events(now)
+        for conversation in list(self._conversations.values()):
+            session, end = conversation.session, conversation.end
+            if session is None or end is None or not conversation.route or not session.streams:
+                continue
+            if now - max(end.used, conversation.pinged) >= KEEP_ALIVE:
+                conversation.pinged = now
+                session.ping(now)
+
+    # -- what links tell (LinkOwner)
+
+    def link_up(self, link: Link, now: float) -> None:
+        """Circuits use it when they need it."""
+
+    def link_gone(self, link: Link, now: float) -> None:
+        """Circuits over it are lost."""
+        for index, number in enumerate(link.drops):
+            self._past_drops[index] += number
+        self.circuits.link_lost(link.peer, now)
+        self._circuit_events(now)
+
+    def _frame(self, link: Link, kind: int, body: memoryview, now: float) -> None:
+        self.circuits.receive(link, kind, body, now, self._clock.unix())
+        self._circuit_events(now)
+
+    # -- what circuits tell
+
+    def _circuit_events(self, now: float) -> None:
+        while events := self.circuits.events():
+            for event in events:
+                if isinstance(event, Arrived):
+                    self._arrived(event.arrival, now)
+                elif isinstance(event, Built):
+                    self._built(event, now)
+                elif isinstance(event, CircuitFailed):
+                    self._failed(event.circuit, event.error, now)
+                elif isinstance(event, CircuitLost):
+                    self._lost(event.circuit, event.error, now)
+
+    def _arrived(self, arrival: Arrival, now: float) -> None:
+        """A circuit ends here: answer the handshake, and listen to what the session brings."""
+        if len(self._conversations) >= SESSIONS:
+            self.circuits.refuse(arrival, Reason.BUSY, f"{SESSIONS} sessions are open already", now)
+            return
+        ephemeral = SecretKey.draw(self._random)
+        try:
+            reply, keys = end_to_end.respond(
+                self._secret, self._network_id, arrival.first_message, ephemeral, self._backend
+            )
+        except HandshakeError:
+            self.circuits.refuse(arrival, Reason.UNKNOWN_SERVICE, "", now)
+            return
+        conversation = Conversation(self, arrival, (), now)
+        session = Session(keys, wake=conversation.wake, notify=conversation.notify, accept=self._ports.accept)
+        conversation.session = session
+        conversation.end = self.circuits.answer(arrival, reply, session.path, now)
+        self._conversations[arrival] = conversation
+
+    def _built(self, event: Built, now: float) -> None:
+        circuit = event.circuit
+        dialled = self._dialled.pop(circuit)
+        try:
+            keys = dialled.opening.finish(event.reply)
+        except HandshakeError as problem:
+            self.circuits.destroy(circuit, now)
+            error = CircuitError(f"the last hop could not prove its key: {problem}", Reason.FORGED)
+            self._tell(dialled, error, now)
+            return
+        conversation = Conversation(self, circuit, dialled.route, now)
+        session = Session(
+            keys,
+            wake=conversation.wake,
+            notify=conversation.notify,
+            accept=self._ports.accept,
+            peer=dialled.route[-1],
+            identity=dialled.identity,
+            max_cell=event.max_cell,
+            trip=event.setup,
+        )
+        conversation.session = session
+        conversation.end = circuit.attach(session.path)
+        self._conversations[circuit] = conversation
+        self._tell(dialled, conversation, now)
+        conversation.end.wake()
+
+    def _failed(self, circuit: OriginCircuit, error: CircuitError, now: float) -> None:
+        dialled = self._dialled.pop(circuit, None)
+        if dialled is not None:
+            self._tell(dialled, error, now)
+
+    def _lost(self, circuit: OriginCircuit | Arrival, error: CircuitError, now: float) -> None:
+        conversation = self._conversations.get(circuit)
+        if conversation is not None:
+            conversation.lose(error, now)
+            self._forget(conversation)
+
+    @staticmethod
+    def _tell(dialled: _Dialled, outcome: Conversation | MeshError, now: float) -> None:
+        waiters, dialled.waiters = dialled.waiters, []
+        for waiter in waiters:
+            waiter(outcome, now)
+
+    # -- what sessions tell
+
+    def settle(self, conversation: Conversation, now: float) -> None:
+        """Acts on the events of a session."""
+        session = conversation.session
+        if session is None:
+            return
+        for event in session.events():
+            if isinstance(event, Ponged):
+                told = self._pongs.pop((session, event.token), None)
+                if told is not None:
+                    told(event.trip)
+            elif isinstance(event, AppFailed):
+                _log.error("a stream's reader failed: {error!r}", error=event.error)
+            elif isinstance(event, PathDead | Closed):
+                self.hang_up(conversation, now)
+
+    def _forget(self, conversation: Conversation) -> None:
+        self._conversations.pop(conversation.circuit, None)
+        conversation.stop()
+        session = conversation.session
+        for key in [key for key in self._pongs if key[0] is session]:
+            del self._pongs[key]
+
+    # -- calls
+
+    def _call(self, route: Route, identity: str, waiter: Waiter) -> None:
+        """Tells `waiter` of a conversation along `route`, a standing one or a new one."""
+        now = self._clock.now()
+        circuit = self._calls.get((route, identity))
+        if circuit is not None:
+            conversation = self._conversations.get(circuit)
+            if conversation is not None:
+                session = conversation.session
+                if session is not None and session.live and now - conversation.born < FRESH:
+                    waiter(conversation, now)
+                    return
+            elif circuit in self._dialled:
+                self._dialled[circuit].waiters.append(waiter)
+                return
+            del self._calls[route, identity]
+        circuit = self.dial(route, self._secret if identity == "node" else None, waiter)
+        if circuit is not None:
+            self._calls[route, identity] = circuit
+
+    # -- numbers
+
+    def brief(self) -> Json:
+        """`links` (JSON objects), `circuits` (a number), `dropped` (reason to count): cheap."""
+        now = self._clock.now()
+        standing = self.circuits.standing
+        return {
+            "links": [link.snapshot(now) for link in self.links.by_key.values()],
+            "circuits": sum(standing.values()),
+            "dropped": self.dropped,
+        }
+
+    def snapshot(self) -> Json:
+        """`links`, `circuits` (lists of JSON objects), `dropped` (reason to count)."""
+        now = self._clock.now()
+        return {**self.brief(), "circuits": [self._shown(circuit, now) for circuit in self.circuits]}
+
+    def _shown(self, circuit: Any, now: float) -> Json:
+        shown: Json = circuit.snapshot(now)
+        conversation = self._conversations.get(circuit)
+        if conversation is not None and conversation.session is not None:
+            path = conversation.session.path
+            shown["streams"] = conversation.session.streams
+            shown["rtt_ms"] = round(path.rtt * 1e3, 3)
+            shown["cell_size"] = path.cell_size
+            shown["window"] = path.cwnd
+        return shown
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Cells dropped, by reason, over all links since the start."""
+        counts = list(self._past_drops)
+        for link in self.links.by_key.values():
+            for index, number in enumerate(link.drops):
+                counts[index] += number
+        return {drop.name.lower(): n for drop, n in zip(Drop, counts, strict=True) if n}
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Counts since the start, by the names of the metrics."""
+        totals = self.circuits.totals
+        return {
+            "cells_relayed": totals.cells_forward + totals.cells_back,
+            "bytes_relayed": totals.bytes_forward + totals.bytes_back,
+            "end_cells_received": totals.end_cells_in,
+            "end_bytes_received": totals.end_bytes_in,
+            "end_cells_sent": totals.end_cells_out,
+            "end_bytes_sent": totals.end_bytes_out,
+            "creates": totals.creates,
+            "creates_refused": sum(totals.refused.values()),
+            "circuits_relayed": totals.relays,
+            "circuits_accepted": totals.arrivals,
+            "circuits_opened": totals.opened,
+            "circuits_failed": totals.failed,
+            "circuits_lost": totals.lost,
+            "stray_frames": totals.stray,
+            "handshakes_failed": self.links.handshakes_failed,
+            "links_refused": self.links.refused,
+        }

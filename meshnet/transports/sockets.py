@@ -1,0 +1,237 @@
+"""Stream sockets of our own under the reactor: what TCP and UNIX connections share.
+
+The kernel receives straight into the sink's buffer and sends from the caller's memory; Twisted's own
+transports would copy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from meshnet.errors import LinkLostError, MeshError, TimedOutError, UnreachableError
+from meshnet.transports.interface import Attach, ByteSink
+
+AGAIN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
+ACCEPTS_PER_TURN: Final = 16
+
+
+@implementer(IReadWriteDescriptor)
+class SocketCarrier:
+    """A connected, non-blocking stream socket under the reactor."""
+
+    def __init__(self, reactor: Any, sock: socket.socket, attach: Attach) -> None:
+        sock.setblocking(False)
+        self._reactor = reactor
+        self._socket = sock
+        self._receive_into = sock.recv_into
+        self._send = sock.send
+        self._lost: MeshError | None = None
+        self._closing = False
+        self._paused = False
+        self._sink: ByteSink = attach(self)
+        self._buffer = self._sink.buffer
+        self._filled = self._sink.filled
+        if not self._paused and not self._closing:
+            reactor.addReader(self)
+
+    def write(self, data: memoryview) -> int:
+        """Bytes the kernel took; asks for `drained` if it was not all."""
+        if self._closing:
+            return len(data)
+        try:
+            taken = self._send(data)
+        except OSError as problem:
+            if problem.errno not in AGAIN:
+                self._end(_lost(problem))
+                return len(data)
+            taken = 0
+        if taken < len(data):
+            self._reactor.addWriter(self)
+        return taken
+
+    def pause(self) -> None:
+        """Stops reading."""
+        self._paused = True
+        self._reactor.removeReader(self)
+
+    def resume(self) -> None:
+        """Reads again."""
+        if self._paused and not self._closing:
+            self._paused = False
+            self._reactor.addReader(self)
+
+    def close(self) -> None:
+        """Ends the connection; the sink's `lost` follows in a later turn."""
+        self._end(LinkLostError("closed by this side"))
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """The kernel has bytes: one receive into all the room the sink has."""
+        try:
+            size = self._receive_into(self._buffer())
+        except OSError as problem:
+            if problem.errno not in AGAIN:
+                self._end(_lost(problem))
+            return
+        if size:
+            self._filled(size)
+        else:
+            self._end(LinkLostError("the other side closed the connection"))
+
+    def doWrite(self) -> None:
+        """The kernel takes bytes again."""
+        self._reactor.removeWriter(self)
+        self._sink.drained()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor found the socket broken, or is stopping."""
+        self._end(LinkLostError("the connection broke"))
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "mesh"
+
+    def _end(self, why: MeshError) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        self._socket.close()
+        self._reactor.callLater(0, self._sink.lost, why)
+
+
+def _lost(problem: OSError) -> LinkLostError:
+    return LinkLostError(f"the connection broke: {os.strerror(problem.errno or 0)}")
+
+
+@implementer(IReadWriteDescriptor)
+class Connecting:
+    """A socket on its way: `done` gets None when it stands, else the error. Times out by itself."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        sock: socket.socket,
+        address: object,
+        seconds: float,
+        done: Callable[[MeshError | None], None],
+    ) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._done = done
+        self._descriptor = sock.fileno()
+        sock.setblocking(False)
+        try:
+            code = sock.connect_ex(address)  # type: ignore[arg-type]
+        except OSError as problem:
+            code = problem.errno or errno.EINVAL
+        self._timer = reactor.callLater(seconds, self._late, seconds)
+        if code in (0, errno.EISCONN, errno.EINPROGRESS, errno.EAGAIN):
+            reactor.addWriter(self)
+        else:
+            reactor.callLater(0, self._finish, unreachable(code))
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self._descriptor
+
+    def doWrite(self) -> None:
+        """The kernel has decided."""
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._finish(unreachable(code) if code else None)
+
+    def doRead(self) -> None:
+        """Never asked for."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor found the socket broken (refused, as a rule), or is stopping."""
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._finish(unreachable(code or errno.ECONNREFUSED))
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "mesh"
+
+    def _late(self, seconds: float) -> None:
+        self._finish(TimedOutError(f"no answer within {seconds:.0f} s"))
+
+    def _finish(self, why: MeshError | None) -> None:
+        if self._descriptor < 0:
+            return
+        self._reactor.removeWriter(self)
+        self._descriptor = -1
+        if self._timer.active():
+            self._timer.cancel()
+        if why is not None:
+            self._socket.close()
+        self._done(why)
+
+
+@implementer(IReadWriteDescriptor)
+class SocketListener:
+    """A listening socket under the reactor. `tune` runs on each accepted socket."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        sock: socket.socket,
+        address: str,
+        attach: Attach,
+        tune: Callable[[socket.socket], None],
+    ) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._attach = attach
+        self._tune = tune
+        self.address = address
+        reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Closes the listening socket; connections stay."""
+        if self._socket.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._socket.close()
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """Accepts what waits, a bounded number each turn."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _address = self._socket.accept()
+            except OSError:
+                return  # nothing waits, or no descriptors are left: the reactor asks again
+            self._tune(sock)
+            SocketCarrier(self._reactor, sock, self._attach)
+
+    def doWrite(self) -> None:
+        """Never asked for."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is stopping."""
+        self.stop()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "mesh"
+
+
+def unreachable(code: int) -> UnreachableError:
+    """A connect error as a sentence's end."""
+    if code == errno.ECONNREFUSED:
+        return UnreachableError("nothing listens there")
+    return UnreachableError(f"it cannot be reached: {os.strerror(code)}")
