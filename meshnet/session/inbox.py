@@ -1,8 +1,8 @@
 """What the items of received cells do: streams found, bytes delivered, windows opened.
 
 An `Inbox` is the `items.Sink` of one session. It holds the table of streams and the session's receive window.
-Whatever breaks a rule raises SessionFaultError, which closes the session; a cell that would need more memory than
-allowed raises `NoRoom` and is not acknowledged. Calls of readers cannot raise into it.
+Whatever breaks a rule raises SessionFaultError, which closes the session; a cell that would need more memory
+than allowed raises `NoRoom` and is not acknowledged. Calls of readers cannot raise into it.
 """
 
 from __future__ import annotations
@@ -211,8 +211,6 @@ class Inbox:
             if stream is None:
                 return
         half = stream.receiving
-        if half.done:
-            return
         end = offset + len(data)
         if fin or end > half.highest:
             grown = half.extend(end, fin)
@@ -223,6 +221,8 @@ class Inbox:
                 if half.stopped:
                     half.consumed += grown
                     self.credit(grown)
+        if half.done:
+            return
         if half.stopped:
             if half.size is not None:
                 stream.receive_done()

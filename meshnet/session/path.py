@@ -140,6 +140,8 @@ class Path:
         contents: Contents = []
         limit = min(len(room), self.rate.cell_size if not work else self.cell_size) - TAG_SIZE
         size = self._allowed(limit) if work or recovery.probes else 0
+        if not recovery.sent and size < outbox.largest_datagram <= limit:
+            size = limit  # a datagram cannot be cut: alone it may exceed the window
         if size > 0:
             if acks.waiting:
                 pos = acks.write(room, 0, size, now)

@@ -103,7 +103,10 @@ class Recovery:
     def acknowledged(
         self, largest: int, delay: int, marks: int, ranges: list[tuple[int, int]], now: float
     ) -> bool:
-        """An ACK as `items.Sink.ack` has it; whether it was news. Raises SessionFaultError for a number unsent."""
+        """An ACK as `items.Sink.ack` has it; whether it was news.
+
+        Raises SessionFaultError if it names a cell that was never sent.
+        """
         if largest >= self.next:
             raise SessionFaultError(Code.MALFORMED, "an ACK names a cell that was never sent")
         before = self.in_flight
