@@ -40,8 +40,8 @@ class Hop:
     is indexed by `Drop`; `used` is when the last cell came; `queued` counts bytes that wait."""
 
     __slots__ = (
-        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_outlet", "_queue", "_reset", "_room", "bytes",
-        "cells", "drops", "kind", "label", "offset", "queued", "used", "window",
+        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_outlet", "_queue", "_reset", "_room",
+        "bytes", "cells", "drops", "kind", "label", "offset", "queued", "used", "window",
     )  # fmt: skip
 
     def __init__(

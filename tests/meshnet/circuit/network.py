@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from meshnet.bundle import FRAME_HEAD, Bundle
-from meshnet.cipher.aead import TAG_SIZE, BadTag, Backend, backend, nonce96
+from meshnet.cipher.aead import TAG_SIZE, Backend, BadTag, backend, nonce96
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.end import CircuitEnd
@@ -273,7 +273,9 @@ class FakeNetwork:
         """Time passes; every node's timers run at their time."""
         end = self.now + seconds
         while True:
-            due = [time for node in self.nodes if (time := node.circuits.deadline()) is not None and time <= end]
+            due = [
+                time for node in self.nodes if (time := node.circuits.deadline()) is not None and time <= end
+            ]
             if not due:
                 break
             step = max(min(due), self.now)

@@ -63,7 +63,7 @@ class HopTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.integers(-3, 6), st.binary(max_size=40), st.booleans()), max_size=40))
     def test_any_order(self, cells: list[tuple[int, bytes, bool]]) -> None:
-        """Whatever comes in whatever order around the wrap, each number leaves once and under its own nonce."""
+        """Whatever comes in whatever order around the wrap: each number leaves once, under its own nonce."""
         self.setUp()
         seq, expected = (1 << 64) - 5, []
         seen = set()
@@ -171,7 +171,11 @@ class RunTests(SynchronousTestCase):
             if label == 1 and kind & 0x7F == CELL_FORWARD:
                 seq = int.from_bytes(memory[position + 7 : position + 15], "big")
                 hop.relay(seq, memory[position + 15 : stop], 1.0, kind >= MARKED)
-            if stop < end and memory[stop + 2 : stop + 7] == memory[position + 2 : position + 7] and label == 1:
+            if (
+                stop < end
+                and memory[stop + 2 : stop + 7] == memory[position + 2 : position + 7]
+                and label == 1
+            ):
                 stop, _ = hop.run(memory, stop, end)
             position = stop
         return outlet.frames(1.0)
@@ -187,9 +191,7 @@ class RunTests(SynchronousTestCase):
     )
 
     @given(cells, st.booleans(), st.integers(0, 600))
-    def test_like_one_by_one(
-        self, cells: list[tuple[int, bytes, int, int]], wrap: bool, room: int
-    ) -> None:
+    def test_like_one_by_one(self, cells: list[tuple[int, bytes, int, int]], wrap: bool, room: int) -> None:
         """Any mixture of circuits, marks, sizes and orders gives what cell after cell gives."""
         seq = (1 << 64) - 6 if wrap else 100
         frames, single = [], []

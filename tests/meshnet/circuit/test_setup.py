@@ -47,7 +47,7 @@ class WholeCircuits(SynchronousTestCase):
                 self.assertEqual((far.heard, near.heard), ([b"to"], [b"fro"]), (library, hops))
 
     def test_what_arrives(self) -> None:
-        """The last hop sees the first message and its upstream; the origin the reply and the smallest cell."""
+        """The last hop sees first message and upstream; the origin the reply and the smallest cell."""
         network = FakeNetwork()
         network["s"].link(network["t"]).max_cell = 9_000
         network.open("arstb")
@@ -95,7 +95,7 @@ class WholeCircuits(SynchronousTestCase):
     def test_teardown_leaves_nothing(self) -> None:
         """Destroyed by its origin, a circuit is gone everywhere; after 10 s its labels are unknown."""
         network = FakeNetwork()
-        near, _ = network.pair("arstb")
+        network.pair("arstb")
         network["a"].circuits.destroy(network["a"].built[0].circuit, network.now)
         network.pump()
         for node in network.nodes:
