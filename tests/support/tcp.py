@@ -128,7 +128,7 @@ class NamedReactor(MemoryReactorClock):
         super().__init__()
         self.names: dict[str, list[str] | None] = {}
         self.asked: list[str] = []
-        self.nameResolver = self
+        self.nameResolver: Any = self
 
     def resolveHostName(self, receiver: Any, name: str, port: int = 0, *args: Any, **options: Any) -> Any:
         """As IHostnameResolver."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import generate_latest
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -19,6 +19,7 @@ from apps.vpn.service import VpnService
 from apps.vpn.settings import Exit, Forward, Serve, Socks, VpnSettings
 from meshnet.errors import LocalError, UsageError
 from meshnet.node.app import IApp, IAppService
+from tests.support.loopback import Blob, fetch, talk
 from tests.support.streams import FakeMesh
 from tests.support.tcp import NamedReactor
 
@@ -140,44 +141,6 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn('meshnet_vpn_refusals_total{reason="private",role="exit"} 1.0', text)
         self.assertIn('meshnet_vpn_bytes_total{direction="to_mesh",role="socks"} 0.0', text)
         self.assertEqual(text.count("# HELP meshnet_vpn_"), 4)
-
-
-def fetch(proxy: str, port: int, body: bytes) -> bytes:
-    """A SOCKS client with blocking sockets: sends `body`, ends, and reads to the end."""
-    host, _, number = proxy.rpartition(":")
-    with socket.create_connection((host, int(number)), timeout=10) as client:
-        client.sendall(b"\x05\x01\x00")
-        assert client.recv(2) == b"\x05\x00"
-        client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
-        answer = client.recv(10, socket.MSG_WAITALL)
-        if answer[1] != 0:
-            return answer
-        return talk(client, body)
-
-
-def talk(client: socket.socket, body: bytes) -> bytes:
-    """Sends, ends, reads to the end; the body has to fit the buffers on the way."""
-    client.sendall(body)
-    client.shutdown(socket.SHUT_WR)
-    received = bytearray()
-    while piece := client.recv(1 << 16):
-        received += piece
-    return bytes(received)
-
-
-class Blob(Protocol):
-    """Answers with much, once its caller has ended; notes where the caller came from."""
-
-    callers: list[str]
-    size = 3_000_000
-
-    def connectionMade(self) -> None:
-        self.transport: Any
-        self.callers.append(self.transport.getPeer().host)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.transport.write(data * (self.size // len(data)))
-        self.transport.loseConnection()
 
 
 class LoopbackTests(TestCase):

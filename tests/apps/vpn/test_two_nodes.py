@@ -1,0 +1,152 @@
+"""Two real nodes in one process, joined by TCP on loopback: SOCKS through one, out of the other."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from apps.vpn.app import VpnApp
+from meshnet.cipher.keys import SecretKey
+from meshnet.node.clock import NodeClock
+from meshnet.node.config import from_table
+from meshnet.node.identity import write_key
+from meshnet.node.node import Node
+from meshnet.node.wiring import make_router
+from meshnet.storage.disk import RealDisk
+from meshnet.transports.registry import Transports
+from meshnet.transports.tcp import TcpTransport
+from tests.support.loopback import Blob, Collect, fetch, talk
+
+reactor: Any = the_reactor
+
+
+class TwoNodesTests(TestCase):
+    """What the demonstration does, in one process and without relays."""
+
+    def make(self, name: str, **table: Any) -> Node:
+        """A node of a config table, not yet started."""
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        apps, disk, secret = [VpnApp()], RealDisk(), SecretKey.generate()
+        table = {"node": {"name": name}, **table}
+        settings = from_table(table, folder / "node.toml", apps)
+        write_key(disk, settings.node.key, secret)
+        transports = Transports([TcpTransport(reactor)])
+        return Node(
+            settings,
+            secret,
+            reactor=reactor,
+            clock=NodeClock(reactor),
+            disk=disk,
+            router=lambda node: make_router(node, secret, transports, os.urandom),
+            apps=apps,
+        )
+
+    def run_node(self, node: Node) -> Deferred[None]:
+        """Starts it, and stops it after the test."""
+        node.startService()
+        self.addCleanup(node.stopService)
+        return node.ready()
+
+    @inlineCallbacks
+    def start(self, exit_settings: dict[str, Any]) -> Generator[Deferred[Any], Any, None]:
+        """An exit and a user that are linked; `self.port` is a server that answers with 3 MB."""
+        blob = type("Blob", (Blob,), {"callers": []})
+        self.callers = blob.callers
+        server = reactor.listenTCP(0, Factory.forProtocol(blob), interface="127.0.0.1")
+        self.addCleanup(server.stopListening)
+        self.port = server.getHost().port
+        serve = {"port": 80, "target": f"127.0.0.1:{self.port}"}
+        self.exit = self.make(
+            "exit", link={"listen": ["tcp:127.0.0.1:0"], "accept": "any"}, exit=exit_settings, serve=[serve]
+        )
+        yield self.run_node(self.exit)
+        key = self.exit.public_key.hex()
+        self.user = self.make(
+            "user",
+            link={"peer": [{"key": key, "address": self.exit.listening[0]}]},
+            socks={"listen": "127.0.0.1:0", "exit": key},
+            forward=[{"listen": "127.0.0.1:0", "to": key, "port": 80}],
+        )
+        yield self.run_node(self.user)
+        yield self.until(lambda: any(link["up"] for link in self.user.links()))
+
+    def until(self, true: Callable[[], bool]) -> Deferred[None]:
+        """Fires when it is true; the test's own time-out is the bound."""
+        done: Deferred[None] = Deferred()
+
+        def look() -> None:
+            if true():
+                done.callback(None)
+            else:
+                reactor.callLater(0.01, look)
+
+        look()
+        return done
+
+    def vpn(self, node: Node) -> dict[str, Any]:
+        """What the app says of itself."""
+        status: dict[str, Any] = node.status()["apps"]["vpn"]
+        return status
+
+    @inlineCallbacks
+    def test_socks(self) -> Generator[Deferred[Any], Any, None]:
+        """3 MB come through the circuit, from the exit's source address."""
+        yield self.start({"enabled": True, "allow": ["127.0.0.0/8"], "source": "127.0.0.9"})
+        proxy = self.vpn(self.user)["socks"][0]["listen"]
+        received = yield deferToThread(fetch, proxy, self.port, b"0123456789")
+        self.assertEqual(received, b"0123456789" * 300_000)
+        self.assertEqual(self.callers, ["127.0.0.9"])
+        self.assertEqual(self.vpn(self.exit)["counts"]["exit"]["bytes_to_mesh"], 3_000_000)
+        yield self.until(lambda: self.vpn(self.exit)["counts"]["exit"]["open"] == 0)
+
+    @inlineCallbacks
+    def test_refusals(self) -> Generator[Deferred[Any], Any, None]:
+        """What the exit's policy refuses, and an exit that is off, is "not allowed" for the client."""
+        yield self.start({"enabled": True})
+        proxy = self.vpn(self.user)["socks"][0]["listen"]
+        answer = yield deferToThread(fetch, proxy, self.port, b"x")
+        self.assertEqual(answer[1], 2)
+        self.assertEqual(self.vpn(self.exit)["counts"]["exit"]["refused"], {"private": 1})
+        yield self.exit.stopService()
+        answer = yield deferToThread(fetch, proxy, self.port, b"x")
+        self.assertIn(answer[1], (1, 4))
+        self.assertEqual(self.callers, [])
+
+    @inlineCallbacks
+    def test_forward(self) -> Generator[Deferred[Any], Any, None]:
+        """A forward to a served port."""
+        yield self.start({})
+        host, _, port = self.vpn(self.user)["forward"][0]["listen"].rpartition(":")
+
+        def use() -> bytes:
+            with socket.create_connection((host, int(port)), timeout=10) as client:
+                return talk(client, b"abc")
+
+        received = yield deferToThread(use)
+        self.assertEqual(received, b"abc" * 1_000_000)
+
+    @inlineCallbacks
+    def test_endpoint(self) -> Generator[Deferred[Any], Any, None]:
+        """A Twisted program in the same process uses an endpoint string."""
+        yield self.start({})
+        place = f"mesh:{self.exit.public_key.hex()}:80:node=user"
+        protocol: Any = yield clientFromString(reactor, place).connect(Factory.forProtocol(Collect))
+        protocol.transport.write(b"x")
+        received = yield protocol.done
+        self.assertEqual(received, b"x" * 3_000_000)
+        refused: Any = yield clientFromString(reactor, place.replace(":80", ":81")).connect(
+            Factory.forProtocol(Collect)
+        )
+        yield refused.done
+        self.assertIn("port 81 is not open there", str(refused.why.value))
