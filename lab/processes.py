@@ -1,7 +1,7 @@
 """Child processes of the lab: started with a log file each, and gone when the lab is gone.
 
-`Processes` is a context manager: on every way out (return, exception, Ctrl-C, SIGTERM) it ends what it
-started. On Linux the children also die with a lab that is killed outright. A detached process is left
+`Processes` is a context manager: on every way out (return, exception, Ctrl-C, SIGTERM, SIGHUP) it ends what
+it started. On Linux the children also die with a lab that is killed outright. A detached process is left
 alone: `--keep` wants that.
 """
 
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from attrs import define, field
 
@@ -94,18 +94,19 @@ class Processes:
 
     detached: bool = False
     all: list[Process] = field(factory=list)
-    _restore: object = None
+    _restore: dict[int, Any] = field(factory=dict)
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(ValueError):  # not in the main thread: then SIGTERM is somebody else's
-            self._restore = signal.signal(signal.SIGTERM, _leave)
+        with contextlib.suppress(ValueError):  # not in the main thread: then signals are somebody else's
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self._restore[number] = signal.signal(number, _leave)
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self.detached:
             self.stop()
-        if self._restore is not None:
-            signal.signal(signal.SIGTERM, self._restore)  # type: ignore[arg-type]
+        for number, action in self._restore.items():
+            signal.signal(number, action)
 
     def start(self, name: str, command: Sequence[str], log: Path, path: Path | None = None) -> Process:
         """Starts a child in a process group of its own, so that Ctrl-C reaches only the lab.

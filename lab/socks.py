@@ -118,8 +118,10 @@ def get(
     except MeshError:
         raise
     except OSError as error:
-        why = f"{error} (after {fetch.size:,} of {fetch.expected:,} bytes)"
-        raise (CutOffError if fetch.expected else UnreachableError)(why) from None
+        why = error.strerror.lower() if error.strerror else str(error)
+        if not fetch.expected:
+            raise UnreachableError(f"{host}:{port}: {why}") from None
+        raise CutOffError(f"{why} after {fetch.size:,} of {fetch.expected:,} bytes") from None
     return fetch
 
 

@@ -47,9 +47,9 @@ def test_once() -> None:
 def kept() -> Iterator[list[dict[str, Any]]]:
     """The rows of nodes.json while the nodes are up."""
     with tempfile.TemporaryDirectory(prefix="kept ") as state:
+        done = demo("--keep", "--json", "--state", state)
+        assert done.returncode == 0, done.stderr
         try:
-            done = demo("--keep", "--json", "--state", state)
-            assert done.returncode == 0, done.stderr
             rows = json.loads((Path(state) / "nodes.json").read_text())
             assert rows == json.loads(done.stdout)
             yield rows

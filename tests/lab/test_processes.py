@@ -61,8 +61,9 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("no port left", str(error))
 
     def test_a_killed_lab_takes_its_children_along(self) -> None:
-        """SIGTERM and SIGKILL to the lab end what it started."""
-        for number in (signal.SIGTERM, signal.SIGKILL) if sys.platform == "linux" else (signal.SIGTERM,):
+        """SIGTERM, SIGHUP and SIGKILL to the lab end what it started."""
+        killed = [signal.SIGKILL] if sys.platform == "linux" else []
+        for number in [signal.SIGTERM, signal.SIGHUP, *killed]:
             command = python("-c", PARENT, str(self.log))
             lab = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment())
             assert lab.stdout is not None
