@@ -35,8 +35,14 @@ LEVELS = ("debug", "info", "warn", "error")
 
 
 def begin_logging(level: str, out: TextIO) -> None:
-    """Text lines of this level and above to `out`, and nothing anywhere else."""
+    """Text lines of this level and above to `out`, and nothing anywhere else.
+
+    Twisted's own lines about ports and its main loop are shown only with `debug`.
+    """
     wanted = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    if level == "info":
+        for namespace in ("twisted", "log_legacy"):
+            wanted.setLogLevelForNamespace(namespace, LogLevel.warn)
     observer = FilteringLogObserver(textFileLogObserver(out), [wanted])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ class Options(usage.Options):
 
 
 class TwistNode(Node):
-    """A node that ends its program when it cannot start: with its exit code if that shows at once."""
+    """A node that ends its program, with its exit code, when it cannot start."""
 
     def startService(self) -> None:
         """Starts; raises SystemExit if that fails before the reactor runs."""
@@ -35,8 +37,15 @@ class TwistNode(Node):
 
     def _failed(self, failure: Failure) -> None:
         if self.reactor.running:
-            tell(failure.value)
+            atexit.register(_leave, tell(failure.value))
             self.reactor.stop()
+
+
+def _leave(code: int) -> None:
+    """Twisted's runner knows no exit codes but those of signals, so this comes after it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def makeService(options: Options) -> Node:

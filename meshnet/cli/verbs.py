@@ -74,19 +74,32 @@ def _status(arguments: Namespace, call: Call) -> int:
         ),
         ("limits", ", ".join(f"{name} {value}" for name, value in limits.items())),
     ]
-    rows += [(f"app {name}", _flat(app)) for name, app in status["apps"].items()]
+    for name, app in status["apps"].items():
+        rows += [(f"{name} {key}", _flat(value)) for key, value in app.items() if _says(value)]
     rows += [("note", note) for note in status["notes"]]
     for name, value in rows:
-        print(f"{name:<12}{value}")
+        print(f"{name:<14}{value}")
     return 0
+
+
+def _says(value: Any) -> bool:
+    """Whether there is anything but zeros and emptiness in it."""
+    if isinstance(value, dict):
+        return any(_says(each) for each in value.values())
+    return bool(value)
 
 
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(each)}" for key, each in value.items()) or "-"
+        parts = [f"{key} {_inner(each)}" for key, each in value.items() if _says(each) or each is False]
+        return ", ".join(parts) or "-"
     if isinstance(value, list):
         return "; ".join(_flat(each) for each in value) or "none"
     return str(value)
+
+
+def _inner(value: Any) -> str:
+    return f"({_flat(value)})" if isinstance(value, dict) else _flat(value)
 
 
 def _links(arguments: Namespace, call: Call) -> int:

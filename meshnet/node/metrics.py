@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from meshnet.control.server import QuietSite
-from meshnet.errors import Drop
+from meshnet.errors import Drop, Reason
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
@@ -29,47 +29,56 @@ _LINK_COUNTERS: Final = (
     ("control_dropped", "meshnet_link_dropped_frames", "Control frames for which there was no room."),
 )
 """Key of a link's snapshot, name of the series, help."""
+_NODE_COUNTERS: Final = (
+    ("bytes_in", "meshnet_received_bytes", "Bytes received over all links there ever were."),
+    ("bytes_out", "meshnet_sent_bytes", "Bytes sent over all links there ever were."),
+)
 
 Snapshot = Mapping[str, Any]
 
 
 class Neighbours:
-    """Running sums over links that come and go; who has series of its own."""
+    """Running sums over links that come and go; who has series of its own.
+
+    What a neighbour did before it got series of its own stays with `other`, so that all series together are
+    what `totals` says, but for links that have gone.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._own: set[str] = set()
         self._last: dict[str, dict[str, int]] = {}
-        self.totals: dict[str, int] = dict.fromkeys((key for key, _, _ in _LINK_COUNTERS), 0)
-        self.other: dict[str, int] = dict(self.totals)
+        self.own: dict[str, dict[str, int]] = {}
+        """By peer, what it did since it has series of its own."""
+        self.totals: dict[str, int] = _zeros()
+        self.other: dict[str, int] = _zeros()
 
     def update(self, links: Sequence[Snapshot]) -> None:
         """Takes in what has been counted since the last time."""
         present = {str(link["peer"]) for link in links}
-        self._own &= present
         for gone in self._last.keys() - present:
             del self._last[gone]
+            self.own.pop(gone, None)
+        free = self._most - len(self.own)
+        if free > 0:
+            rest = [link for link in links if link["peer"] not in self.own]
+            rest.sort(key=lambda link: -(link.get("bytes_in", 0) + link.get("bytes_out", 0)))
+            self.own.update((str(link["peer"]), _zeros()) for link in rest[:free])
         for link in links:
             self._count(str(link["peer"]), link)
-        free = self._most - len(self._own)
-        if free > 0:
-            rest = [link for link in links if link["peer"] not in self._own]
-            rest.sort(key=lambda link: -(link.get("bytes_in", 0) + link.get("bytes_out", 0)))
-            self._own.update(str(link["peer"]) for link in rest[:free])
 
     def _count(self, peer: str, link: Snapshot) -> None:
         last = self._last.setdefault(peer, {})
+        sums = self.own.get(peer, self.other)
         for key in self.totals:
             value = int(link.get(key, 0))
             grown = max(0, value - last.get(key, 0))
             last[key] = value
             self.totals[key] += grown
-            if peer not in self._own:
-                self.other[key] += grown
+            sums[key] += grown
 
-    def own(self, links: Sequence[Snapshot]) -> list[Snapshot]:
-        """The links with series of their own."""
-        return [link for link in links if link["peer"] in self._own]
+
+def _zeros() -> dict[str, int]:
+    return dict.fromkeys((key for key, _, _ in _LINK_COUNTERS), 0)
 
 
 _TOTALS: Final[Mapping[str, str]] = {
@@ -80,12 +89,12 @@ _TOTALS: Final[Mapping[str, str]] = {
     "end_cells_sent": "Cells sent by circuits that begin or end here.",
     "end_bytes_sent": "Bytes of cells sent by circuits that begin or end here.",
     "creates": "Requests to set up a circuit received from neighbours.",
-    "creates_refused": "Requests to set up a circuit that were refused.",
+    "creates_refused": "Requests to set up a circuit refused here.",
     "circuits_relayed": "Circuits of others set up through this node.",
     "circuits_accepted": "Circuits of others that end here.",
     "circuits_opened": "Circuits begun here.",
     "circuits_failed": "Circuits begun here that could not be set up.",
-    "circuits_lost": "Circuits begun here that were lost after they stood.",
+    "circuits_lost": "Circuits of any kind that ended other than by their owner's wish.",
     "stray_frames": "Circuit frames that fit no circuit.",
     "handshakes_failed": "Connections that ended before their handshake did.",
     "links_refused": "Neighbours refused by [link] accept or for lack of room.",
@@ -151,19 +160,21 @@ class NodeCollector:
         self._neighbours.update(links)
         yield from self._links(links)
         yield self._dropped(snapshot.get("dropped", {}))
-        yield gauge("meshnet_circuits", "Circuits that begin, end or pass here.", snapshot.get("circuits", 0))
+        yield from self._circuits(snapshot)
         yield from self._facts()
 
     def _links(self, links: Sequence[Snapshot]) -> Iterable[Metric]:
         up = sum(1 for link in links if link["up"])
         yield gauge("meshnet_links", "Neighbours linked now.", up)
-        own = self._neighbours.own(links)
+        neighbours = self._neighbours
+        for key, name, text in _NODE_COUNTERS:
+            yield CounterMetricFamily(name, text, value=neighbours.totals[key])
         for key, name, text in _LINK_COUNTERS:
             family = CounterMetricFamily(name, text, labels=["peer"])
-            for link in own:
-                family.add_metric([link["peer"]], link.get(key, 0))
-            family.add_metric([OTHER], self._neighbours.other[key])
+            for peer, sums in {**neighbours.own, OTHER: neighbours.other}.items():
+                family.add_metric([peer], sums[key])
             yield family
+        own = [link for link in links if link["peer"] in neighbours.own]
         trip = GaugeMetricFamily(
             "meshnet_link_round_trip_seconds", "Smoothed round trip to this neighbour.", labels=["peer"]
         )
@@ -177,6 +188,28 @@ class NodeCollector:
         yield trip
         yield loss
         yield self._throughput(own)
+
+    def _circuits(self, snapshot: Snapshot) -> Iterable[Metric]:
+        yield gauge("meshnet_circuits", "Circuits that begin, end or pass here.", snapshot["circuits"])
+        roles = GaugeMetricFamily(
+            "meshnet_circuits_by_role", "The same by this node's role.", labels=["role"]
+        )
+        for role, number in snapshot.get("roles", {}).items():
+            roles.add_metric([role], number)
+        yield roles
+        refused = CounterMetricFamily(
+            "meshnet_circuits_refused",
+            "Requests to set up a circuit refused here, by reason.",
+            labels=["reason"],
+        )
+        counted = snapshot.get("refused", {})
+        for reason in Reason:
+            refused.add_metric([reason.name.lower()], counted.get(reason.name.lower(), 0))
+        yield refused
+        waiting = snapshot.get("waiting_bytes", 0)
+        yield gauge("meshnet_waiting_bytes", "Bytes of relayed cells that wait in queues.", waiting)
+        half = snapshot.get("half_open", 0)
+        yield gauge("meshnet_half_open_connections", "Connections in their handshake.", half)
 
     def _throughput(self, links: Sequence[Snapshot]) -> Metric:
         family = GaugeMetricFamily(

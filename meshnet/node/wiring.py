@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from meshnet.cipher import aead
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.policy import Policy
+from meshnet.node.app import Json
 from meshnet.node.config import LinkSettings, RelaySettings
 from meshnet.node.node import Node
 from meshnet.node.replay import ReplayKeeper
@@ -15,7 +16,18 @@ from meshnet.transports.registry import Transports
 
 
 class NodeRouter(Router):
-    """A router that also says what it waits for."""
+    """A router that also says what only its operator wants to know."""
+
+    def brief(self) -> Json:
+        """More of what stands and what was refused."""
+        totals = self.circuits.totals
+        return {
+            **super().brief(),
+            "roles": self.circuits.standing,
+            "refused": {reason.name.lower(): number for reason, number in totals.refused.items()},
+            "waiting_bytes": self.circuits.waiting,
+            "half_open": self.links.half_open,
+        }
 
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
