@@ -38,6 +38,10 @@ LINGER_SECONDS: Final = 60.0
 LINGER_BYTES: Final = 1 << 20
 """So many bytes that arrive after `loseConnection` are thrown away before the stream is reset."""
 
+CANCELLED: Final = 2
+UNREACHABLE: Final = 5
+"""Codes of a reset (docs/wire-format.md §5): we want no more; what the stream leads to does not answer."""
+
 
 class StreamReader(Protocol):
     """What receives a stream's bytes and its end."""
@@ -302,8 +306,12 @@ class StreamTransport:
 
     def abortConnection(self) -> None:
         """Ends the connection now; what is pending is lost."""
+        self.reset_connection(CANCELLED)
+
+    def reset_connection(self, code: int) -> None:
+        """The same with a code that the peer's error comes from: CANCELLED, UNREACHABLE, or 256 and above."""
         if not self._gone:
-            self._reset()
+            self._reset(code)
             self._lose(ConnectionAborted())
 
     def loseWriteConnection(self) -> None:
@@ -452,10 +460,10 @@ class StreamTransport:
         self._reset()
         self._lose(ConnectionLost("the peer went on sending after the connection was closed"))
 
-    def _reset(self) -> None:
+    def _reset(self, code: int = CANCELLED) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.reset()
+            stream.reset(code)
 
     def _end_linger(self) -> None:
         if self._cancel_linger is not None:
@@ -510,7 +518,7 @@ def connect_transport(
     def opened(stream: Stream) -> IProtocol:
         protocol = make_protocol(peer)
         if protocol is None:
-            stream.reset()
+            stream.reset(CANCELLED)
             raise LocalError(f"nothing in this program wanted the stream to {peer}")
         transport.attach(stream, protocol)
         return protocol

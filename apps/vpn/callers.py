@@ -23,14 +23,13 @@ from apps.vpn.messages import (
     Code,
     ConnectError,
     ExitReply,
-    code_of,
     refusal,
     request,
     take,
 )
 from apps.vpn.splice import Role, Side
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import CodecError, LocalError
+from meshnet.errors import CodecError
 from meshnet.node.app import MeshNode
 from meshnet.stream_transport import MeshAddress, connect_transport
 
@@ -211,12 +210,3 @@ def tcp_error(why: BaseException | None, place: str) -> ConnectError:
     if isinstance(why, error.ConnectError) and why.osError == errno.EHOSTUNREACH:
         return ConnectError(Code.HOST_UNREACHABLE, f"{place}: host unreachable")
     return ConnectError(Code.FAILED, f"{place}: {type(why).__name__}")
-
-
-def as_reason(why: BaseException | None) -> str:
-    """The short name of an error for counters: bounded in number, never text of a peer."""
-    if isinstance(why, ConnectError):
-        return why.reason
-    if isinstance(why, LocalError):
-        return "local"
-    return code_of(why).name.lower()

@@ -16,14 +16,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from apps.vpn.callers import Caller, ExitCaller, MeshCaller, as_reason
+from apps.vpn.callers import Caller, ExitCaller, MeshCaller
 from apps.vpn.destination import Destination
-from apps.vpn.messages import Code, code_of
+from apps.vpn.messages import Code, as_reason, code_of
 from apps.vpn.settings import Forward, Socks
 from apps.vpn.socks import Asked, Over, Send, SocksMachine, State
 from apps.vpn.splice import Role, Side
 from meshnet.cipher.keys import BadKeyError, PublicKey, parse_dns_label
-from meshnet.errors import LocalError
+from meshnet.errors import LocalError, MeshError
 from meshnet.node.app import Json, MeshNode
 
 HANDSHAKE_SECONDS: Final = 30.0
@@ -73,6 +73,10 @@ class SocksSide(Side):
     def closed(self, reason: Failure) -> None:
         """The client left."""
         self._give_up()
+
+    def mesh_failed(self, why: MeshError) -> None:
+        """Shown by `status`."""
+        self._listener.last_error = str(why)
 
     def _asked(self, where: Destination) -> None:
         self._stop()
@@ -141,6 +145,10 @@ class ForwardSide(Side):
         caller, self._caller = self._caller, None
         if caller is not None:
             caller.abandon()
+
+    def mesh_failed(self, why: MeshError) -> None:
+        """Shown by `status`."""
+        self._listener.last_error = str(why)
 
     def _granted(self, caller: MeshCaller) -> None:
         self._caller = None

@@ -17,7 +17,7 @@ from typing import Annotated, Final, TypeVar
 
 from apps.vpn.destination import Destination, destination
 from meshnet.codec import U8, U16, Var, decode, encode, message
-from meshnet.errors import CodecError, MeshError
+from meshnet.errors import CodecError, LocalError, MeshError
 
 EXIT_PORT: Final = 1_080
 """The mesh port of an exit."""
@@ -65,6 +65,15 @@ def code_of(error: BaseException | None) -> Code:
         return Code.FAILED
     codes = {4: Code.HOST_UNREACHABLE, 5: Code.NOT_ALLOWED, 6: Code.TIMED_OUT}
     return codes.get(error.exit_code, Code.FAILED)
+
+
+def as_reason(why: BaseException | None) -> str:
+    """The short name of an error for counters: bounded in number, never text of a peer."""
+    if isinstance(why, ConnectError):
+        return why.reason
+    if isinstance(why, LocalError):
+        return "local"
+    return code_of(why).name.lower()
 
 
 @message

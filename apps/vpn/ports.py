@@ -14,7 +14,7 @@ from typing import Any, Final
 from attrs import define, evolve, field
 from twisted.python.failure import Failure
 
-from apps.vpn.callers import TcpCaller, as_reason
+from apps.vpn.callers import TcpCaller
 from apps.vpn.destination import Address, Destination
 from apps.vpn.listeners import show
 from apps.vpn.messages import (
@@ -23,6 +23,7 @@ from apps.vpn.messages import (
     Code,
     ConnectError,
     ExitRequest,
+    as_reason,
     asked,
     code_of,
     reply,
@@ -35,7 +36,7 @@ from apps.vpn.splice import Role, Side
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import CodecError, UsageError
 from meshnet.node.app import Json, MeshNode, PortListener, Stream, StreamReader
-from meshnet.stream_transport import accept_transport
+from meshnet.stream_transport import UNREACHABLE, accept_transport
 
 REQUEST_SECONDS: Final = 10.0
 """From an exit stream's beginning to the end of its request."""
@@ -88,7 +89,7 @@ class PortSide(Side):
     def failed(self, why: BaseException | None) -> None:
         """It does not."""
         self.role.counts.refuse(as_reason(why))
-        self.transport.abortConnection()
+        self.transport.reset_connection(UNREACHABLE)
 
     def _answered(self, caller: TcpCaller) -> None:
         self._caller = None

@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from apps.vpn.counts import Counts
+from apps.vpn.messages import Code, as_reason, code_of
+from meshnet.errors import MeshError
 
 
 class Role:
@@ -75,6 +77,9 @@ class Side(TwistedProtocol):
     def closed(self, reason: Failure) -> None:
         """The connection ended before the joint."""
 
+    def mesh_failed(self, why: MeshError) -> None:
+        """The mesh ended the joint: not the other side's wish, but refused, unreachable or timed out."""
+
     # Twisted calls these
 
     def connectionMade(self) -> None:
@@ -109,6 +114,12 @@ class Side(TwistedProtocol):
         self.role.lost(self)
 
     def _end(self, other: Side, reason: Failure) -> None:
+        if isinstance(reason.value, MeshError) and code_of(reason.value) is not Code.FAILED:
+            self.role.counts.refuse(
+                as_reason(reason.value)
+            )  # the port is not open there, the circuit is lost
+            self.mesh_failed(reason.value)
+            other.mesh_failed(reason.value)
         other.other = None
         self.role.counts.open -= 1
         other.transport.unregisterProducer()

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from meshnet.errors import RefusedError
+from meshnet.session.codes import StreamResetError
 from meshnet.stream_transport import (
     LINGER_BYTES,
     LINGER_SECONDS,
@@ -210,7 +211,7 @@ class StreamTransportTests(Base):
         self.mesh.flush()
         assert self.far.reason is not None and self.near.reason is not None
         self.assertTrue(self.near.reason.check(ConnectionAborted))
-        self.assertTrue(self.far.reason.check(RefusedError))
+        self.assertTrue(self.far.reason.check(StreamResetError))
 
     def test_close_waits_for_the_producer(self) -> None:
         """loseConnection lets a registered producer write to its end."""
@@ -272,7 +273,7 @@ class StreamTransportTests(Base):
         self.far.transport.write(bytes(2))
         self.mesh.flush()
         assert self.far.reason is not None
-        self.assertTrue(self.far.reason.check(RefusedError))
+        self.assertTrue(self.far.reason.check(StreamResetError))
         self.assertEqual(self.mesh.reactor.getDelayedCalls(), [])
 
     def test_silent_peer_after_close(self) -> None:
@@ -283,7 +284,7 @@ class StreamTransportTests(Base):
         self.mesh.reactor.advance(LINGER_SECONDS)
         self.mesh.flush()
         assert self.far.reason is not None
-        self.assertTrue(self.far.reason.check(RefusedError))
+        self.assertTrue(self.far.reason.check(StreamResetError))
 
     def test_bytes_before_attach(self) -> None:
         """What arrives before the protocol is there is held, an early loss too."""

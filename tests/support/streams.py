@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TwistedClock
 
 from meshnet.cipher.keys import PublicKey, parse_public_key
-from meshnet.errors import LocalError, MeshError, RefusedError, UnreachableError, UsageError
+from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
+from meshnet.session.codes import stream_error
 
 if TYPE_CHECKING:
     from meshnet.node.app import Accept, StreamReader
@@ -72,6 +73,7 @@ class FakeStream:
         self.finish_sent = False
         self.gone = False
         self.inbox: deque[Callable[[], None]] = deque()
+        self.accepted = True
         self.delivered = 0
         self.credited = 0
 
@@ -104,18 +106,19 @@ class FakeStream:
             self._other.arrive(lambda: self._other.reading.finished())
 
     def reset(self, code: int = 0) -> None:
-        """Ends both directions."""
+        """Ends both directions; this side hears nothing more."""
         if not self.gone:
             self.gone = True
             self.inbox.clear()
-            self._other.lose(RefusedError(f"the stream was reset (code {code})"))
+            self._other.lose(stream_error(code, self._port))
 
     def lose(self, why: MeshError) -> None:
         """Ends this side, in a later turn."""
         if not self.gone:
             self.gone = True
             self.inbox.clear()
-            self.clock.call_later(0, lambda: self.reading.lost(why))
+            if self.reader is not None:
+                self.clock.call_later(0, lambda: self.reading.lost(why))
 
     def consumed(self, size: int) -> None:
         """Opens the sender's window again."""
@@ -138,6 +141,17 @@ class FakeStream:
         assert self.reader is not None
         return self.reader
 
+    def opened(self, accept: Accept | None) -> None:
+        """The OPEN has come; None refuses, as a real session does: the caller hears it later."""
+        if self.gone:
+            return
+        self.reader = accept(self) if accept is not None else None
+        if self.reader is None:
+            self.reset(1)
+        self.accepted = True
+        while self.inbox and not self.gone:
+            self.inbox.popleft()()
+
     def drained(self) -> None:
         """Tells the writer that there is room."""
         if not self.gone:
@@ -159,7 +173,7 @@ class FakeStream:
             self.clock.call_later(0, self._next)
 
     def _next(self) -> None:
-        if self.inbox and not self.gone:
+        if self.inbox and not self.gone and self.accepted:
             self.inbox.popleft()()
 
 
@@ -220,13 +234,11 @@ class FakeNode:
         far = FakeStream(node.clock, port, caller, self.mesh.window)
         near.other, far.other, near.reader = far, near, reader
         accept = node.ports.get(port)
-        far.reader = accept(far) if accept is not None else None
-        if far.reader is None:
-            d.errback(RefusedError(f"nothing listens on mesh port {port} there"))
-            return
+        far.accepted = False
         self.streams.append(near)
         node.streams.append(far)
         d.callback(near)
+        self.clock.call_later(0, lambda: far.opened(accept))
 
     def listen(self, port: int, accept: Accept) -> FakeListener:
         """Takes a port."""

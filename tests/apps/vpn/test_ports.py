@@ -23,7 +23,8 @@ from apps.vpn.policy import rule
 from apps.vpn.ports import REQUEST_SECONDS, RESOLVE_SECONDS, ExitPort, ServePort
 from apps.vpn.settings import Exit, Serve
 from apps.vpn.splice import Role
-from meshnet.errors import LocalError, MeshError, RefusedError, UsageError
+from meshnet.errors import LocalError, MeshError, RefusedError, UnreachableError, UsageError
+from meshnet.session.codes import StreamResetError
 from tests.support.streams import FakeMesh, FakeStream
 from tests.support.tcp import NamedReactor
 
@@ -174,7 +175,7 @@ class ExitTests(Base):
         self.mesh.flush()
         server.break_off()
         self.mesh.flush()
-        self.assertIsInstance(client.why, RefusedError)
+        self.assertIsInstance(client.why, StreamResetError)
         client = self.ask(_ip("8.8.8.8"))
         server = self.reactor.accept()
         client.stream.reset()
@@ -292,24 +293,19 @@ class ExitTests(Base):
     def test_callers(self) -> None:
         """Only the callers listed, and they must say who they are."""
         self.start(callers=(self.user.public_key,))
-        self.failureResultOf(self._try("anonymous"), RefusedError)
-        self.successResultOf(self._try("node"))
+        self.assertIsInstance(self.open(identity="anonymous").why, RefusedError)
+        self.assertIsNone(self.open(identity="node").why)
         self.assertEqual(self.role.counts.refused, {"caller": 1})
-
-    def _try(self, identity: str) -> Any:
-        d = self.user.connect(self.node.public_key, EXIT_PORT, Client(), via=(), identity=identity)
-        self.mesh.flush()
-        return d
 
     def test_max_streams(self) -> None:
         """No more streams at a time than said; one that ended makes room."""
         self.start(max_streams=2)
         first = self.open()
         self.open()
-        self.failureResultOf(self._try("node"), RefusedError)
+        self.assertIsInstance(self.open().why, RefusedError)
         first.stream.reset()
         self.mesh.flush()
-        self.open()
+        self.assertIsNone(self.open().why)
         self.assertEqual(self.role.counts.refused, {"max_streams": 1})
 
     def test_changes(self) -> None:
@@ -346,20 +342,18 @@ class ServeTests(Base):
         self.assertTrue(server.no_delay)
 
     def test_target_away(self) -> None:
-        """A target that refuses resets the stream."""
+        """A target that refuses resets the stream with a code that says so."""
         self.start()
         client = self.open(22)
         self.reactor.decline(error.ConnectionRefusedError())
         self.mesh.flush()
-        self.assertIsInstance(client.why, RefusedError)
+        self.assertIsInstance(client.why, UnreachableError)
         self.assertEqual(self.role.counts.refused, {"refused": 1})
 
     def test_callers(self) -> None:
         """Others than the callers are refused."""
         self.start(callers=(self.node.public_key,))
-        d = self.user.connect(self.node.public_key, 22, Client(), via=(), identity="node")
-        self.mesh.flush()
-        self.failureResultOf(d, RefusedError)
+        self.assertIsInstance(self.open(22, "node").why, RefusedError)
 
     def test_stop(self) -> None:
         """Stopping gives the port back; streams stay."""
