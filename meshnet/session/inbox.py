@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import MeshError
-from meshnet.limits import SESSION_FIRST_WINDOW, STREAM_FIRST_WINDOW
+from meshnet.limits import SESSION_FIRST_WINDOW, SMALLEST_CELL, STREAM_FIRST_WINDOW
 from meshnet.session.codes import Code, SessionFaultError, session_error, stream_error
 from meshnet.session.events import DatagramReceived
 from meshnet.session.items import AUTH_ANONYMOUS, AUTH_CALLER, WINDOW
@@ -163,6 +163,12 @@ class Inbox:
             raise SessionFaultError(Code.AUTH, "AUTH does not prove what it claims")
         self._auth = (kind, body)
         self._session.authenticated(caller)
+
+    def cell_limit(self, size: int) -> None:
+        """CELL-LIMIT: our cells on this circuit are no larger."""
+        if self._first_own == 0 or size < SMALLEST_CELL:
+            raise SessionFaultError(Code.MALFORMED, "CELL-LIMIT from the last hop, or below 1200 bytes")
+        self.path.shrink(size)
 
     def close(self, code: int, text: str) -> None:
         """CLOSE."""

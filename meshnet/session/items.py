@@ -18,12 +18,14 @@ A cell's plaintext is items, one behind the other, to its end. Integers called *
 | 11 | SESSION-WINDOW | limit v: the same for the sum of all streams |
 | 12 | DATAGRAM | source port u16, target port u16, length v, bytes |
 | 13 | CLOSE | code v, length v, sentence (UTF-8, at most 200 bytes); nothing after it is read |
+| 14 | CELL-LIMIT | size v: the path back carries bodies up to this size, tag included (at least 1,200) |
 | 32–39 | PACKETS | reserved for IP packets |
 | 48–63 | PATH | reserved for bonding |
 
 ACK is as in QUIC: numbers largest − first … largest have been opened; then, downwards, `gap` + 1 numbers
 have not and `length` + 1 have. `count` is at most 31. `marks` is how many cells arrived with the congestion
-bit. All types but PAD, ACK and CLOSE ask for an acknowledgement.
+bit. All types but PAD, ACK and CLOSE ask for an acknowledgement. The origin sends CELL-LIMIT behind AUTH,
+because it alone learnt from CREATED what every relay carries.
 
 Our DATA always has a stream of 4, an offset of 8 and a length of 4 bytes, so that writer and reader need one
 struct call; any other widths are read as well. An unknown type, or bytes that end inside an item, make the
@@ -53,6 +55,7 @@ WINDOW: Final = 10
 SESSION_WINDOW: Final = 11
 DATAGRAM: Final = 12
 CLOSE: Final = 13
+CELL_LIMIT: Final = 14
 
 AUTH_ANONYMOUS: Final = 0
 AUTH_CALLER: Final = 1
@@ -113,6 +116,9 @@ class Sink(Protocol):
 
     def datagram(self, source: int, target: int, data: memoryview, /) -> None:
         """DATAGRAM."""
+
+    def cell_limit(self, size: int, /) -> None:
+        """CELL-LIMIT."""
 
     def close(self, code: int, text: str, /) -> None:
         """CLOSE; the last item of its cell."""
@@ -256,6 +262,12 @@ def _read_session_window(cell: memoryview, pos: int, sink: Sink) -> int:
     return pos
 
 
+def _read_cell_limit(cell: memoryview, pos: int, sink: Sink) -> int:
+    size, pos = read_varint(cell, pos)
+    sink.cell_limit(size)
+    return pos
+
+
 def _read_datagram(cell: memoryview, pos: int, sink: Sink) -> int:
     if pos + 4 > len(cell):
         raise CodecError("DATAGRAM has no ports")
@@ -288,6 +300,7 @@ _READERS: Final[dict[int, Callable[[memoryview, int, Sink], int]]] = {
     SESSION_WINDOW: _read_session_window,
     DATAGRAM: _read_datagram,
     CLOSE: _read_close,
+    CELL_LIMIT: _read_cell_limit,
 }
 
 
@@ -335,7 +348,7 @@ def put_ack(
 
 
 def item(kind: int, *values: int) -> bytes:
-    """An item that is its type and varints: PING, PONG, RESET, STOP, WINDOW, SESSION-WINDOW."""
+    """An item that is its type and varints: PING, PONG, RESET, STOP, WINDOW, SESSION-WINDOW, CELL-LIMIT."""
     buffer = bytearray(1 + 8 * len(values))
     buffer[0] = kind
     pos = 1

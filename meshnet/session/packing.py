@@ -4,7 +4,7 @@ Streams take turns, one piece of a cell each. What a cell carried is noted as tu
 item's type (`recovery.Contents`):
 
     (DATA, stream, start, end, fin) · (OPEN | RESET | STOP | WINDOW, stream) · (SESSION_WINDOW,)
-    (AUTH, item) · (PING | PONG, token) · (DATAGRAM,)
+    (AUTH, item) · (CELL_LIMIT, size) · (PING | PONG, token) · (DATAGRAM,)
 
 `arrived` and `lost` get them back. A lost item goes again only if it still says something: DATA by what is
 missing, WINDOW with the newest limit, PING, PONG and DATAGRAM never.
@@ -20,6 +20,7 @@ from meshnet.limits import DATAGRAM_QUEUE, DATAGRAM_QUEUE_BYTES, PONGS_WAITING, 
 from meshnet.session import items
 from meshnet.session.items import (
     AUTH,
+    CELL_LIMIT,
     DATA,
     DATA_HEADER,
     DATAGRAM,
@@ -87,9 +88,9 @@ class Outbox:
         """OPEN, RESET, STOP or WINDOW of a stream."""
         self._items.append((kind, stream))
 
-    def say_auth(self, item: bytes) -> None:
-        """AUTH goes before everything else."""
-        self._items.appendleft((AUTH, item))
+    def say_auth(self, item: bytes, max_cell: int) -> None:
+        """AUTH goes before everything else, then what the path carries."""
+        self._items.extendleft(((CELL_LIMIT, max_cell), (AUTH, item)))
 
     def say_session_window(self) -> None:
         """A new limit for the sum of all streams."""
@@ -114,6 +115,10 @@ class Outbox:
         self._datagrams.append((source, target, data))
         self._datagram_bytes += len(data)
         return True
+
+    def drop_datagram(self) -> None:
+        """The next datagram does not fit into any cell."""
+        self._datagram_bytes -= len(self._datagrams.popleft()[2])
 
     def grant(self, limit: int) -> None:
         """The peer takes `limit` bytes in all."""
@@ -188,7 +193,7 @@ class Outbox:
         kind = what[0]
         if kind == AUTH:
             return bytes(what[1])
-        if kind in (PING, PONG):
+        if kind in (PING, PONG, CELL_LIMIT):
             return items.item(kind, what[1])
         if kind == SESSION_WINDOW:
             return items.item(kind, self._session_limit())
@@ -260,6 +265,8 @@ class Outbox:
                     self.list(stream)
             elif kind == AUTH:
                 self._items.appendleft(what)
+            elif kind == CELL_LIMIT:
+                self._items.append(what)
             elif kind == SESSION_WINDOW:
                 self.say_session_window()
             elif kind == WINDOW:

@@ -88,6 +88,12 @@ class Path:
             return min(wanted + TAG_SIZE, self.max_cell)
         return self.rate.cell_size
 
+    def shrink(self, size: int) -> None:
+        """Some relay of the circuit carries only bodies up to `size` bytes."""
+        rate = self.rate
+        self.max_cell = rate.largest_cell = min(size, self.max_cell)
+        rate.cell_size = min(rate.cell_size, self.max_cell)
+
     @property
     def cwnd(self) -> int:
         """Bytes that may be in flight."""
@@ -138,7 +144,9 @@ class Path:
         work = outbox.work
         pos = 0
         contents: Contents = []
-        limit = min(len(room), self.rate.cell_size if not work else self.cell_size) - TAG_SIZE
+        limit = min(len(room), self.cell_size) - TAG_SIZE
+        if outbox.largest_datagram > limit:
+            outbox.drop_datagram()  # larger than the room of this circuit: it never leaves
         size = self._allowed(limit) if work or recovery.probes else 0
         if not recovery.sent and size < outbox.largest_datagram <= limit:
             size = limit  # a datagram cannot be cut: alone it may exceed the window

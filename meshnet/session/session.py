@@ -132,7 +132,8 @@ class Session:
         self._inbox = Inbox(self, self.path, keys.initiator)
         if keys.initiator:
             anonymous = items.auth_item(items.AUTH_ANONYMOUS)
-            self.outbox.say_auth(anonymous if identity is None else caller_auth(keys, identity))
+            auth = anonymous if identity is None else caller_auth(keys, identity)
+            self.outbox.say_auth(auth, max_cell)
         if limits.session_buffer > self._inbox.limit:
             self.outbox.say_session_window()
 

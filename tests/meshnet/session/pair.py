@@ -143,31 +143,27 @@ class Pair:
         self._awake: set[int] = set()
         self._room = memoryview(bytearray(65_536))
         self.keys_a, self.keys_b = circuit_keys()
-        common: dict[str, Any] = {"max_cell": max_cell, "trip": trip}
-        if limits is not None:
-            common["limits"] = limits
+        self._noted: set[int] = {0, 1}
+        limits = limits or SessionLimits()
+        more = {"max_cell": max_cell, "trip": trip, "accept": self._accept}
         a = Session(
             self.keys_a,
-            wake=lambda path: self._awake.add(0),
-            notify=lambda session: self._noted.add(0),
-            accept=self._accept,
             identity=identity,
             peer=key("service").public,
-            **common,
+            limits=limits,
+            **self._calls(0),
+            **more,
         )
-        if limits_b is not None:
-            common["limits"] = limits_b
-        b = Session(
-            self.keys_b,
-            wake=lambda path: self._awake.add(1),
-            notify=lambda session: self._noted.add(1),
-            accept=self._accept,
-            **common,
-        )
-        self._noted: set[int] = {0, 1}
+        b = Session(self.keys_b, limits=limits_b or limits, **self._calls(1), **more)
         self.a, self.b = End(self, a), End(self, b)
         self.ends = (self.a, self.b)
         self._awake.add(0)
+
+    def _calls(self, side: int) -> dict[str, Any]:
+        return {
+            "wake": lambda path: self._awake.add(side),
+            "notify": lambda session: self._noted.add(side),
+        }
 
     def _accept(self, stream: Stream) -> Recorder | None:
         if not self.accepting:

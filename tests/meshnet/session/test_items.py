@@ -48,10 +48,11 @@ ITEMS = st.one_of(
     st.tuples(st.just("stop"), VARINT, VARINT),
     st.tuples(st.just("window"), VARINT, VARINT),
     st.tuples(st.just("session_window"), VARINT),
+    st.tuples(st.just("cell_limit"), VARINT),
     st.tuples(st.just("open"), VARINT, st.integers(0, 0xFFFF), VARINT),
     st.tuples(st.just("datagram"), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=50)),
 )
-KINDS = {"ping": 1, "pong": 3, "reset": 4, "stop": 5, "window": 10, "session_window": 11}
+KINDS = {"ping": 1, "pong": 3, "reset": 4, "stop": 5, "window": 10, "session_window": 11, "cell_limit": 14}
 
 
 def encoded(told: tuple[Any, ...]) -> bytes:
@@ -122,7 +123,7 @@ class ItemsTests(SynchronousTestCase):
     def test_malformed(self) -> None:
         """Unknown and reserved types, lengths beyond the cell, ACKs of too much or of nothing."""
         cells = [
-            b"\x0e", b"\x20", b"\x30", b"\xff", b"\x01", b"\x07\x02\x00", b"\x0c\x00\x00\x00", b"\x06",
+            b"\x0f", b"\x20", b"\x30", b"\xff", b"\x01", b"\x07\x02\x00", b"\x0c\x00\x00\x00", b"\x06",
             data(4, 0, b"abc", False)[:-1], b"\x08\x04\x00\x05abcd", b"\x08\x04",
             b"\x02\x05\x00\x00\x00\x06",  # 6 numbers below 5
             b"\x02\x05\x00\x00\x01\x00\x05\x00",  # a gap below 0

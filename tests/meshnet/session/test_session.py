@@ -113,6 +113,17 @@ class AuthTests(SynchronousTestCase):
         self.assertEqual(pair.inject(1, items.auth_item(0)), Drop.MALFORMED)
         self.closes(pair, Code.AUTH)
 
+    def test_cell_limit(self) -> None:
+        """The last hop learns from the origin what the relays carry."""
+        pair = Pair(9, max_cell=2_000)
+        path = pair.b.session.path
+        path.max_cell = path.rate.largest_cell = 61_000
+        writer = pair.open()
+        self.assertTrue(pair.run(10.0, lambda: bool(pair.streams)))
+        pair.streams[0].write(bytes(1_000_000))
+        pair.run(10.0, lambda: len(writer.data) == 1_000_000)
+        self.assertEqual((path.max_cell, max(pair.b.sizes)), (2_000, 2_000))
+
     def test_last_hop_is_silent_first(self) -> None:
         """The last hop fills nothing before AUTH, whatever it wants to say."""
         pair = Pair(8)
@@ -301,6 +312,7 @@ class FaultTests(SynchronousTestCase):
             data(1, 0, b"x", False): Code.STREAM_STATE,  # a stream of ours that was never opened
             items.open_item(1, 80, 5): Code.STREAM_STATE,
             items.open_item(0, 0, 5): Code.STREAM_STATE,
+            items.item(items.CELL_LIMIT, 1_199): Code.MALFORMED,
             items.open_item(2 * 5_000, 80, 5): Code.LIMIT,
             two + items.item(items.RESET, 0, 0, 1 << 40): Code.FLOW_CONTROL,
         }
@@ -442,6 +454,18 @@ class MessageTests(SynchronousTestCase):
             [(event.source, event.target, len(event.data)) for event in got],
             [(1_000, 53, 0), (1_000, 53, 100), (1_000, 53, largest)],
         )
+
+    def test_no_room_for_a_datagram(self) -> None:
+        """One that the circuit's room never holds is dropped and blocks nobody."""
+        pair = Pair(55)
+        pair.run(1.0)
+        pair._room = pair._room[:2_000]
+        pair.a.session.send_datagram(53, bytes(5_000))
+        pair.a.session.send_datagram(53, b"small")
+        pair.send(b"stream")
+        pair.run(1.0)
+        self.assertEqual([event.data for event in pair.event(DatagramReceived)], [b"small"])
+        self.assertEqual(pair.readers[0].data, b"stream")
 
     def test_datagrams_are_not_resent(self) -> None:
         """What is lost stays lost, and the queue is bounded."""
