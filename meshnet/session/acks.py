@@ -2,8 +2,9 @@
 
 An ACK goes out at every second cell that asks for one, at once after a gap, a late cell, a PING or a fresh
 congestion mark, else `ACK_DELAY` after the first cell not yet acknowledged. It names the 32 highest ranges
-received; a number that falls off the list unseen by the sender is sent again by him, which is harmless.
-Duplicates never come here: the replay window stops them.
+received, each below the highest at least 16 times: acknowledgements are not acknowledged, so this is when
+a gap is forgotten. What the sender never hears of he sends again, which is harmless. Duplicates never come
+here: the replay window stops them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from bisect import bisect_left, bisect_right
 from meshnet.limits import ACK_DELAY, ACK_EVERY, ACK_RANGES
 from meshnet.session import items
 
+REPEATS = 16
+"""An ACK that is not the last of its range tells it at least this often."""
+
 
 class Acks:
     """Packet numbers received. Ranges are inclusive, ascending: (`_lows[i]`, `_highs[i]`).
@@ -21,12 +25,15 @@ class Acks:
     `marks` counts cells that arrived with the congestion bit. `sent` counts ACKs.
     """
 
-    __slots__ = ("_highs", "_largest_at", "_lows", "_waiting", "deadline", "due", "marks", "sent")
+    __slots__ = (
+        "_highs", "_largest_at", "_lows", "_settled", "_waiting", "deadline", "due", "marks", "sent",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._lows: list[int] = []
         self._highs: list[int] = []
         self._largest_at = 0.0
+        self._settled = -1  # the highest number REPEATS ACKs ago, or more
         self._waiting = 0
         self.due = False
         self.deadline: float | None = None
@@ -95,4 +102,8 @@ class Acks:
             self._waiting = 0
             self.deadline = None
             self.sent += 1
+            if self.sent % REPEATS == 0:
+                gone = bisect_left(highs, self._settled, 0, len(highs) - 1)
+                del lows[:gone], highs[:gone]
+                self._settled = highs[-1]
         return end

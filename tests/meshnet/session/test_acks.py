@@ -58,6 +58,18 @@ class AcksTests(SynchronousTestCase):
         self.assertTrue(acks.due)
         self.assertEqual(written(acks), ("ack", 2, 0, 1, [(0, 2)]))
 
+    def test_gaps_are_forgotten(self) -> None:
+        """A gap is told 16 times at least, 32 at most; then an ACK is short again."""
+        acks = Acks()
+        acks.received(0, 0.0, True, False)
+        told = 0
+        for number in range(2, 200):
+            acks.received(number, 0.0, True, False)
+            ranges = written(acks)[4]
+            self.assertEqual(ranges[0][1], number)
+            told += len(ranges) > 1
+        self.assertTrue(16 <= told <= 32, str(told))
+
     def test_no_room(self) -> None:
         """Without room nothing is written and it stays due."""
         acks = Acks()
