@@ -37,6 +37,8 @@ LINGER_SECONDS: Final = 60.0
 """So long a closed transport waits for the other side to finish before it resets the stream."""
 LINGER_BYTES: Final = 1 << 20
 """So many bytes that arrive after `loseConnection` are thrown away before the stream is reset."""
+PIECE: Final = 1 << 16
+"""What was held is given out in pieces of so many bytes."""
 
 CANCELLED: Final = 2
 UNREACHABLE: Final = 5
@@ -184,7 +186,7 @@ class StreamTransport:
         self._stream: Stream | None = None
         self._protocol: IProtocol | None = None
         self._pending: deque[memoryview] = deque()  # written, not taken by the stream
-        self._held: deque[bytes] = deque()  # received while paused or before the protocol was there
+        self._held = bytearray()  # received while paused or before the protocol was there
         self._owed = 0  # bytes received and not credited
         self._paused = False
         self._producer: Any = None
@@ -224,7 +226,7 @@ class StreamTransport:
             self._discard(len(data))
             return
         if self._protocol is None or self._paused or self._held:
-            self._held.append(bytes(data))
+            self._held += data
             self._owed += len(data)
             return
         self._owed += len(data)
@@ -406,7 +408,8 @@ class StreamTransport:
         if protocol is None:
             return
         while held and not self._paused and not self._gone and not self._closing:
-            data = held.popleft()
+            data = bytes(held[:PIECE])
+            del held[:PIECE]
             self.received += len(data)
             protocol.dataReceived(data)
         self._credit()

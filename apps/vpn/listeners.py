@@ -7,6 +7,7 @@ A listener takes at most so many connections at a time and closes the next at on
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, Final
 
 from attrs import define, field
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apps.vpn.callers import Caller, ExitCaller, MeshCaller
@@ -31,6 +33,8 @@ HANDSHAKE_SECONDS: Final = 30.0
 FORWARD_STREAMS: Final = 1_024
 """Connections of one forward at a time."""
 BACKLOG: Final = 128
+
+_log = Logger()
 
 
 class SocksSide(Side):
@@ -190,9 +194,9 @@ class LocalListener:
         try:
             self._port = self.node.reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
         except CannotListenError as problem:
+            why = str(getattr(problem.socketError, "strerror", None) or problem.socketError).lower()
             raise LocalError(
-                f"cannot listen on {show((host, port))}: {problem.socketError}; choose another port or stop "
-                "the program that has it"
+                f"Cannot listen on {show(listen)}: {why}; choose another port, or 0 for a free one."
             ) from None
         bound = self._port.getHost()
         self.address = show((bound.host, bound.port))
@@ -221,6 +225,15 @@ class SocksListener(LocalListener):
     """A SOCKS5 port."""
 
     settings: Socks = field(kw_only=True)
+
+    def bind(self, listen: tuple[str, int]) -> None:
+        """Binds, and warns of a proxy that is open to others."""
+        LocalListener.bind(self, listen)
+        if not self.settings.username and not _only_local(listen[0]):
+            _log.warn(
+                "SOCKS5 on {place} serves everybody who can reach it; set username and password in [socks]",
+                place=self.address,
+            )
 
     @property
     def credentials(self) -> tuple[bytes, bytes] | None:
@@ -283,6 +296,13 @@ class ForwardListener(LocalListener):
 def mesh_key(host: str) -> PublicKey:
     """The key in a name such as `<53 characters>.mesh`; raises BadKeyError."""
     return parse_dns_label(host.removesuffix(".mesh").rpartition(".")[2])
+
+
+def _only_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def show(address: tuple[str, int]) -> str:

@@ -25,6 +25,7 @@ from meshnet.session.codes import StreamResetError
 from meshnet.stream_transport import (
     LINGER_BYTES,
     LINGER_SECONDS,
+    PIECE,
     MeshAddress,
     StreamTransport,
     accept_transport,
@@ -285,6 +286,22 @@ class StreamTransportTests(Base):
         self.mesh.flush()
         assert self.far.reason is not None
         self.assertTrue(self.far.reason.check(StreamResetError))
+
+    def test_many_small_pieces(self) -> None:
+        """A sender of single bytes costs a paused reader no more than the bytes."""
+        far = Record()
+        far.pause_at = 1
+        self.join(Record(), far, window=PIECE + 10)
+        for number in range(500):
+            self.near.transport.write(bytes([number % 256]))
+        self.near.transport.write(bytes(PIECE))
+        self.mesh.flush(1000)
+        self.assertEqual(far.data, b"\0")
+        far.pause_at = None
+        far.transport.resumeProducing()
+        self.mesh.flush(1000)
+        self.assertEqual(far.data, bytes(number % 256 for number in range(500)) + bytes(PIECE))
+        self.assertEqual(self.b.streams[0].credited, PIECE + 500)
 
     def test_bytes_before_attach(self) -> None:
         """What arrives before the protocol is there is held, an early loss too."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
@@ -135,6 +135,24 @@ class TwoNodesTests(TestCase):
 
         received = yield deferToThread(use)
         self.assertEqual(received, b"abc" * 1_000_000)
+
+    @inlineCallbacks
+    def test_many(self) -> Generator[Deferred[Any], Any, None]:
+        """Several clients at once each get their own bytes, and nothing stays open."""
+        yield self.start({"enabled": True, "allow": ["127.0.0.0/8"]})
+        proxy = self.vpn(self.user)["socks"][0]["listen"]
+        bodies = [bytes([number]) * 10 for number in range(16)]
+        found = yield gatherResults([deferToThread(fetch, proxy, self.port, body) for body in bodies])
+        self.assertEqual(
+            [(len(each), set(each)) for each in found], [(3_000_000, set(body)) for body in bodies]
+        )
+        yield self.until(
+            lambda: not any(self.vpn(node)["counts"][role]["open"] for node, role in self.ends())
+        )
+
+    def ends(self) -> list[tuple[Node, str]]:
+        """Both nodes and what they do."""
+        return [(self.user, "socks"), (self.exit, "exit")]
 
     @inlineCallbacks
     def test_endpoint(self) -> Generator[Deferred[Any], Any, None]:
