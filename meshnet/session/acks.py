@@ -15,7 +15,7 @@ from meshnet.limits import ACK_DELAY, ACK_EVERY, ACK_RANGES
 from meshnet.session import items
 
 REPEATS = 16
-"""An ACK that is not the last of its range tells it at least this often."""
+"""A range below the highest is told at least this often, at most twice as often."""
 
 
 class Acks:
