@@ -2,7 +2,8 @@
 
 Exit codes: 0 ok, 1 failed, 2 usage or bad input, 3 missing dependency or unsupported platform,
 4 unreachable, 5 refused by policy, 6 timed out, 7 partial. An error is one sentence on stderr, never a
-traceback (but with $MESHNET_DEBUG). Verbs of apps come from their dropins.
+traceback (but with $MESHNET_DEBUG); with `--json` it is also JSON on stdout. Verbs of apps come from their
+dropins.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any, NoReturn
 
 from meshnet import __version__
 from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments, key_show
-from meshnet.cli.running import LEVELS, Foreground, begin_logging, build_node, tell
+from meshnet.cli.show import print_json, tell
 from meshnet.cli.verbs import NODE_VERBS
 from meshnet.control.client import ControlClient
 from meshnet.control.find import find_socket
-from meshnet.errors import UsageError
+from meshnet.control.messages import to_json
+from meshnet.errors import MeshError, UsageError
 from meshnet.node.app import Json, Verb
 from meshnet.node.dropins import Dropins, find_dropins
 
 Run = Callable[[Namespace], int]
+LEVELS = ("debug", "info", "warn", "error")
 INTERRUPTED = 130  # exit code after Ctrl-C on a verb, as shells expect
 
 
@@ -50,6 +53,8 @@ def main(argv: Sequence[str], found: Dropins | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
+        if "--json" in argv and isinstance(error, MeshError):
+            print_json(to_json(error)[1])
         return tell(error)
 
 
@@ -119,6 +124,8 @@ def _asking(verb: Verb) -> Run:
 
 
 def _up(arguments: Namespace, found: Dropins) -> int:
+    from meshnet.cli.running import Foreground, begin_logging, build_node  # a whole node: slow to import
+
     begin_logging(arguments.log_level, sys.stderr)
     file = config_file(arguments.config or arguments.directory or arguments.node)
     from twisted.internet import reactor  # only a running node needs one

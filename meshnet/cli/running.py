@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +21,7 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from meshnet.errors import MeshError
+from meshnet.cli.show import tell
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import Settings, load
 from meshnet.node.dropins import Dropins
@@ -30,8 +29,6 @@ from meshnet.node.identity import read_key
 from meshnet.node.node import Node
 from meshnet.node.wiring import make_router
 from meshnet.storage.disk import RealDisk
-
-LEVELS = ("debug", "info", "warn", "error")
 
 
 def begin_logging(level: str, out: TextIO) -> None:
@@ -111,14 +108,3 @@ def ready_line(node: Node, as_json: bool) -> str:
         return json.dumps(facts)
     listens = " ".join(status["listen"]) or "nothing"
     return f"ready {status['public_key']} listens on {listens}, control {status['control']['socket']}"
-
-
-def tell(error: BaseException | None) -> int:
-    """One sentence on stderr; returns the exit code. With $MESHNET_DEBUG the traceback too."""
-    if os.environ.get("MESHNET_DEBUG"):
-        Failure(error).printTraceback(sys.stderr)
-    text = str(error) or type(error).__name__
-    if not isinstance(error, MeshError):
-        text = f"This should not have happened ({type(error).__name__}: {text}); MESHNET_DEBUG=1 shows where."
-    print(f"meshnet: {text}", file=sys.stderr)
-    return error.exit_code if isinstance(error, MeshError) else 1

@@ -1,11 +1,15 @@
-"""How commands print: tables for people, JSON for scripts, progress only where a person watches."""
+"""How commands print: tables for people, JSON for scripts, progress where a person watches, errors."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
+
+from meshnet.errors import MeshError
 
 
 def print_json(value: Any) -> None:
@@ -60,3 +64,14 @@ def progress(text: str) -> None:
 def progress_done() -> None:
     """Removes the line."""
     progress("")
+
+
+def tell(error: BaseException | None) -> int:
+    """One sentence on stderr; returns the exit code. With $MESHNET_DEBUG the traceback too."""
+    if os.environ.get("MESHNET_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    text = str(error) or type(error).__name__
+    if not isinstance(error, MeshError):
+        text = f"This should not have happened ({type(error).__name__}: {text}); MESHNET_DEBUG=1 shows where."
+    print(f"meshnet: {text}", file=sys.stderr)
+    return error.exit_code if isinstance(error, MeshError) else 1

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from meshnet.cli.running import build_node, tell
+from meshnet.cli.running import build_node
+from meshnet.cli.show import tell
 from meshnet.errors import MeshError
 from meshnet.node.dropins import find_dropins
 from meshnet.node.node import Node

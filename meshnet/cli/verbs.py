@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from typing import Any
 
 from meshnet.cli.show import print_json, print_table, progress, progress_done, size
-from meshnet.errors import UnreachableError
+from meshnet.errors import TimedOutError, UnreachableError, UsageError
 from meshnet.node.app import Json, Verb
 
 Call = Callable[[str, str, Json | None], Json]
 PARTIAL = 7  # exit code: some of it worked
+STOP_SECONDS = 30.0
+STOP_POLL = 0.05
 
 
 def _nothing(parser: ArgumentParser) -> None:
@@ -134,22 +137,28 @@ def _circuits(arguments: Namespace, call: Call) -> int:
     if arguments.json:
         print_json(answer)
         return 0
-    circuits = answer["circuits"]
-    heads = sorted({key for circuit in circuits for key in circuit})
-    if not heads:
-        print("no circuits")
-        return 0
-    print_table(
-        [head.upper() for head in heads],
-        [[_short(circuit.get(head)) for head in heads] for circuit in circuits],
-    )
+    rows = [_circuit_row(circuit) for circuit in answer["circuits"]]
+    print_table(["ROLE", "STATE", "AGE s", "IDLE s", "STREAMS", "FROM ORIGIN", "TO ORIGIN", "WAY"], rows)
     return 0
 
 
-def _short(value: Any) -> object:
-    if isinstance(value, list | dict):
-        return _flat(value)
-    return value
+def _circuit_row(circuit: Json) -> list[object]:
+    """Relays count per direction, ends what they received and sent."""
+    forward, backward = circuit.get("forward"), circuit.get("backward")
+    bytes_in, bytes_out = circuit.get("bytes_in", 0), circuit.get("bytes_out", 0)
+    if circuit["role"] == "origin":
+        bytes_in, bytes_out = bytes_out, bytes_in
+    way = circuit.get("route") or [circuit.get("upstream"), circuit.get("downstream")]
+    return [
+        circuit["role"],
+        circuit["state"],
+        circuit.get("age"),
+        circuit.get("idle"),
+        circuit.get("streams"),
+        size(forward["bytes"] if isinstance(forward, dict) else bytes_in),
+        size(backward["bytes"] if isinstance(backward, dict) else bytes_out),
+        " > ".join(str(key)[:10] for key in way if key),
+    ]
 
 
 def _ping(arguments: Namespace, call: Call) -> int:
@@ -193,10 +202,22 @@ def _trace(arguments: Namespace, call: Call) -> int:
 
 
 def _stop(arguments: Namespace, call: Call) -> int:
+    """Returns when the node's control socket is gone, which is when all else is."""
     answer = call("POST", "/stop", None)
-    if arguments.json:
-        print_json(answer)
-    return 0
+    limit = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < limit:
+        progress("stopping …")
+        try:
+            call("GET", "/status", None)
+        except UnreachableError:
+            progress_done()
+            if arguments.json:
+                print_json({**answer, "stopped": True})
+            return 0
+        except UsageError:
+            pass  # its routes are gone, the node not yet
+        time.sleep(STOP_POLL)
+    raise TimedOutError(f"The node has not stopped after {STOP_SECONDS:.0f} s.")
 
 
 NODE_VERBS = (

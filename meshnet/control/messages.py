@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from meshnet.errors import (
     CircuitError,
-    ConfigError,
     LocalError,
     MeshError,
     MissingDependencyError,
@@ -37,7 +36,6 @@ class DeniedError(RefusedError):
 _CODES: Final[tuple[tuple[type[MeshError], str, int], ...]] = (
     (NotFoundError, "not_found", 404),
     (DeniedError, "denied", 403),
-    (ConfigError, "config", 400),
     (UsageError, "usage", 400),
     (MissingDependencyError, "missing_dependency", 501),
     (RefusedError, "refused", 403),

@@ -103,7 +103,6 @@ class Node(Service):
         self.reactor = reactor
         self.clock = clock
         self.disk = disk
-        self.registry = new_registry()
         self.history = History()
         self.notes = [*settings.notes, *notes]
         self.listening: list[str] = []
@@ -126,7 +125,7 @@ class Node(Service):
         self._cancel_sample: Callable[[], None] = lambda: None
         self._make_router = router
         self._made: Routing | None = None
-        self.registry.register(NodeCollector(self._brief, self._facts, self._neighbours))
+        self._new_registry()
 
     @property
     def _router(self) -> Routing:
@@ -182,6 +181,8 @@ class Node(Service):
     async def _start_parts(self) -> None:
         settings = self.settings
         self._take_data()
+        self._new_registry()
+        self._undo.append(self._faces.stop)
         self._undo.append(self._router.stop)
         self.listening = await self._router.start(list(settings.link.listen))
         self._undo.append(NODES.add(self.name, self))
@@ -189,7 +190,6 @@ class Node(Service):
         await self._start_apps()
         for peer in settings.link.peer:
             self._router.add_peer(peer.key, peer.address)
-        self._undo.append(self._faces.stop)
         self._faces.start_metrics(self.registry)
         self._faces.start_control(self._routes)
         self._started_unix = self.clock.unix()
@@ -198,6 +198,11 @@ class Node(Service):
         self._sample()
         for note in self.notes:
             _log.warn("{note}", note=note)
+
+    def _new_registry(self) -> None:
+        """For each start, since apps register anew."""
+        self.registry = new_registry()
+        self.registry.register(NodeCollector(self._brief, self._facts, self._neighbours))
 
     def _take_data(self) -> None:
         """The data directory is this node's alone while it runs."""
@@ -229,15 +234,18 @@ class Node(Service):
             self._undo.append(service.stopService)
 
     async def _stop(self) -> None:
-        """Undoes the start, last first; a part that fails to stop does not keep the others from it."""
+        """Undoes the start, last first; a part that fails to stop does not keep the others from it.
+
+        The control socket goes late: who asked for the end sees by it that the node has ended.
+        """
+        self._services.clear()
+        self._routes.clear()
         undo, self._undo = self._undo, []
         for step in reversed(undo):
             try:
                 await maybeDeferred(step)
             except Exception:
                 _log.failure("a part of the node did not stop cleanly")
-        self._services.clear()
-        self._routes.clear()
         self._made = None
 
     def stop_soon(self) -> None:

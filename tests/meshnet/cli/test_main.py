@@ -190,7 +190,12 @@ class AskingTests(TestCase):
         table = {"control": {"socket": self.socket}, "known": [{"name": "ann", "key": A.hex()}]}
         node, router = make_node(folder, reactor, table)
         router.links = [link_snapshot(A), link_snapshot(B, up=False, rtt_ms=None)]
-        router.circuits = [{"role": "origin", "peer": A.hex(), "hops": [A.hex()], "cells": 3}]
+        hop = {"cells": 1, "bytes": 1_500}
+        router.circuits = [
+            {"role": "origin", "state": "open", "age": 1.0, "route": [A.hex(), B.hex()], "bytes_in": 9_000},
+            {"role": "relay", "state": "opening", "age": 1.0, "upstream": A.hex(), "downstream": B.hex()},
+            {"role": "relay", "state": "open", "upstream": A.hex(), "forward": hop, "backward": hop},
+        ]
         node.startService()
         await node.ready()
         self.addCleanup(node.stopService)
@@ -206,7 +211,7 @@ class AskingTests(TestCase):
         for verb, words in (
             ("status", [node.public_key.hex(), "1 up"]),
             ("links", [A.hex(), "ann", "2.5", "1.0 kB"]),
-            ("circuits", ["origin", "ROLE"]),
+            ("circuits", ["origin", "ROLE", f"{A.hex()[:10]} > {B.hex()[:10]}", "1.5 kB", "9.0 kB"]),
         ):
             code, out, err = await self.ask(verb)
             self.assertEqual((code, err), (0, ""))
@@ -226,9 +231,10 @@ class AskingTests(TestCase):
         code, out, err = await self.ask("ping", "ann", "--via", "")
         self.assertEqual((code, out), (4, ""))
         self.assertIn("hop 2", err)
-        code, _, err = await self.ask("ping", "an")
+        code, out, err = await self.ask("ping", "an", "--json")
         self.assertEqual(code, 2)
         self.assertIn("did you mean ann?", err)
+        self.assertEqual(json.loads(out)["error"]["code"], "usage")
 
     async def test_trace(self) -> None:
         """A line for each hop; 7 if only some answered, 4 if none did."""

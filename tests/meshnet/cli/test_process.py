@@ -14,8 +14,10 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from meshnet.cli.main import main
 from meshnet.control.client import ControlClient
 from meshnet.errors import MeshError
+from meshnet.node.dropins import Dropins
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 30.0
@@ -27,7 +29,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     dropins = tmp_path / "dropins" / "twisted"
     dropins.mkdir(parents=True)
     (dropins / "plugins").symlink_to(ROOT / "plugins")
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{dropins.parent}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{dropins.parent}"}
 
 
 class Programs:
@@ -121,8 +123,8 @@ def test_a_life(programs: Programs, tmp_path: Path) -> None:
 def test_bad_starts(programs: Programs, tmp_path: Path) -> None:
     """A port in use, a readable key, a wrong config: a sentence and an exit code, at once."""
     folders = [tmp_path / name for name in "abc"]
-    for child in [programs.meshnet("init", folder, "--listen", "tcp:127.0.0.1:0") for folder in folders]:
-        assert ended(child)[0] == 0
+    for folder in folders:
+        assert main(["init", str(folder), "--listen", "tcp:127.0.0.1:0"], Dropins()) == 0
     holder = programs.meshnet("up", folders[0], "--json")
     address = ready(holder)["listen"]
     config = (folders[1] / "node.toml").read_text()
@@ -146,10 +148,11 @@ def test_bad_starts(programs: Programs, tmp_path: Path) -> None:
 def test_twist(programs: Programs, tmp_path: Path) -> None:
     """The same node under Twisted's runner; POST /stop ends it."""
     folder = tmp_path / "n"
-    assert ended(programs.meshnet("init", folder))[0] == 0
+    assert main(["init", str(folder)], Dropins()) == 0
     twist = programs.start("twisted", "meshnet", "--config", str(folder / "node.toml"))
     socket = folder / "data" / "control.sock"
     assert answers(socket)["pid"] == twist.pid
-    assert ended(programs.meshnet("stop", "--node", folder))[0] == 0
-    assert ended(twist)[0] == 0
+    code, out, err = ended(programs.meshnet("stop", "--node", folder, "--json"))
+    assert (code, json.loads(out)["stopped"]) == (0, True), err
     assert not socket.exists()
+    assert ended(twist)[0] == 0

@@ -11,7 +11,6 @@ from meshnet.control.messages import from_json, to_json
 from meshnet.node.schema import FieldError
 
 KINDS = (
-    errors.ConfigError,
     errors.UsageError,
     errors.RefusedError,
     errors.TimedOutError,
