@@ -180,7 +180,10 @@ class FakeNode:
                 self.arrivals.append(arrival)
                 if self.answers is Reason.BAD_ONION:
                     session = FakeSession(b"b", b"f", self.network.library)
-                    session.end = self.circuits.answer(arrival, REPLY, session, now)
+                    try:
+                        session.end = self.circuits.answer(arrival, REPLY, session, now)
+                    except CircuitError:
+                        return  # it ended in the same turn
                     self.sessions.append(session)
                 elif self.answers is not None:
                     self.circuits.refuse(arrival, self.answers, "not today", now)
