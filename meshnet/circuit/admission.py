@@ -40,6 +40,7 @@ class Admission:
     def create(self, side: Side, frame: Create, now: float, unix: float) -> None:
         """One CREATE. Raises ProtocolError if its label is not the sender's to choose."""
         self.creates += 1
+        self._replays.settle(unix)
         if side.labels.is_ours(frame.label):
             raise ProtocolError("CREATE under a label that only we may choose")
         if frame.label in side.circuits:

@@ -43,8 +43,11 @@ class _Inputs(Protocol):
     def ended_above(self, error: CircuitError, now: float) -> None:
         """DESTROY came, or the link is gone."""
 
+    def refused(self, reason: Reason, text: str, now: float) -> None:
+        """The router does not want it, and the origin learns why."""
+
     def given_up(self, reason: Reason, text: str, now: float) -> None:
-        """We end it, and the origin learns why."""
+        """We end it by ourselves, and both the origin and the router learn why."""
 
     def closed(self, now: float) -> None:
         """We end it, nothing is wrong."""
@@ -91,9 +94,9 @@ class Arrival:
         """Takes the circuit; does nothing if it is gone already."""
         self._life.answered(reply, session, now)
 
-    def give_up(self, reason: Reason, text: str, now: float) -> None:
+    def refuse(self, reason: Reason, text: str, now: float) -> None:
         """Refuses or ends the circuit with an error for the origin."""
-        self._life.given_up(reason, text, now)
+        self._life.refused(reason, text, now)
 
     def close(self, now: float) -> None:
         """Ends the circuit, since nobody needs it any more."""
@@ -220,14 +223,14 @@ def _ended_above(inputs: _Inputs, arrival: Arrival, error: CircuitError, now: fl
     arrival.tell_router(error)
 
 
-@_opening.upon(_Inputs.given_up).to(_gone)
+@_opening.upon(_Inputs.refused).to(_gone)
+@_open.upon(_Inputs.refused).to(_gone)
 def _refused(inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: float) -> None:
     arrival.tell_up(reason, text)
     arrival.leave(now)
-    if reason is Reason.TIMEOUT:
-        arrival.tell_router(CircuitError(text, reason))
 
 
+@_opening.upon(_Inputs.given_up).to(_gone)
 @_open.upon(_Inputs.given_up).to(_gone)
 def _given_up(inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: float) -> None:
     arrival.tell_up(reason, text)
@@ -250,6 +253,7 @@ def _closed(inputs: _Inputs, arrival: Arrival, now: float) -> None:
 _open.upon(_Inputs.answered).loop().returns(None)
 _gone.upon(_Inputs.answered).loop().returns(None)
 _gone.upon(_Inputs.ended_above).loop().returns(None)
+_gone.upon(_Inputs.refused).loop().returns(None)
 _gone.upon(_Inputs.given_up).loop().returns(None)
 _gone.upon(_Inputs.closed).loop().returns(None)
 

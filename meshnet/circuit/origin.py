@@ -120,9 +120,11 @@ class OriginCircuit:
     # What the router calls
 
     def attach(self, session: SessionEnd) -> CircuitEnd:
-        """Joins the session to the open circuit; answers `Built`."""
-        if self.state != OPEN or self.end is not None:
-            raise ValueError("a session is attached once, to an open circuit")
+        """Joins the session to the open circuit, once; answers `Built`. Raises CircuitError if it is gone."""
+        if self.state != OPEN:
+            raise CircuitError("the circuit ended as soon as it stood", Reason.LINK_LOST)
+        if self.end is not None:
+            raise ValueError("a circuit has one session")
         self.end = CircuitEnd(
             session,
             self.side.link.outlet,

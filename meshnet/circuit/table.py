@@ -13,7 +13,7 @@ from typing import Any
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.admission import Admission
-from meshnet.circuit.arrival import Arrival
+from meshnet.circuit.arrival import OPEN, Arrival
 from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.events import Event
 from meshnet.circuit.interface import Neighbour, Random, SessionEnd
@@ -137,13 +137,13 @@ class Circuits:
         if len(reply) != FIRST_MESSAGE:
             raise UsageError(f"the reply has {FIRST_MESSAGE} bytes, not {len(reply)}")
         arrival.answer(reply, session, now)
-        if arrival.end is None:
+        if arrival.end is None or arrival.state != OPEN:
             raise CircuitError("the circuit was given up before it was answered", Reason.LINK_LOST)
         return arrival.end
 
     def refuse(self, arrival: Arrival, reason: Reason, text: str, now: float) -> None:
-        """Sends the origin an error instead; harmless if the circuit is gone."""
-        arrival.give_up(reason, text, now)
+        """Sends the origin an error instead, or later; no event follows. Harmless if the circuit is gone."""
+        arrival.refuse(reason, text, now)
 
     def destroy(self, circuit: OriginCircuit | Arrival, now: float) -> None:
         """Ends a circuit; no event follows. Harmless if it is gone."""
@@ -159,7 +159,7 @@ class Circuits:
         return min(times) if times else None
 
     def tick(self, now: float, unix: float) -> None:
-        """Does what is due; also forgets expired onions, for which it should run every few minutes."""
+        """Does what is due, and forgets expired onions."""
         self._shared.late_steps.settle(now)
         self._shared.timers.run(now)
         self._replays.settle(unix)

@@ -23,9 +23,9 @@ from meshnet.circuit.origin import PATIENCE
 from meshnet.circuit.policy import Policy
 from meshnet.circuit.replay import NoLog, Replays
 from meshnet.codec import decode, encode
-from meshnet.errors import Drop, MeshError, Reason
+from meshnet.errors import CircuitError, Drop, MeshError, Reason
 from meshnet.limits import BAD_CELLS, CIRCUIT_LIFE, LATE_CELLS
-from tests.meshnet.circuit.network import FIRST, UNIX, FakeNetwork, FakeNode, Tamper
+from tests.meshnet.circuit.network import FIRST, REPLY, UNIX, FakeNetwork, FakeNode, Tamper
 
 Change = Callable[[bytes], bytes | None]
 
@@ -326,6 +326,20 @@ class LivingFaults(SynchronousTestCase):
         network.pump()
         self.assertEqual(self.far.heard[-1], b"still here")
 
+    def test_ended_as_soon_as_it_stood(self) -> None:
+        """CREATED and DESTROY in one turn: a session comes too late, and is told so."""
+        network = FakeNetwork("ab")
+        events = network["a"].circuits.events
+        network["a"].circuits.events = list  # type: ignore[method-assign]
+        circuit = network.open("ab")
+        network["b"].circuits.destroy(network["b"].arrivals[0], network.now)
+        network.pump()
+        self.assertEqual([type(event).__name__ for event in events()], ["Built", "CircuitLost"])
+        with self.assertRaises(CircuitError):
+            circuit.attach(self.near)
+        with self.assertRaises(CircuitError):
+            network["b"].circuits.answer(network["b"].arrivals[0], REPLY, self.far, network.now)
+
     def test_an_onion_travels_backward_only(self) -> None:
         """DESTROY with an error from upstream goes on without it."""
         network = self.network
@@ -347,6 +361,7 @@ class LivingFaults(SynchronousTestCase):
         (error,) = network["a"].lost
         self.assertEqual((error.reason, error.hop), (Reason.REFUSED, 3))
         self.assertIn("enough", str(error))
+        self.assertEqual(network["b"].lost, [])  # it was the router's own wish
         self.all_gone()
 
     def test_idle(self) -> None:

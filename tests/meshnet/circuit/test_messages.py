@@ -48,10 +48,10 @@ class Layouts(SynchronousTestCase):
 
 class Hostile(SynchronousTestCase):
     @given(st.sampled_from([Create, Created, Failed, Destroy, HopTerms, Failure]), st.binary(max_size=600))
-    def test_anything(self, cls: type, data: bytes) -> None:
+    def test_anything(self, cls: type[object], data: bytes) -> None:
         """Any bytes are a message, which encodes to the same bytes, or a CodecError."""
         try:
-            message = decode(cls, data)
+            message: object = decode(cls, data)
         except CodecError:
             return
         self.assertEqual(decode(cls, encode(message)), message)

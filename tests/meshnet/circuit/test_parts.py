@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,10 +63,11 @@ class LabelTests(SynchronousTestCase):
 class TimerTests(SynchronousTestCase):
     def test_in_order(self) -> None:
         """Calls come in order of time, then of adding; cancelled ones never."""
-        timers, made = Timers(), []
+        timers = Timers()
+        made: list[tuple[float, float]] = []
         for when in (3, 1, 2, 1):
-            timers.add(when, lambda now, when=when: made.append((when, now)))
-        timers.cancel(timers.add(0.5, made.append))
+            timers.add(when, partial(lambda when, now: made.append((when, now)), when))
+        timers.cancel(timers.add(0.5, print))
         timers.cancel(None)
         self.assertEqual(timers.next(), 1)
         timers.run(2.5)
@@ -74,10 +76,12 @@ class TimerTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=60))
     def test_against_a_list(self, entries: list[tuple[int, bool]]) -> None:
-        timers, made = Timers(), []
-        added = [
-            (timers.add(when, lambda now, when=when: made.append(when)), when, stop) for when, stop in entries
-        ]
+        timers = Timers()
+        made: list[int] = []
+        added = []
+        for when, stop in entries:
+            call = partial(lambda when, now: made.append(when), when)
+            added.append((timers.add(when, call), when, stop))
         for timer, _, stop in added:
             if stop:
                 timers.cancel(timer)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshnet.circuit.messages import CELL_BACKWARD, CELL_FORWARD
+from meshnet.circuit.messages import CELL_BACKWARD, CELL_FORWARD, MARKED
 from meshnet.circuit.policy import Policy
 from meshnet.errors import CircuitError, Drop, Reason, UsageError
 from tests.meshnet.circuit.network import FIRST, LARGE, REPLY, FakeNetwork
+
+
+def keep(seen: list[bytes], kind: int, body: bytes) -> bytes:
+    seen.append(body)
+    return body
+
+
+def marked(frames: Callable[[float], list[tuple[int, bytes]]], now: float) -> list[tuple[int, bytes]]:
+    """What a relay sends, its cells with the congestion bit."""
+    return [
+        (kind | MARKED if kind in (CELL_FORWARD, CELL_BACKWARD) else kind, body) for kind, body in frames(now)
+    ]
 
 
 class WholeCircuits(SynchronousTestCase):
@@ -61,7 +76,7 @@ class WholeCircuits(SynchronousTestCase):
         network = FakeNetwork()
         seen: list[bytes] = []
         for one, other in ("ar", "rs", "st", "tb"):
-            network[one].link(network[other]).tamper = lambda kind, body: seen.append(body) or body
+            network[one].link(network[other]).tamper = partial(keep, seen)
         near, _ = network.pair("arstb")
         seen.clear()
         near.say(b"x" * 100)
@@ -201,11 +216,7 @@ class WholeCircuits(SynchronousTestCase):
         network.pump()
         for one, other in ("rs", "ts"):
             link = network[one].link(network[other])
-            frames = link.frames
-            link.frames = lambda now, frames=frames: [  # type: ignore[method-assign]
-                (kind | 0x80 if kind in (CELL_FORWARD, CELL_BACKWARD) else kind, body)
-                for kind, body in frames(now)
-            ]
+            link.frames = partial(marked, link.frames)  # type: ignore[method-assign]
         near.say(b"1")
         far.say(b"2")
         network.pump()
