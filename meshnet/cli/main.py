@@ -32,7 +32,10 @@ INTERRUPTED = 130  # exit code after Ctrl-C on a verb, as shells expect
 
 
 class _Parser(ArgumentParser):
-    """Says what is wrong in one sentence."""
+    """Says what is wrong in one sentence; options are written out."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **more})
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from meshnet.node.app import Json, Verb
 Call = Callable[[str, str, Json | None], Json]
 PARTIAL = 7  # exit code: some of it worked
 STOP_SECONDS = 30.0
+WATCH_SECONDS = 10.0
 STOP_POLL = 0.05
 
 
@@ -183,17 +185,36 @@ def _measured(report: Json) -> str:
     return ", ".join(parts)
 
 
+def _trace_arguments(parser: ArgumentParser) -> None:
+    _route_arguments(parser)
+    parser.add_argument(
+        "--watch", action="store_true", help=f"again every {WATCH_SECONDS:.0f} s, until Ctrl-C"
+    )
+
+
 def _trace(arguments: Namespace, call: Call) -> int:
-    progress("setting up a circuit to each hop …")
-    try:
-        report = call("POST", "/trace", _request(arguments))
-    finally:
-        progress_done()
-    if arguments.json:
+    while True:
+        progress("setting up a circuit to each hop …")
+        try:
+            report = call("POST", "/trace", _request(arguments))
+        finally:
+            progress_done()
+        _show_trace(report, arguments.json)
+        if not arguments.watch:
+            return _trace_code(report)
+        sys.stdout.flush()
+        time.sleep(WATCH_SECONDS)
+
+
+def _show_trace(report: Json, as_json: bool) -> None:
+    if as_json:
         print_json(report)
-    else:
-        for hop in report["hops"]:
-            print(f"{hop['hop']}  {hop['key']}  {hop.get('error') or _measured(hop)}")
+        return
+    for hop in report["hops"]:
+        print(f"{hop['hop']}  {hop['key']}  {hop.get('error') or _measured(hop)}")
+
+
+def _trace_code(report: Json) -> int:
     if report["complete"]:
         return 0
     if all("error" in hop for hop in report["hops"]):

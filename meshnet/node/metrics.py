@@ -95,6 +95,7 @@ _TOTALS: Final[Mapping[str, str]] = {
     "circuits_opened": "Circuits begun here.",
     "circuits_failed": "Circuits begun here that could not be set up.",
     "circuits_lost": "Circuits of any kind that ended other than by their owner's wish.",
+    "probes": "Circuits asked for by ping and trace; they are in circuits_opened or circuits_failed, too.",
     "stray_frames": "Circuit frames that fit no circuit.",
     "handshakes_failed": "Connections that ended before their handshake did.",
     "links_refused": "Neighbours refused by [link] accept or for lack of room.",

@@ -120,6 +120,7 @@ class Node(Service):
         self._settled = False
         self._undo: list[Callable[[], Any]] = []
         self._lag = 0.0
+        self._probes = 0
         self._started_unix = 0.0
         self._next_sample = 0.0
         self._cancel_sample: Callable[[], None] = lambda: None
@@ -286,7 +287,8 @@ class Node(Service):
         return next((route.via for route in self.settings.route if route.to == target), ())
 
     def ping(self, target: PublicKey, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
-        """Measures a circuit."""
+        """Measures a circuit of its own; such circuits are counted apart, too."""
+        self._probes += 1
         return self._router.ping(target, self.route_to(target, via), count)
 
     def links(self) -> list[Json]:
@@ -324,7 +326,7 @@ class Node(Service):
             "links": {"up": _up(brief["links"]), "configured": len(settings.link.peer)},
             "circuits": brief["circuits"],
             "bytes": {"received": counted["bytes_in"], "sent": counted["bytes_out"]},
-            "totals": dict(self._router.totals),
+            "totals": self._totals(),
             "dropped": brief["dropped"],
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
@@ -347,7 +349,7 @@ class Node(Service):
         self._lag = max(0.0, now - self._next_sample)
         brief = self._brief()
         self._neighbours.update(brief["links"])
-        counters: dict[str, float] = {**self._neighbours.totals, **self._router.totals}
+        counters: dict[str, float] = {**self._neighbours.totals, **self._totals()}
         counters["dropped"] = sum(brief["dropped"].values())
         gauges = {
             "links": float(_up(brief["links"])),
@@ -361,6 +363,9 @@ class Node(Service):
     def _stop_sampling(self) -> None:
         self._cancel_sample()
 
+    def _totals(self) -> dict[str, int]:
+        return {**self._router.totals, "probes": self._probes}
+
     def _brief(self) -> Json:
         return self._router.brief()
 
@@ -369,7 +374,7 @@ class Node(Service):
         yield gauge("meshnet_reactor_lag_seconds", "How late the last one-second timer ran.", self._lag)
         yield info(__version__, self.public_key.hex(), self.name)
         yield limits({name: float(value) for name, value in attrs.asdict(self.settings.relay).items()})
-        yield from totals(self._router.totals)
+        yield from totals(self._totals())
 
 
 def _up(links: Sequence[Json]) -> int:

@@ -122,3 +122,16 @@ def sentence_of(error: MeshError | None) -> str:
     """An error's text, which must be there."""
     assert error is not None
     return str(error)
+
+
+async def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Lets the reactor run until `holds()`; AssertionError if that takes too long."""
+    from twisted.internet import reactor  # noqa: TID251  (the test's own)
+
+    there: Any = reactor
+    limit = there.seconds() + seconds
+    while not holds():
+        assert there.seconds() < limit, "it never came true"
+        later: Deferred[None] = Deferred()
+        there.callLater(0.01, later.callback, None)
+        await later

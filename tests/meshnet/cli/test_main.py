@@ -239,8 +239,8 @@ class AskingTests(TestCase):
     async def test_trace(self) -> None:
         """A line for each hop; 7 if only some answered, 4 if none did."""
         _, router = await self.started()
-        code, out, _ = await self.ask("trace", "ann", "--via", B.hex())
-        self.assertEqual((code, len(out.splitlines())), (0, 2))
+        code, out, err = await self.ask("trace", "ann", "--via", B.hex())
+        self.assertEqual((code, len(out.splitlines())), (0, 2), err)
         router.unreachable = {A}
         self.assertEqual((await self.ask("trace", "ann", "--via", B.hex()))[0], 7)
         self.assertEqual((await self.ask("trace", "ann"))[0], 4)

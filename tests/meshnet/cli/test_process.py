@@ -122,20 +122,21 @@ def test_a_life(programs: Programs, tmp_path: Path) -> None:
 
 def test_bad_starts(programs: Programs, tmp_path: Path) -> None:
     """A port in use, a readable key, a wrong config: a sentence and an exit code, at once."""
-    folders = [tmp_path / name for name in "abc"]
+    folders = [tmp_path / name for name in "abcd"]
     for folder in folders:
         assert main(["init", str(folder), "--listen", "tcp:127.0.0.1:0"], Dropins()) == 0
     holder = programs.meshnet("up", folders[0], "--json")
     address = ready(holder)["listen"]
-    config = (folders[1] / "node.toml").read_text()
-    (folders[1] / "node.toml").write_text(config.replace('["tcp:127.0.0.1:0"]', json.dumps(address)))
+    for folder in (folders[1], folders[3]):
+        config = (folder / "node.toml").read_text()
+        (folder / "node.toml").write_text(config.replace('["tcp:127.0.0.1:0"]', json.dumps(address)))
     (folders[2] / "key").chmod(0o644)
     cases = {
         programs.meshnet("up", folders[1]): (1, "in use"),
         programs.meshnet("up", folders[2]): (2, "chmod 600"),
         programs.meshnet("up", tmp_path / "nowhere"): (2, "meshnet init"),
         programs.start("twisted", "meshnet", "--config", str(folders[2] / "node.toml")): (2, "chmod 600"),
-        programs.start("twisted", "meshnet", "--config", str(folders[1] / "node.toml")): (1, "in use"),
+        programs.start("twisted", "meshnet", "--config", str(folders[3] / "node.toml")): (1, "in use"),
     }
     for child, (expected, words) in cases.items():
         code, out, err = ended(child)

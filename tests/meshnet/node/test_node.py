@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -21,6 +24,7 @@ from meshnet.endpoints import NODES
 from meshnet.errors import CircuitError, ConfigError, LocalError, UnreachableError, UsageError
 from meshnet.node.app import Json
 from meshnet.node.node import Node
+from meshnet.storage.disk import DiskFullError, RealDisk
 from meshnet.storage.files import write_secret
 from tests.support.nodes import FakeRouter, link_snapshot, make_node
 
@@ -81,13 +85,16 @@ class RunningCase(TestCase):
     async def started(self, table: dict[str, Any] | None = None, **more: Any) -> tuple[Node, FakeRouter]:
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
-        path = Path("/tmp") / f"meshnet-test-{id(self)}.sock"
-        table = {"control": {"socket": str(path)}, **(table or {})}
+        table = {"control": {"socket": self.socket()}, **(table or {})}
         node, router = make_node(folder, reactor, table, **more)
         node.startService()
         await node.ready()
         self.addCleanup(node.stopService)
         return node, router
+
+    def socket(self) -> str:
+        """A path short enough for a socket."""
+        return f"/tmp/meshnet-test-{id(self)}.sock"
 
     def call(self, node: Node, method: str, path: str, body: Any = None) -> Deferred[Any]:
         client = ControlClient(node.settings.control_socket, 10)
@@ -155,6 +162,32 @@ class LifeTests(RunningCase):
         second.startService()
         await second.ready()
         await second.stopService()
+
+    async def test_full_disk(self) -> None:
+        """A node that cannot write its data says so and does not start."""
+
+        class FullDisk(RealDisk):
+            def mkdir(self, path: Any, permissions: int = 0o700) -> None:
+                raise DiskFullError(f"no space left to make {path}: free some on that disk")
+
+        node, router = make_node(Path(self.mktemp()), reactor)
+        node.disk = FullDisk()
+        node.startService()
+        error = await self.assertFailure(node.ready(), DiskFullError)
+        self.assertIn("no space left", str(error))
+        self.assertFalse(router.running)
+
+    async def test_control_on_loopback(self) -> None:
+        """The same routes over TCP, for whoever holds the token of the 0600 file."""
+        node, _ = await self.started({"control": {"listen": "127.0.0.1:0", "socket": self.socket()}})
+        url = node.status()["control"]["url"]
+        token = node.data / "control.token"
+        self.assertEqual(token.stat().st_mode & 0o777, 0o600)
+        headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
+        page = await deferToThread(urlopen, Request(f"{url}/status", headers=headers), timeout=10)
+        with page:
+            self.assertEqual(json.load(page)["pid"], os.getpid())
+        await self.assertFailure(deferToThread(urlopen, f"{url}/status", timeout=10), HTTPError)
 
     async def test_long_socket_path(self) -> None:
         """A path that no socket can have is one sentence."""
