@@ -20,10 +20,10 @@ the congestion bit. What it returns is what became of the cell."""
 Steps = dict[int, Step]
 """By label."""
 
-Run = Callable[[memoryview, int, int], tuple[int, int]]
-"""Takes the cells that follow in a bundle: (memory, position, end). Frames from `position` on, none beyond
-`end`, the first of them with the label, kind and length of the cell before. Takes as many as are its own and
-need no care; returns the position of the first it did not take, and how many it took."""
+Run = Callable[[memoryview, int, int, float], tuple[int, int]]
+"""Takes cells that lie together in a bundle: (memory, position, end, now). The frame at `position` is a cell
+of this label, none reaches beyond `end`. Takes as many as are its own and need no care; returns the position
+of the first it did not take, and how many it took."""
 
 Random = Callable[[int], bytes]
 """So many random bytes."""

@@ -40,8 +40,9 @@ class Hop:
     is indexed by `Drop`; `used` is when the last cell came; `queued` counts bytes that wait."""
 
     __slots__ = (
-        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_outlet", "_queue", "_reset", "_room",
-        "bytes", "cells", "drops", "kind", "label", "offset", "queued", "used", "window",
+        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_ours", "_outlet", "_queue", "_reset",
+        "_room", "_size", "_theirs", "bytes", "cells", "drops", "kind", "label", "offset", "queued", "used",
+        "window",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,9 @@ class Hop:
         self.kind = kind
         self.label = label
         self.offset = offset
+        self._theirs = b""
+        self._ours = b""
+        self._size = 0
         self.window = Window()
         self.cells = 0
         self.bytes = 0
@@ -92,41 +96,54 @@ class Hop:
         self.bytes += size
         return _NONE
 
-    def run(self, memory: memoryview, position: int, end: int) -> tuple[int, int]:
-        """Passes on the cells that follow one of this circuit in its bundle; a `Run`.
+    def run(self, memory: memoryview, begin: int, end: int, now: float) -> tuple[int, int]:
+        """Passes on the cells at `begin` that belong together; a `Run`.
 
         The same as `relay` for many cells of one size, with everything at hand: it stops at the first
         that is not of this circuit and size, not in order, marked, or without room.
         """
-        window, bundle = self.window, self._bundle
-        first, start = window.next, bundle.end
-        head, seq = _get_cell(memory, position)
-        length = head[0] << 8 | head[1]
-        size = length + 2
-        if not CELL_COUNTED <= length <= self._ceiling or head[2] != self.kind:
-            return position, 0
-        reset, apply, offset, out = self._reset, self._apply, self.offset, start
+        head = _get_cell(memory, begin)[0]
+        if head != self._theirs and not self._learn(head):
+            return begin, 0
+        window, bundle, size, ours = self.window, self._bundle, self._size, self._ours
+        first = expected = window.next
+        start = out = bundle.end
+        leaving = first + self.offset & MASK
+        room, count = bundle.limit - start, end - begin
+        count = (count if count < room else room) // size
+        if size > self._ceiling or leaving + count > MASK:
+            return begin, 0
+        reset, apply = self._reset, self._apply
         buffer, target = bundle.buffer, bundle.view
-        ours = _HEAD.pack(length, self.kind, self.label)
-        expected = first
-        for _ in range(min(end - position, bundle.limit - start) // size):
+        for position in range(begin, begin + count * size, size):
             theirs, seq = _get_cell(memory, position)
             if seq != expected or theirs != head:
                 break
             reset(_nonce(1, seq))
-            after, stop = out + size, position + size
-            apply(memory[position + CELL_FRAME : stop], target[out + CELL_FRAME : after])
-            _put_run_cell(buffer, out, ours, seq + offset & MASK)
-            expected = seq + 1
-            position, out = stop, after
+            after = out + size
+            apply(memory[position + CELL_FRAME : position + size], target[out + CELL_FRAME : after])
+            _put_run_cell(buffer, out, ours, leaving)
+            expected += 1
+            leaving += 1
+            out = after
         cells = expected - first
         if cells:
             window.next, bundle.end = expected, out
+            self.used = now
             self.cells += cells
             self.bytes += cells * (size - CELL_FRAME)
             if start == bundle.first:
                 bundle.touched()
-        return position, cells
+        return begin + cells * size, cells
+
+    def _learn(self, head: bytes) -> bool:
+        """Remembers how a cell with this head (length, kind, label) leaves; false if it needs care."""
+        size = (head[0] << 8 | head[1]) + 2
+        if head[2] != self.kind or size < CELL_FRAME:
+            return False
+        self._theirs, self._size = head, size
+        self._ours = _HEAD.pack(size - 2, self.kind, self.label)
+        return True
 
     def _with_care(self, seq: int, body: memoryview, marked: bool) -> Drop:
         """A cell that is too large, marked, or finds no room at once."""

@@ -83,7 +83,19 @@ class Peer:
 class Connection:
     """A carrier and its lane; the transport's sink."""
 
-    __slots__ = ("_lane_filled", "_links", "address", "buffer", "carrier", "closing", "lane", "link", "why")
+    __slots__ = (
+        "_lane_filled",
+        "_links",
+        "_now",
+        "_outbox",
+        "address",
+        "buffer",
+        "carrier",
+        "closing",
+        "lane",
+        "link",
+        "why",
+    )
 
     def __init__(self, links: Links, carrier: ByteCarrier, lane: Lane, address: str) -> None:
         self._links = links
@@ -92,15 +104,15 @@ class Connection:
         self.address = address
         self.buffer = lane.buffer
         self._lane_filled = lane.filled
+        self._now = links.now
+        self._outbox = links.outbox
         self.link: Link | None = None
         self.closing = False
         self.why: MeshError | None = None
 
     def filled(self, size: int) -> None:
         """Bytes have come: open them, act on them, then send what that made."""
-        links = self._links
-        outbox = links.outbox
-        now = links.now()
+        outbox, now = self._outbox, self._now()
         outbox.reading = True
         try:
             if self._lane_filled(size, now):

@@ -28,12 +28,13 @@ from meshnet.link.record import BUFFER_SIZE, LENGTH_SIZE, OVERHEAD, Opener, Seal
 
 Step = Callable[[int, memoryview, float, bool], Drop]
 Steps = dict[int, Step]
-Run = Callable[[memoryview, int, int], tuple[int, int]]
+Run = Callable[[memoryview, int, int, float], tuple[int, int]]
 
 
 class Tables(Protocol):
-    """Where the cells of a link go, by label: one at a time, or several that follow each other in a bundle
-    (memory, position, end → position of the first not taken, how many were). `drops` counts by `Drop`."""
+    """Where the cells of a link go, by label: one at a time, or those that lie together in a bundle at once
+    (memory, position, end, now → position of the first not taken, how many were). `drops` counts by `Drop`.
+    """
 
     forward: Steps
     backward: Steps
@@ -163,19 +164,46 @@ class Lane:
             opener, acted = self._acts(), True
             if opener is None:
                 return True
-        open_next, frames, view, start = opener.open_next, self._frames, self._view, self._start
-        while stop := open_next(view, start, end):
-            frames(start + LENGTH_SIZE, stop - TAG_SIZE, now)
-            start = stop
+        start = self._start = self._records(opener, end, now)
         if start == end:
             self._start = self._end = 0
         elif BUFFER_SIZE - end < LARGEST_RECORD + OVERHEAD:
             rest = end - start
-            view[:rest] = view[start:end]
+            self._view[:rest] = self._view[start:end]
             self._start, self._end = 0, rest
-        else:
-            self._start = start
         return acted
+
+    def _records(self, opener: Opener, filled: int, now: float) -> int:
+        """Opens every whole record and acts on its frames; returns where the first unopened one begins.
+
+        The tag behind a bundle lets the head of its last frame be read, however short that is.
+        """
+        buffer, view, open_next, start = self._buffer, self._view, opener.open_next, self._start
+        cells = 0
+        while after := open_next(view, start, filled):
+            position, end, start = start + LENGTH_SIZE, after - TAG_SIZE, after
+            while position < end:
+                length, kind, label, seq = _unpack(buffer, position)
+                stop = position + 2 + length
+                if kind & 0x7E != CELL or length < _CELL_COUNTED or stop > end:
+                    self._other_frame(kind, position, stop, end, now)
+                    position = stop
+                    continue
+                if stop < end and (run := self.runs.get(label)):
+                    beyond, taken = run(view, position, end, now)
+                    if taken:
+                        cells += taken
+                        position = beyond
+                        continue
+                cells += 1
+                step = (self.backward if kind & 1 else self.forward).get(label)
+                if step is None:
+                    self.drops[Drop.UNKNOWN_LABEL] += 1
+                elif drop := step(seq, view[position + _CELL_HEAD : stop], now, kind >= MARKED):
+                    self.drops[drop] += 1
+                position = stop
+        self.cells += cells
+        return start
 
     def serve(self, tables: Tables, control: Callable[[int, memoryview, float], None]) -> None:
         """From now on cells go to these tables and all other frames to `control`."""
@@ -215,31 +243,6 @@ class Lane:
             self._start = stop
             self._machine.act(data)
         return self._opener
-
-    def _frames(self, position: int, end: int, now: float) -> None:
-        """The frames of one opened bundle. The tag behind it lets the head of a short frame be read."""
-        buffer, view, forward, backward = self._buffer, self._view, self.forward, self.backward
-        cells = 0
-        while position < end:
-            length, kind, label, seq = _unpack(buffer, position)
-            stop = position + 2 + length
-            if kind & 0x7E == CELL and length >= _CELL_COUNTED and stop <= end:
-                cells += 1
-                step = (backward if kind & 1 else forward).get(label)
-                if step is None:
-                    self.drops[Drop.UNKNOWN_LABEL] += 1
-                elif drop := step(seq, view[position + _CELL_HEAD : stop], now, kind >= MARKED):
-                    self.drops[drop] += 1
-            else:
-                self._other_frame(kind, position, stop, end, now)
-                forward, backward = self.forward, self.backward
-            if stop < end and buffer.startswith(buffer[position : position + 7], stop):
-                run = self.runs.get(label)
-                if run is not None:
-                    stop, more = run(view, stop, end)
-                    cells += more
-            position = stop
-        self.cells += cells
 
     def _other_frame(self, kind: int, position: int, stop: int, end: int, now: float) -> None:
         if stop > end or stop == position + 2:

@@ -32,8 +32,8 @@ class Link:
 
     __slots__ = (
         "_heard_bytes", "_next_ping", "_receivers", "address", "backward", "bytes_received_before",
-        "cells_before", "connections", "drops", "forward", "hello", "lane", "lost_at", "outlet", "peer", "runs",
-        "telemetry", "up_since",
+        "cells_before", "connections", "drops", "forward", "hello", "lane", "lost_at", "outlet", "peer",
+        "runs", "telemetry", "up_since",
     )  # fmt: skip
 
     def __init__(self, peer: PublicKey, outbox: Outbox, receivers: Mapping[int, FrameReceiver]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from meshnet.limits import CONTROL_QUEUE_BYTES, CONTROL_QUEUE_FRAMES
@@ -24,27 +25,26 @@ class Source(Protocol):
 
 
 class Outbox:
-    """Outlets with something to send, emptied at the end of each read event.
+    """Outlets with something to send, emptied at the end of each read event; one may be in it twice.
 
     `soon` runs a call in a later turn of the reactor; it is used only for what is written outside of a
     read event (an app's write, a timer).
     """
 
-    __slots__ = ("_now", "_scheduled", "_soon", "_waiting", "reading")
+    __slots__ = ("_now", "_scheduled", "_soon", "reading", "waiting")
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], now: Callable[[], float]) -> None:
         self._soon = soon
         self._now = now
-        self._waiting: list[Outlet] = []
         self._scheduled = False
+        self.waiting: list[Outlet] = []
         self.reading = False
 
-    def add(self, outlet: Outlet) -> None:
-        """`outlet` has something to send."""
-        if not self._waiting and not self.reading and not self._scheduled:
+    def wake(self) -> None:
+        """Something waits: outside of a read event somebody must send it."""
+        if not self.reading and not self._scheduled:
             self._scheduled = True
             self._soon(self._flush_now)
-        self._waiting.append(outlet)
 
     def _flush_now(self) -> None:
         self._scheduled = False
@@ -53,7 +53,7 @@ class Outbox:
     def flush(self, now: float) -> None:
         """Seals and sends everything that waits, and what is added meanwhile."""
         self.reading = True
-        waiting = self._waiting
+        waiting = self.waiting
         try:
             while waiting:
                 waiting.pop().flush(now)
@@ -65,20 +65,19 @@ class Outlet:
     """Where a link's frames leave; `room` and `commit` are its sealer's own (cached by the hot path)."""
 
     __slots__ = (
-        "_control", "_control_bytes", "_listed", "_outbox", "_ring", "_sources", "_write", "bundle", "commit",
+        "_control", "_control_bytes", "_outbox", "_ring", "_sources", "_write", "bundle", "commit",
         "control_dropped", "room", "sealer",
     )  # fmt: skip
 
     def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
         self._write: Callable[[memoryview], int] | None = None
         self._control: deque[tuple[int, bytes]] = deque()
         self._control_bytes = 0
         self._ring: deque[Source] = deque()
         self._sources: set[Source] = set()
-        self._listed = False
         self.control_dropped = 0
-        self.sealer = Sealer(touched=self._touch, flush=self._push)
+        self._outbox = outbox
+        self.sealer = Sealer(touched=partial(outbox.waiting.append, self), flush=self._push)
         self.bundle = self.sealer
         self.room = self.sealer.room
         self.commit = self.sealer.commit
@@ -87,6 +86,7 @@ class Outlet:
         """A connection takes over: its keys and what it has not sent yet; `write` is its carrier's."""
         self._write = write
         self.sealer.adopt(connection)
+        self._push()
         self._touch()
 
     def stop(self) -> None:
@@ -101,6 +101,7 @@ class Outlet:
             if room is not None:
                 room[:] = body
                 self.commit(len(body))
+                self._outbox.wake()
                 return True
         if self._write is None or self._full(len(body)):
             self.control_dropped += 1
@@ -121,17 +122,17 @@ class Outlet:
             self.flush(now)
 
     def flush(self, now: float) -> None:
-        """Control frames, then one cell of each source in turn while the carrier keeps up; then sends."""
-        self._listed = False
+        """Control frames, then one cell of each source in turn while the carrier keeps up; then sends.
+
+        A blocked outlet waits for `drained`.
+        """
+        sealer = self.sealer
+        if sealer.blocked:
+            return
         if self._control or self._ring:
             self._gather(now)
-        write = self._write
-        if write is not None:
-            sealer = self.sealer
-            if data := sealer.seal():
-                sealer.sent(write(data))
-            if sealer.blocked:
-                self._push()
+        if (data := sealer.seal()) and self._write is not None:
+            sealer.sent(self._write(data))
 
     def _gather(self, now: float) -> None:
         sealer = self.sealer
@@ -156,6 +157,10 @@ class Outlet:
         """Sources that have cells to send and wait for room."""
         return len(self._ring)
 
+    def _touch(self) -> None:
+        self._outbox.waiting.append(self)
+        self._outbox.wake()
+
     def _list(self, source: Source) -> bool:
         if source in self._sources:
             return False
@@ -166,18 +171,12 @@ class Outlet:
     def _full(self, size: int) -> bool:
         return len(self._control) >= CONTROL_QUEUE_FRAMES or self._control_bytes + size > CONTROL_QUEUE_BYTES
 
-    def _touch(self) -> None:
-        if not self._listed:
-            self._listed = True
-            self._outbox.add(self)
-
     def _push(self) -> None:
-        """Seals and gives the carrier what it takes."""
+        """Gives the carrier what is sealed, as far as it takes it; blocked while some is left."""
         write, sealer = self._write, self.sealer
         if write is None:
             return
-        data = sealer.seal()
-        if data:
+        if data := sealer.seal():
             sealer.sent(write(data))
         if sealer.blocked and not sealer.unsent:
             sealer.unblock()

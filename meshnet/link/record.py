@@ -34,7 +34,7 @@ _length = Struct(">H").pack
 class Opener:
     """Opens the records of one direction of a connection, in the buffer they were received into."""
 
-    __slots__ = ("_decrypt", "_key", "_length", "_nonce", "_size", "records")
+    __slots__ = ("_decrypt", "_key", "_length", "_nonce", "_size")
 
     def __init__(self, key: RotatingKey) -> None:
         self._key = key
@@ -42,7 +42,6 @@ class Opener:
         self._nonce = 0
         self._length = bytearray(2)
         self._size = _UNKNOWN
-        self.records = 0
 
     def open_next(self, buffer: memoryview, start: int, end: int) -> int:
         """Opens the record that begins at `start` if all of it lies before `end`.
@@ -50,32 +49,31 @@ class Opener:
         Returns where the next record begins, 0 if more bytes are needed. The frames then lie in
         `buffer[start + LENGTH_SIZE : returned - TAG_SIZE]`. Raises ProtocolError on a bad tag.
         """
-        size = self._size
+        size, nonce = self._size, self._nonce
         body = start + LENGTH_SIZE
         try:
             if size < 0:
                 if end < body:
                     return 0
-                if self._nonce == NONCES_PER_KEY:
-                    self._rotate()
+                if nonce == NONCES_PER_KEY:
+                    nonce = self._nonce = self._rotate()
                 length = self._length
-                self._decrypt(NONCES[self._nonce], buffer[start:body], None, length)
-                size = self._size = length[0] << 8 | length[1]
+                self._decrypt(NONCES[nonce], buffer[start:body], None, length)
+                size = length[0] << 8 | length[1]
             stop = body + size + TAG_SIZE
             if stop > end:
+                self._size = size
                 return 0
-            nonce = self._nonce
             self._decrypt(NONCES[nonce + 1], buffer[body:stop], None, buffer[body : stop - TAG_SIZE])
         except BadTag:
             raise ProtocolError("a record did not open: bytes were changed on the way") from None
         self._nonce = nonce + 2
         self._size = _UNKNOWN
-        self.records += 1
         return stop
 
-    def _rotate(self) -> None:
+    def _rotate(self) -> int:
         self._decrypt = self._key.rotate().decrypt_into
-        self._nonce = 0
+        return 0
 
 
 class Sealer(Bundle):
@@ -89,7 +87,7 @@ class Sealer(Bundle):
 
     __slots__ = (
         "_encrypt", "_flush", "_key", "_most", "_nonce", "_sealed", "_sent", "_whole",
-        "blocked", "bytes_sent", "records",
+        "blocked", "bytes_sent",
     )  # fmt: skip
 
     def __init__(
@@ -109,14 +107,14 @@ class Sealer(Bundle):
         self._nonce = 0
         self.blocked = True
         self.bytes_sent = 0
-        self.records = 0
         self._key = key
         if key is not None:
             self._encrypt = key.aead.encrypt_into
             self.unblock()
 
     def seal(self) -> memoryview:
-        """Closes the open bundle; returns all sealed bytes not sent yet, valid until `sent`."""
+        """Closes the open bundle; returns all bytes sealed and not sent yet, valid until `sent`, which must
+        follow."""
         end, body, view = self.end, self.first, self.view
         if end > body:
             nonce = self._nonce
@@ -129,9 +127,7 @@ class Sealer(Bundle):
             encrypt(NONCES[nonce + 1], view[body:end], None, view[body:stop])
             self._nonce = nonce + 2
             self._sealed = stop
-            self.first = self.end = body = stop + LENGTH_SIZE
-            self.limit = min(body + LARGEST_RECORD, self._most)
-            self.records += 1
+            self.first = self.end = stop + LENGTH_SIZE
         return self.view[self._sent : self._sealed]
 
     def sent(self, size: int) -> None:
@@ -188,9 +184,9 @@ class Sealer(Bundle):
         if self.blocked or FRAME_HEAD + most > LARGEST_RECORD:
             return False
         self.seal()
-        needed = self._sealed + LENGTH_SIZE + FRAME_HEAD + most
-        if needed > self._most:
+        if self.first + FRAME_HEAD + most > self._most:
             self._flush()
-            if self.blocked or self._sealed + LENGTH_SIZE + FRAME_HEAD + most > self.limit:
+            if self.unsent:
                 return False
-        return True
+        self._bound()
+        return self.first + FRAME_HEAD + most <= self.limit

@@ -66,7 +66,7 @@ class HopTests(SynchronousTestCase):
         """Whatever comes in whatever order around the wrap: each number leaves once, under its own nonce."""
         self.setUp()
         seq, expected = (1 << 64) - 5, []
-        seen = set()
+        seen: set[int] = set()
         for move, body, marked in cells:
             seq += move
             if self.relay(seq, body, marked) is Drop.NONE:
