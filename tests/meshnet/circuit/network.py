@@ -190,7 +190,10 @@ class FakeNode:
             case Built():
                 self.built.append(event)
                 session = FakeSession(b"f", b"b", self.network.library)
-                session.end = event.circuit.attach(session)
+                try:
+                    session.end = event.circuit.attach(session)
+                except CircuitError:
+                    return  # as above
                 self.sessions.append(session)
             case CircuitFailed(_, error):
                 self.failed.append(error)
