@@ -22,6 +22,7 @@ from meshnet.errors import Drop
 from meshnet.limits import BAD_CELLS, PACKETS
 
 _NONE: Final = Drop.NONE
+_UNOPENED: Final = frozenset({Drop.BAD_TAG, Drop.REPLAYED, Drop.TOO_OLD, Drop.TOO_LARGE})
 _nonce = Struct("<QQ").pack  # LE32 block counter 1 ‖ 0⁴ ‖ LE64(seq)
 _put_head = Struct(">IQ").pack_into
 
@@ -145,6 +146,9 @@ class CircuitEnd:
 
     def _refused(self, drop: Drop, now: float) -> Drop:
         self.drops[drop] += 1
+        if not self.opened and drop not in _UNOPENED:
+            self.opened = True  # it was the origin's, though its items were wrong: it may be told so
+            self._outlet.ready(self)
         if drop is Drop.BAD_TAG:
             self._bad += 1
             if self._bad >= BAD_CELLS and self._broken is not None:

@@ -280,7 +280,13 @@ class Router:
             self.circuits.refuse(arrival, Reason.UNKNOWN_SERVICE, "", now)
             return
         conversation = Conversation(self, arrival, (), now)
-        session = Session(keys, wake=conversation.wake, notify=conversation.notify, accept=self._ports.accept)
+        session = Session(
+            keys,
+            wake=conversation.wake,
+            notify=conversation.notify,
+            accept=self._ports.accept,
+            max_cell=arrival.side.link.max_cell,
+        )
         conversation.session = session
         conversation.end = self.circuits.answer(arrival, reply, session.path, now)
         self._conversations[arrival] = conversation

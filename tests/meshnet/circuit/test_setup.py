@@ -96,6 +96,25 @@ class WholeCircuits(SynchronousTestCase):
         network.pump()
         self.assertEqual((far.heard, near.heard), ([b"hello"], [b"too early"]))
 
+
+    def test_answers_a_malformed_first_cell(self) -> None:
+        """A first cell that opens but says nonsense lets the last hop send: it must be able to say CLOSE."""
+        network = FakeNetwork()
+        near, far = network.pair("arstb")
+        refused = far.receive
+
+        def malformed(number: int, body: memoryview, now: float, marked: bool) -> Drop:
+            drop = refused(number, body, now, marked)
+            return drop or Drop.MALFORMED
+
+        far.receive = malformed  # type: ignore[method-assign]
+        far.say(b"close")
+        network.pump()
+        self.assertEqual(near.heard, [])
+        near.say(b"nonsense")
+        network.pump()
+        self.assertEqual(near.heard, [b"close"])
+
     def test_two_circuits_do_not_meet(self) -> None:
         """Circuits in both directions over the same links carry their own cells."""
         network = FakeNetwork()
