@@ -46,6 +46,7 @@ ACT_ONE: Final = 50
 ACT_TWO: Final = 50
 ACT_THREE: Final = 66
 FIRST_SEALER: Final = 4_096  # holds our HELLO until the link takes the lane over
+FIRST_BUFFER: Final = 1_024  # for the acts; who has proven no key yet costs no more
 
 _CELL = Struct(">HBIQ")
 _unpack = _CELL.unpack_from
@@ -115,7 +116,7 @@ class Lane:
         self._secret = secret
         self._ephemeral = ephemeral
         self._owner = owner
-        self._buffer = bytearray(BUFFER_SIZE + _CELL_HEAD)
+        self._buffer = bytearray(FIRST_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._opener: Opener | None = None
@@ -149,7 +150,7 @@ class Lane:
         self._machine.accept()
 
     def buffer(self) -> memoryview:
-        """Free memory to receive into; never empty."""
+        """Free memory to receive into; never empty. Asked for anew before each receive."""
         return self._view[self._end : BUFFER_SIZE]
 
     def filled(self, size: int, now: float) -> bool:
@@ -164,6 +165,7 @@ class Lane:
             opener, acted = self._acts(), True
             if opener is None:
                 return True
+            end = self._end  # the rest lies in a new buffer
         start = self._start = self._records(opener, end, now)
         if start == end:
             self._start = self._end = 0
@@ -223,11 +225,17 @@ class Lane:
         """The connection is gone; returns the error to show, clearer where the state tells more."""
         state = self.state
         self._machine.end()
-        if state == "awaiting act two" and isinstance(why, LinkLostError):
-            return LinkLostError(
-                "the other side hung up during the handshake: it has another key than expected, belongs to "
-                "another network, or is not a mesh node"
-            )
+        if isinstance(why, LinkLostError) and self.dialled:
+            if state == "awaiting act two":
+                return LinkLostError(
+                    "the other side hung up during the handshake: it has another key than expected, belongs "
+                    "to another network, or is not a mesh node"
+                )
+            if state == "awaiting hello":
+                return LinkLostError(
+                    "the other side hung up when it learned our key: its [link] accept does not name this "
+                    "node, or it has too many links"
+                )
         return why
 
     @property
@@ -264,6 +272,11 @@ class Lane:
     def keyed(self, keys: tuple[bytes, bytes, bytes]) -> None:
         """The handshake gave keys: (sending, receiving, chaining). Our HELLO follows at once."""
         send, receive, chaining = keys
+        rest = self._view[self._start : self._end]
+        self._buffer = bytearray(BUFFER_SIZE + _CELL_HEAD)
+        self._view = memoryview(self._buffer)
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
         self._opener = Opener(RotatingKey(receive, chaining, self.backend))
         self.sealer = Sealer(RotatingKey(send, chaining, self.backend), size=FIRST_SEALER)
         hello = encode(our_hello())

@@ -37,7 +37,7 @@ class BundleTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=12), st.integers(0, 300))
     def test_frames_lie_one_after_another(self, frames: list[Frame], size: int) -> None:
-        """What fits is there in order, what does not fit changes nothing, nothing reaches beyond the limit."""
+        """What fits is there in order, what does not fit changes nothing, nothing passes the limit."""
         bundle, taken = Bundle(size), []
         for kind, body in frames:
             before = bundle.end
@@ -50,7 +50,7 @@ class BundleTests(SynchronousTestCase):
         self.assertLessEqual(bundle.end, size)
 
     def test_room_without_commit(self) -> None:
-        """Room that is not committed is handed out again, for another kind and size; a body may be shorter."""
+        """Room not committed is handed out again, for another kind and size; a body may be shorter."""
         bundle = Bundle(100)
         room = bundle.room(30, 50)
         assert room is not None

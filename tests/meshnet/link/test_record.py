@@ -253,7 +253,7 @@ class SealerTests(SynchronousTestCase):
         self.assertEqual(told, [0, OVERHEAD + 2 * (FRAME_HEAD + 1)])
 
     def test_adopt_and_stop(self) -> None:
-        """A stopped sealer has no room; with another's keys it goes on where that one was, in one sequence."""
+        """A stopped sealer has no room; with another's keys it goes on where that one was, in sequence."""
         first, carrier = Sealer(key(), size=4_096), Carrier()
         put(first, 1, b"hello")
         drain(first, carrier)
@@ -316,7 +316,7 @@ class WireTests(SynchronousTestCase):
         receiver, data = Receiver(), bytes(carrier.taken)
         while data:
             size = chunks.pop() if chunks else len(data)
-            receiver.receive(data[:size][: BUFFER_SIZE])
+            receiver.receive(data[:size][:BUFFER_SIZE])
             data = data[min(size, BUFFER_SIZE) :]
         self.assertEqual(receiver.frames, expected)
         self.assertEqual(sealer.bytes_sent, len(carrier.taken))
