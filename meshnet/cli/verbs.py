@@ -249,7 +249,7 @@ NODE_VERBS = (
     Verb(
         "trace",
         "measure a circuit to each hop of a route",
-        _route_arguments,
+        _trace_arguments,
         _trace,
     ),
     Verb("stop", "end the running node", _nothing, _stop),

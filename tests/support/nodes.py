@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason
@@ -16,6 +19,13 @@ from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.node import Node
 from meshnet.storage.disk import RealDisk
+
+
+def new_folder(case: SynchronousTestCase) -> Path:
+    """A temporary directory that goes with the test."""
+    folder = Path(tempfile.mkdtemp(prefix="meshnet-test-"))
+    case.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def link_snapshot(peer: PublicKey, **more: Any) -> dict[str, Any]:

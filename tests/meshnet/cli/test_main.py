@@ -7,7 +7,6 @@ import io
 import json
 import os
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -21,7 +20,7 @@ from meshnet.node.app import Verb
 from meshnet.node.dropins import Dropins
 from meshnet.node.node import Node
 from meshnet.transports.tcp import TcpTransport
-from tests.support.nodes import FakeRouter, link_snapshot, make_node
+from tests.support.nodes import FakeRouter, link_snapshot, make_node, new_folder
 
 A, B, C = (SecretKey(bytes(31) + bytes([number])).public for number in (1, 2, 3))
 
@@ -74,7 +73,7 @@ def run(*argv: str, found: Dropins = FOUND) -> tuple[int, str, str]:
 
 class FileVerbTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
+        self.folder = new_folder(self) / "n"
 
     def init(self, *more: str) -> str:
         code, out, err = run("init", str(self.folder), *more)
@@ -184,8 +183,7 @@ class UsageTests(SynchronousTestCase):
 
 class AskingTests(TestCase):
     async def started(self) -> tuple[Node, FakeRouter]:
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir(parents=True)
+        folder = new_folder(self)
         self.socket = f"/tmp/meshnet-cli-{id(self)}.sock"
         table = {"control": {"socket": self.socket}, "known": [{"name": "ann", "key": A.hex()}]}
         node, router = make_node(folder, reactor, table)

@@ -8,11 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.control.find import find_socket, runtime_sockets
 from meshnet.errors import ConfigError, UnreachableError, UsageError
+from tests.support.nodes import new_folder
 
 
 class FindTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.here = Path(self.mktemp()).absolute()
+        self.here = new_folder(self)
         (self.here / "data").mkdir(parents=True)
         self.file = self.here / "node.toml"
 

@@ -17,6 +17,7 @@ from meshnet.control.client import ControlClient
 from meshnet.control.messages import LARGEST_BODY
 from meshnet.control.server import claim_socket, local_site, token_site
 from meshnet.errors import LocalError, MeshError, TimedOutError, UnreachableError, UsageError
+from tests.support.nodes import new_folder
 
 TOKEN = b"0123456789abcdef"
 
@@ -147,7 +148,7 @@ class LoopbackTests(ServerCase):
 class ClientTests(SynchronousTestCase):
     def test_nobody_there(self) -> None:
         """A missing or dead socket is unreachable, with what to do."""
-        path = Path(self.mktemp())
+        path = new_folder(self) / "control.sock"
         error = self.assertRaises(UnreachableError, ControlClient(path).call, "GET", "/status")
         self.assertIn("meshnet up", str(error))
 

@@ -14,6 +14,7 @@ from meshnet.node.config import Settings, from_table, load
 from meshnet.node.schema import FieldError
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
+from tests.support.nodes import new_folder
 
 KEYS = [SecretKey(bytes(31) + bytes([number])).public.hex() for number in range(1, 12)]
 FILE = Path("/etc/mesh/node.toml")
@@ -96,8 +97,7 @@ class ConfigTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """Link addresses are checked by their transports."""
         transports = Transports([TcpTransport(None)])
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = new_folder(self)
         for line, words in (
             ('listen = ["tpc:h:1"]', ["link.listen.0", "tcp:"]),
             ('listen = ["7001"]', ["link.listen.0"]),
@@ -112,8 +112,7 @@ class ConfigTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """Missing, binary, huge and broken files are one sentence each."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = new_folder(self)
         file = folder / "node.toml"
         self.assertIn("meshnet init", str(self.assertRaises(ConfigError, load, file)))
         for content, words in ((b"\xff", "not TOML"), (b"[node\n", "line 1"), (b"#" * (2 << 20), "larger")):

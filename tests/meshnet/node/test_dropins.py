@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.node.dropins import Dropins, find_dropins
+from tests.support.nodes import new_folder
 
 APP = """
 from attrs import frozen
@@ -58,8 +58,7 @@ tcp, ssh = Tcp(), Ssh()
 
 class DropinTests(SynchronousTestCase):
     def found(self, **modules: str) -> Dropins:
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = new_folder(self)
         for name, source in modules.items():
             (folder / f"{name}.py").write_text(source)
         package: Any = ModuleType("dropins_under_test")

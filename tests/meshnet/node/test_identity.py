@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,12 +10,12 @@ from meshnet.cipher.keys import SecretKey
 from meshnet.errors import StorageError
 from meshnet.node.identity import KeyFileError, never_ran, ran, read_key, write_key
 from meshnet.storage.disk import RealDisk
+from tests.support.nodes import new_folder
 
 
 class KeyFileTests(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = new_folder(self)
         self.path = folder / "key"
         self.disk = RealDisk()
 

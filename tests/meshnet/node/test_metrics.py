@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.node.metrics import Neighbours
-from tests.support.nodes import FakeRouter, link_snapshot, make_node
+from tests.support.nodes import FakeRouter, link_snapshot, make_node, new_folder
 
 PEERS = [PublicKey(b"\x02" + bytes([number]) * 32) for number in range(5)]
 
@@ -31,7 +30,7 @@ def series(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 class MetricsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = Path(self.mktemp())
+        folder = new_folder(self)
         table: dict[str, Any] = {"metrics": {"listen": "127.0.0.1:0", "neighbours": 2}}
         router = FakeRouter(dropped={"replayed": 3, "no_room": 1}, totals={"cells_relayed": 9})
         self.node, self.router = make_node(folder, Clock(), table, router)

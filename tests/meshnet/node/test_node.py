@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -26,7 +25,7 @@ from meshnet.node.app import Json
 from meshnet.node.node import Node
 from meshnet.storage.disk import DiskFullError, RealDisk
 from meshnet.storage.files import write_secret
-from tests.support.nodes import FakeRouter, link_snapshot, make_node
+from tests.support.nodes import FakeRouter, link_snapshot, make_node, new_folder
 
 A, B, C = (SecretKey(bytes(31) + bytes([number])).public for number in (1, 2, 3))
 
@@ -83,8 +82,7 @@ class RunningCase(TestCase):
     """Starts nodes on the real reactor and stops them."""
 
     async def started(self, table: dict[str, Any] | None = None, **more: Any) -> tuple[Node, FakeRouter]:
-        folder = Path(self.mktemp())
-        folder.mkdir(parents=True)
+        folder = new_folder(self)
         table = {"control": {"socket": self.socket()}, **(table or {})}
         node, router = make_node(folder, reactor, table, **more)
         node.startService()
@@ -119,7 +117,7 @@ class LifeTests(RunningCase):
 
     async def test_link_port_in_use(self) -> None:
         """The node does not start, says which address, and frees what it had."""
-        folder = Path(self.mktemp())
+        folder = new_folder(self)
         router = FakeRouter(taken={"tcp:a:1"})
         node, _ = make_node(folder, reactor, {"link": {"listen": ["tcp:a:1"]}}, router)
         node.startService()
@@ -133,7 +131,7 @@ class LifeTests(RunningCase):
         """A taken metrics port is named with its key, and the router is stopped again."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
-            node, router = make_node(Path(self.mktemp()), reactor, {"metrics": {"listen": address}})
+            node, router = make_node(new_folder(self), reactor, {"metrics": {"listen": address}})
             node.startService()
             error = await self.assertFailure(node.ready(), LocalError)
         self.assertIn(address, str(error))
@@ -152,7 +150,7 @@ class LifeTests(RunningCase):
         """A socket left by a crash is replaced; one that answers is not."""
         node, _ = await self.started()
         table = {"control": {"socket": str(node.settings.control_socket)}}
-        second, _ = make_node(Path(self.mktemp()), reactor, {**table, "node": {"name": "2"}})
+        second, _ = make_node(new_folder(self), reactor, {**table, "node": {"name": "2"}})
         second.startService()
         error = await self.assertFailure(second.ready(), LocalError)
         self.assertIn("Another node answers", str(error))
@@ -170,7 +168,7 @@ class LifeTests(RunningCase):
             def mkdir(self, path: Any, permissions: int = 0o700) -> None:
                 raise DiskFullError(f"no space left to make {path}: free some on that disk")
 
-        node, router = make_node(Path(self.mktemp()), reactor)
+        node, router = make_node(new_folder(self), reactor)
         node.disk = FullDisk()
         node.startService()
         error = await self.assertFailure(node.ready(), DiskFullError)
@@ -192,7 +190,7 @@ class LifeTests(RunningCase):
     async def test_long_socket_path(self) -> None:
         """A path that no socket can have is one sentence."""
         table = {"control": {"socket": "/tmp/" + "x" * 120}}
-        node, _ = make_node(Path(self.mktemp()), reactor, table)
+        node, _ = make_node(new_folder(self), reactor, table)
         node.startService()
         error = await self.assertFailure(node.ready(), LocalError)
         self.assertIn("[control] socket", str(error))
@@ -221,7 +219,7 @@ class AppTests(RunningCase):
         """A port in use or a wrong section is the operator's: the node does not start."""
         for fault in (LocalError("port 1080 is in use."), ConfigError("exit.allow is wrong.")):
             app = DoorApp(fault=fault)
-            node, _ = make_node(Path(self.mktemp()), reactor, apps=[app])
+            node, _ = make_node(new_folder(self), reactor, apps=[app])
             node.startService()
             await self.assertFailure(node.ready(), type(fault))
 
@@ -331,7 +329,7 @@ class ApiTests(RunningCase):
 class SeamTests(SynchronousTestCase):
     def test_connect_takes_the_route(self) -> None:
         """Apps that name no relays get the configured ones."""
-        node, router = make_node(Path(self.mktemp()), Clock(), ApiTests.TABLE)
+        node, router = make_node(new_folder(self), Clock(), ApiTests.TABLE)
         for via in (None, (), (C,)):
             self.failureResultOf(node.connect(A, 80, None, via=via), CircuitError)  # type: ignore[arg-type]
         self.assertEqual([entry[2] for entry in router.connected], [(B,), (), (C,)])
@@ -341,7 +339,7 @@ class SeamTests(SynchronousTestCase):
     def test_samples_once_a_second(self) -> None:
         """The rings move with the clock, and a late reactor shows."""
         clock = Clock()
-        node, router = make_node(Path(self.mktemp()), clock, now=clock.seconds)
+        node, router = make_node(new_folder(self), clock, now=clock.seconds)
         router.links = [link_snapshot(A)]
         node._sample()
         for _ in range(3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251  (its thread pool)
@@ -14,6 +13,7 @@ from meshnet.errors import Reason, StorageError
 from meshnet.node.identity import write_key
 from meshnet.node.replay import ReplayKeeper
 from meshnet.storage.disk import RealDisk
+from tests.support.nodes import new_folder
 
 NOW = 1_800_000_000.0
 EXPIRY = 1_800_000_600
@@ -22,8 +22,7 @@ PEER = b"\x02" * 33
 
 class KeeperTests(TestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = new_folder(self)
         self.disk = RealDisk()
         self.key = self.folder / "key"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
@@ -21,7 +20,7 @@ from meshnet.node.wiring import accepted, circuit_policy, make_router
 from meshnet.storage.disk import RealDisk
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
-from tests.support.nodes import eventually
+from tests.support.nodes import eventually, new_folder
 
 KEYS = [SecretKey(bytes(31) + bytes([number])) for number in range(1, 5)]
 
@@ -48,8 +47,7 @@ class SettingsTests(SynchronousTestCase):
 class MeshTests(TestCase):
     async def node(self, number: int, table: dict[str, Any] | None = None, to: Node | None = None) -> Node:
         """Starts node `number`, which dials `to`."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = new_folder(self)
         secret = KEYS[number]
         link: dict[str, Any] = {"listen": ["tcp:127.0.0.1:0"]}
         if to is not None:
