@@ -72,6 +72,9 @@ class Routing(Protocol):
     def snapshot(self) -> Json:
         """The same with `circuits` as JSON objects."""
 
+    def pulse(self) -> Json:
+        """A `brief` for once a second: links hold only counts."""
+
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
 
@@ -347,7 +350,7 @@ class Node(Service):
         """Once a second: how late the reactor is, and one sample for the rings."""
         now = self.clock.now()
         self._lag = max(0.0, now - self._next_sample)
-        brief = self._brief()
+        brief = self._router.pulse()
         self._neighbours.update(brief["links"])
         counters: dict[str, float] = {**self._neighbours.totals, **self._totals()}
         counters["dropped"] = sum(brief["dropped"].values())

@@ -97,6 +97,9 @@ class FakeRouter:
     def waiting(self) -> dict[str, str]:
         return {}
 
+    def pulse(self) -> dict[str, Any]:
+        return self.brief()
+
     def brief(self) -> dict[str, Any]:
         return {**self.snapshot(), "circuits": len(self.circuits)}
 

@@ -89,6 +89,14 @@ class MeshTests(TestCase):
         self.assertEqual(b.registry.get_sample_value("meshnet_links"), 2)
         self.assertEqual(b.registry.get_sample_value("meshnet_relay_limit", {"key": "max_rate"}), 0)
 
+    async def test_pulse_is_part_of_brief(self) -> None:
+        """What is sampled each second says what the whole says."""
+        a, _ = await self.row(None, None)
+        router: Any = a._router
+        pulse, brief = router.pulse(), router.brief()
+        self.assertEqual(pulse["circuits"], brief["circuits"])
+        self.assertTrue(pulse["links"][0].items() <= brief["links"][0].items())
+
     async def test_a_relay_that_refuses(self) -> None:
         """The origin learns which hop refused and why; both are counted."""
         a, b, c = await self.row(None, {"relay": {"enabled": False}}, None)
