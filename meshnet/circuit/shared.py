@@ -26,7 +26,8 @@ def _per_drop() -> list[int]:
 
 @define
 class Totals:
-    """Counts of a node since its start; `drops` is indexed by `Drop`, bytes include the 12-byte heads.
+    """Counts of a node since its start; `drops` is indexed by `Drop`. Bytes relayed are those of the cells'
+    bodies, bytes of ends include the 12-byte heads.
 
     Cells and bytes relayed are those of circuits that lead on through this node; ends are not in them.
     """

@@ -288,7 +288,10 @@ class Router:
             max_cell=arrival.side.link.max_cell,
         )
         conversation.session = session
-        conversation.end = self.circuits.answer(arrival, reply, session.path, now)
+        try:
+            conversation.end = self.circuits.answer(arrival, reply, session.path, now)
+        except CircuitError:
+            return  # it was taken down meanwhile
         self._conversations[arrival] = conversation
 
     def _built(self, event: Built, now: float) -> None:
@@ -313,7 +316,11 @@ class Router:
             trip=event.setup,
         )
         conversation.session = session
-        conversation.end = circuit.attach(session.path)
+        try:
+            conversation.end = circuit.attach(session.path)
+        except CircuitError as problem:
+            self._tell(dialled, problem, now)
+            return
         self._conversations[circuit] = conversation
         self._tell(dialled, conversation, now)
         conversation.end.wake()
