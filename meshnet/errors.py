@@ -3,7 +3,7 @@
 Every error that leaves a core is a `MeshError`. `LocalError` means the caller (or the operator) did
 something wrong, `RemoteError` that a peer did. The text of an error is one sentence for the person who
 reads it: what happened and what to do. The numbers of `Drop` name metrics, those of `Reason` travel in
-error onions (WIRE §3).
+error onions (docs/wire-format.md §3).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class StorageError(LocalError):
 
 
 class Reason(IntEnum):
-    """Why a circuit was refused or ended: the first byte of an error onion (WIRE §3).
+    """Why a circuit was refused or ended: the first byte of an error onion (docs/wire-format.md §3).
 
     1–4 also travel bare in FAILED. A relay reports its neighbour's bare 1–4 as `NEXT_…`.
     """
