@@ -182,7 +182,7 @@ class Lane:
         """
         buffer, view, open_next, start = self._buffer, self._view, opener.open_next, self._start
         cells = 0
-        while after := open_next(view, start, filled):
+        while start < filled and (after := open_next(view, start, filled)):
             position, end, start = start + LENGTH_SIZE, after - TAG_SIZE, after
             while position < end:
                 length, kind, label, seq = _unpack(buffer, position)

@@ -59,8 +59,8 @@ class Link:
     def serve(
         self, lane: Lane, hello: Hello, write: Callable[[memoryview], int], address: str, now: float
     ) -> None:
-        """`lane` carries this link from now on."""
-        self.stop(now)
+        """`lane` carries this link from now on; what the one before has not sent yet still goes over that."""
+        self._count()
         self.lane, self.hello, self.address = lane, hello, address
         self.lost_at = None
         self.up_since = now
@@ -72,14 +72,12 @@ class Link:
         self.outlet.serve(lane.sealer, write)
 
     def stop(self, now: float) -> None:
-        """The connection is gone or no longer the one that serves; the tables stay."""
+        """The connection is gone; the tables stay."""
         if self.lane is not None:
-            self.bytes_received_before += self.lane.bytes_received
-            self.cells_before += self.lane.cells
+            self._count()
             self.lane = None
             self.lost_at = now
         self.outlet.stop()
-        self.telemetry.reset_pings()
 
     def send(self, kind: int, body: bytes) -> bool:
         """Sends a control frame ahead of waiting cells; false if the link is down or its queue full."""
@@ -115,10 +113,12 @@ class Link:
         if now >= self._next_ping:
             self.ping(now)
 
-    def ping(self, now: float) -> None:
-        """Asks the neighbour for a PONG."""
+    def ping(self, now: float) -> int:
+        """Asks the neighbour for a PONG; returns the token, for `telemetry.waits_for`."""
         self._next_ping = now + PING_EVERY
-        self.send(PING, encode(Ping(token=self.telemetry.ping(now), time=_micros(now))))
+        token = self.telemetry.ping(now)
+        self.send(PING, encode(Ping(token=token, time=_micros(now))))
+        return token
 
     @property
     def up(self) -> bool:
@@ -170,6 +170,13 @@ class Link:
             "control_dropped": self.outlet.control_dropped,
             "dropped": {drop.name.lower(): n for drop, n in zip(Drop, self.drops, strict=True) if n},
         }
+
+    def _count(self) -> None:
+        """The present connection's counts become past ones; its open pings count for nothing."""
+        if self.lane is not None:
+            self.bytes_received_before += self.lane.bytes_received
+            self.cells_before += self.lane.cells
+        self.telemetry.reset_pings()
 
     def _pong(self, ping: Ping, now: float) -> None:
         lane = self.lane

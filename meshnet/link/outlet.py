@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from meshnet.limits import CONTROL_QUEUE_BYTES, CONTROL_QUEUE_FRAMES
+from meshnet.limits import CONTROL_QUEUE_BYTES, CONTROL_QUEUE_FRAMES, LARGEST_FRAME
 from meshnet.link.record import Sealer
 
 
@@ -83,7 +83,12 @@ class Outlet:
         self.commit = self.sealer.commit
 
     def serve(self, connection: Sealer, write: Callable[[memoryview], int]) -> None:
-        """A connection takes over: its keys and what it has not sent yet; `write` is its carrier's."""
+        """A connection takes over: its keys and what it has not sent yet; `write` is its carrier's.
+
+        What is not sealed yet still goes over the connection before, if there is one.
+        """
+        if self._write is not None and not self.sealer.blocked:
+            self._push()
         self._write = write
         self.sealer.adopt(connection)
         self._push()
@@ -95,7 +100,10 @@ class Outlet:
         self.sealer.stop()
 
     def send(self, kind: int, body: bytes) -> bool:
-        """Queues a control frame ahead of all cells; false if the queue is full or the link is down."""
+        """Queues a control frame ahead of all cells; false if the queue is full or the link is down.
+
+        A body that fits no frame is refused too.
+        """
         if not self._control:
             room = self.room(kind, len(body))
             if room is not None:
@@ -169,7 +177,11 @@ class Outlet:
         return True
 
     def _full(self, size: int) -> bool:
-        return len(self._control) >= CONTROL_QUEUE_FRAMES or self._control_bytes + size > CONTROL_QUEUE_BYTES
+        return (
+            len(self._control) >= CONTROL_QUEUE_FRAMES
+            or self._control_bytes + size > CONTROL_QUEUE_BYTES
+            or size >= LARGEST_FRAME
+        )
 
     def _push(self) -> None:
         """Gives the carrier what is sealed, as far as it takes it; blocked while some is left."""

@@ -36,11 +36,9 @@ class Throughput:
         if not self._seconds:
             return 0.0
         now, count = self._seconds[-1]
-        ring = self._seconds if span <= 60 else self._minutes
-        oldest = next((entry for entry in ring if now - entry[0] <= span * 1.05), None)
-        if oldest is None or oldest[0] >= now:
-            return 0.0
-        return (count - oldest[1]) / (now - oldest[0])
+        ring, step = (self._seconds, 1) if span <= 60 else (self._minutes, 60)
+        then, before = next((entry for entry in reversed(ring) if now - entry[0] >= span - step / 2), ring[0])
+        return (count - before) / (now - then) if now > then else 0.0
 
     def rates(self) -> dict[str, int]:
         """Span name to bytes per second."""
@@ -92,6 +90,10 @@ class Telemetry:
             self.rtt_min = min(self.rtt_min, sample)
         self.pongs += 1
         return True
+
+    def waits_for(self, token: int) -> bool:
+        """Whether this ping has had no answer yet."""
+        return token in self._open
 
     def unanswered(self, now: float) -> float:
         """Seconds that the oldest open ping has waited, 0 if none is open."""

@@ -15,6 +15,7 @@ from meshnet.errors import Drop, MeshError
 from meshnet.link.frame import HELLO, Hello, our_hello
 from meshnet.link.lane import Lane, Run, Steps, prologue
 from meshnet.link.record import LENGTH_SIZE, OVERHEAD, Sealer
+from tests.meshnet.link.test_record import Receiver
 from tests.meshnet.test_bundle import Frame, put
 
 NETWORK = 7
@@ -92,10 +93,19 @@ class Voice:
     """A peer that keeps to the handshake and afterwards says what a test wants: frames, or plain bundles."""
 
     sealer: Sealer = field(init=False)
+    ears: Receiver = field(init=False)
 
     def key(self, keys: tuple[bytes, bytes, bytes]) -> None:
         """After the handshake: (sending, receiving, chaining)."""
         self.sealer = Sealer(RotatingKey(keys[0], keys[2], OPENSSL))
+        self.ears = Receiver(secret=RotatingKey(keys[1], keys[2], OPENSSL))
+
+    def hear(self, data: bytes) -> list[Frame]:
+        """The frames in what the other side has sent."""
+        self.ears.receive(data)
+        frames = self.ears.frames
+        self.ears.bundles.clear()
+        return frames
 
     def frames(self, *frames: Frame) -> bytes:
         """One record of these frames."""

@@ -32,9 +32,9 @@ def key(chosen: Backend = OPENSSL) -> RotatingKey:
 class Receiver:
     """A lane's receive buffer, small: opens what is there, moves the rest to the front."""
 
-    def __init__(self, size: int = 2 * BUFFER_SIZE) -> None:
+    def __init__(self, size: int = 2 * BUFFER_SIZE, secret: RotatingKey | None = None) -> None:
         self.view = memoryview(bytearray(size))
-        self.opener = Opener(key())
+        self.opener = Opener(secret or key())
         self.bundles: list[bytes] = []
         self.end = 0
 
