@@ -25,7 +25,7 @@ from meshnet.link.driver import Connection, Identity, Links
 from meshnet.link.frame import CELL, our_hello
 from meshnet.link.lane import Lane
 from meshnet.link.link import Link
-from meshnet.link.record import LENGTH_SIZE, Opener, Sealer
+from meshnet.link.record import LENGTH_SIZE, Sealer
 from meshnet.transports.registry import Transports
 
 KEY = bytes(range(32))
@@ -102,8 +102,7 @@ class Relay:
 
     def _link(self, peer: PublicKey, library: Backend) -> tuple[Connection, Link]:
         lane = Lane(self.links.identity.secret, 1, SecretKey(bytes([4]) * 32), library, self.links, 0.0)
-        lane._opener = Opener(RotatingKey(KEY, KEY, library))
-        lane.sealer = Sealer(RotatingKey(KEY, KEY, library))
+        lane.keyed((KEY, KEY, KEY))
         connection = Connection(self.links, _Carrier(), lane, "bench")
         connection.link = link = Link(peer, self.links.outbox, {})
         link.serve(lane, our_hello(), _Carrier.write, "bench", 0.0)

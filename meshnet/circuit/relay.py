@@ -63,7 +63,7 @@ class Hop:
         self.offset = offset
         self._theirs = b""
         self._ours = b""
-        self._size = 0
+        self._size = CELL_FRAME
         self.window = Window()
         self.cells = 0
         self.bytes = 0
@@ -102,16 +102,13 @@ class Hop:
         The same as `relay` for many cells of one size, with everything at hand: it stops at the first
         that is not of this circuit and size, not in order, marked, or without room.
         """
-        head = _get_cell(memory, begin)[0]
-        if head != self._theirs and not self._learn(head):
-            return begin, 0
-        window, bundle, size, ours = self.window, self._bundle, self._size, self._ours
+        window, bundle, head, size, ours = self.window, self._bundle, self._theirs, self._size, self._ours
         first = expected = window.next
         start = out = bundle.end
         leaving = first + self.offset & MASK
         room, count = bundle.limit - start, end - begin
         count = (count if count < room else room) // size
-        if size > self._ceiling or leaving + count > MASK:
+        if leaving + count > MASK:
             return begin, 0
         reset, apply = self._reset, self._apply
         buffer, target = bundle.buffer, bundle.view
@@ -127,19 +124,21 @@ class Hop:
             leaving += 1
             out = after
         cells = expected - first
-        if cells:
-            window.next, bundle.end = expected, out
-            self.used = now
-            self.cells += cells
-            self.bytes += cells * (size - CELL_FRAME)
-            if start == bundle.first:
-                bundle.touched()
+        if not cells:
+            return self.run(memory, begin, end, now) if self._learn(memory, begin) else (begin, 0)
+        window.next, bundle.end = expected, out
+        self.used = now
+        self.cells += cells
+        self.bytes += cells * (size - CELL_FRAME)
+        if start == bundle.first:
+            bundle.touched()
         return begin + cells * size, cells
 
-    def _learn(self, head: bytes) -> bool:
-        """Remembers how a cell with this head (length, kind, label) leaves; false if it needs care."""
+    def _learn(self, memory: memoryview, position: int) -> bool:
+        """Remembers how cells like this one leave; false if that is known already, or if it needs care."""
+        head: bytes = _get_cell(memory, position)[0]
         size = (head[0] << 8 | head[1]) + 2
-        if head[2] != self.kind or size < CELL_FRAME:
+        if head == self._theirs or head[2] != self.kind or not CELL_FRAME <= size <= self._ceiling:
             return False
         self._theirs, self._size = head, size
         self._ours = _HEAD.pack(size - 2, self.kind, self.label)
@@ -187,6 +186,7 @@ class Hop:
         self.queued += size
         queue.append((self.kind | MARKED if marked else self.kind, cell))
         self._ceiling = -1
+        self._theirs = b""
         self._outlet.ready(self)
         return result
 
