@@ -10,7 +10,7 @@ No cell passes this file: it only ties the ends together and acts on what happen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -31,6 +31,7 @@ from meshnet.link.driver import Identity, Links
 from meshnet.link.link import Link
 from meshnet.node.app import Accept, Clock, Json, PortListener, Stream, StreamReader
 from meshnet.node.conversation import Conversation, Route
+from meshnet.node.figures import Figures
 from meshnet.node.ports import Ports
 from meshnet.session import keys as end_to_end
 from meshnet.session.events import AppFailed, Closed, PathDead, Ponged
@@ -71,7 +72,7 @@ class _Dialled:
     waiters: list[Waiter] = field(factory=list)
 
 
-class Router:
+class Router(Figures):
     """One per node. Everything it needs comes by argument; `start` binds, `stop` ends everything."""
 
     def __init__(
@@ -386,63 +387,3 @@ class Router:
         circuit = self.dial(route, self._secret if identity == "node" else None, waiter)
         if circuit is not None:
             self._calls[route, identity] = circuit
-
-    # -- numbers
-
-    def brief(self) -> Json:
-        """`links` (JSON objects), `circuits` (a number), `dropped` (reason to count): cheap."""
-        now = self._clock.now()
-        standing = self.circuits.standing
-        return {
-            "links": [link.snapshot(now) for link in self.links.by_key.values()],
-            "circuits": sum(standing.values()),
-            "dropped": self.dropped,
-        }
-
-    def snapshot(self) -> Json:
-        """`links`, `circuits` (lists of JSON objects), `dropped` (reason to count)."""
-        now = self._clock.now()
-        return {**self.brief(), "circuits": [self._shown(circuit, now) for circuit in self.circuits]}
-
-    def _shown(self, circuit: Any, now: float) -> Json:
-        shown: Json = circuit.snapshot(now)
-        conversation = self._conversations.get(circuit)
-        if conversation is not None and conversation.session is not None:
-            path = conversation.session.path
-            shown["streams"] = conversation.session.streams
-            shown["rtt_ms"] = round(path.rtt * 1e3, 3)
-            shown["cell_size"] = path.cell_size
-            shown["window"] = path.cwnd
-        return shown
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Cells dropped, by reason, over all links since the start."""
-        counts = list(self._past_drops)
-        for link in self.links.by_key.values():
-            for index, number in enumerate(link.drops):
-                counts[index] += number
-        return {drop.name.lower(): n for drop, n in zip(Drop, counts, strict=True) if n}
-
-    @property
-    def totals(self) -> dict[str, int]:
-        """Counts since the start, by the names of the metrics."""
-        totals = self.circuits.totals
-        return {
-            "cells_relayed": totals.cells_forward + totals.cells_back,
-            "bytes_relayed": totals.bytes_forward + totals.bytes_back,
-            "end_cells_received": totals.end_cells_in,
-            "end_bytes_received": totals.end_bytes_in,
-            "end_cells_sent": totals.end_cells_out,
-            "end_bytes_sent": totals.end_bytes_out,
-            "creates": totals.creates,
-            "creates_refused": sum(totals.refused.values()),
-            "circuits_relayed": totals.relays,
-            "circuits_accepted": totals.arrivals,
-            "circuits_opened": totals.opened,
-            "circuits_failed": totals.failed,
-            "circuits_lost": totals.lost,
-            "stray_frames": totals.stray,
-            "handshakes_failed": self.links.handshakes_failed,
-            "links_refused": self.links.refused,
-        }

@@ -1,0 +1,114 @@
+"""What a router shows of itself: for `status`, for metrics, once a second for the rings.
+
+Reads plain counts that links, circuits and sessions keep anyway; changes nothing. `pulse` is the cheapest,
+`snapshot` lists every circuit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from meshnet.circuit.arrival import Arrival
+from meshnet.circuit.origin import OriginCircuit
+from meshnet.circuit.table import Circuits
+from meshnet.errors import Drop
+from meshnet.link.driver import Links
+from meshnet.node.app import Clock, Json
+from meshnet.node.conversation import Conversation
+
+
+class Figures:
+    """The part of a router that answers questions; `Router` fills the attributes."""
+
+    links: Links
+    circuits: Circuits
+    _clock: Clock
+    _conversations: dict[OriginCircuit | Arrival, Conversation]
+    _past_drops: list[int]
+
+    def brief(self) -> Json:
+        """`links` (JSON objects), `circuits` (a number), `roles` (circuits by what this node is in them),
+        `dropped` and `refused` (reason to count), `waiting_bytes`, `half_open`."""
+        now = self._clock.now()
+        roles = self.circuits.standing
+        return {
+            "links": [link.snapshot(now) for link in self.links.by_key.values()],
+            "circuits": sum(roles.values()),
+            "roles": roles,
+            "dropped": self.dropped,
+            "refused": {
+                reason.name.lower(): number for reason, number in self.circuits.totals.refused.items()
+            },
+            "waiting_bytes": self.circuits.waiting,
+            "half_open": self.links.half_open,
+        }
+
+    def snapshot(self) -> Json:
+        """`links`, `circuits` (lists of JSON objects), `dropped` (reason to count)."""
+        now = self._clock.now()
+        return {**self.brief(), "circuits": [self._shown(circuit, now) for circuit in self.circuits]}
+
+    def _shown(self, circuit: Any, now: float) -> Json:
+        shown: Json = circuit.snapshot(now)
+        conversation = self._conversations.get(circuit)
+        if conversation is not None and conversation.session is not None:
+            path = conversation.session.path
+            shown["streams"] = conversation.session.streams
+            shown["rtt_ms"] = round(path.rtt * 1e3, 3)
+            shown["cell_size"] = path.cell_size
+            shown["window"] = path.cwnd
+        return shown
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Cells dropped, by reason, over all links since the start."""
+        counts = list(self._past_drops)
+        for link in self.links.by_key.values():
+            for index, number in enumerate(link.drops):
+                counts[index] += number
+        return {drop.name.lower(): n for drop, n in zip(Drop, counts, strict=True) if n}
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Counts since the start, by the names of the metrics."""
+        totals = self.circuits.totals
+        return {
+            "cells_relayed": totals.cells_forward + totals.cells_back,
+            "bytes_relayed": totals.bytes_forward + totals.bytes_back,
+            "end_cells_received": totals.end_cells_in,
+            "end_bytes_received": totals.end_bytes_in,
+            "end_cells_sent": totals.end_cells_out,
+            "end_bytes_sent": totals.end_bytes_out,
+            "creates": totals.creates,
+            "creates_refused": sum(totals.refused.values()),
+            "circuits_relayed": totals.relays,
+            "circuits_accepted": totals.arrivals,
+            "circuits_opened": totals.opened,
+            "circuits_failed": totals.failed,
+            "circuits_lost": totals.lost,
+            "stray_frames": totals.stray,
+            "handshakes_failed": self.links.handshakes_failed,
+            "links_refused": self.links.refused,
+        }
+
+    def pulse(self) -> Json:
+        """What is sampled each second: a `brief` whose links hold only counts (a tenth of the work)."""
+        links = [
+            {
+                "peer": link.peer.hex(),
+                "up": link.up,
+                "bytes_in": link.bytes_received,
+                "bytes_out": link.bytes_sent,
+                "cells_in": link.cells_received,
+                "connections": link.connections,
+                "control_dropped": link.outlet.control_dropped,
+            }
+            for link in self.links.by_key.values()
+        ]
+        return {"links": links, "circuits": sum(self.circuits.standing.values()), "dropped": self.dropped}
+
+    def waiting(self) -> Mapping[str, str]:
+        """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
+        peers = [peer for peer in self.links.peers.values() if self.links.standing(peer.key) is None]
+        return {peer.key.hex(): str(peer.core.why or "") for peer in peers}
