@@ -79,6 +79,24 @@ Accept = Callable[[Stream], StreamReader | None]
 """Called for each stream opened to a port; None refuses it."""
 
 
+@frozen
+class Datagram:
+    """A datagram to a port of this node, as large as it was sent, sent once and perhaps lost on the way.
+
+    `source` is the port an answer goes to (0: none is wanted); `peer` who sent it, where they said so.
+    `reply` sends one back over the same circuit; false if it cannot be taken.
+    """
+
+    source: int
+    data: bytes
+    peer: PublicKey | None
+    reply: Callable[[bytes], bool]
+
+
+Receive = Callable[[Datagram], None]
+"""Called for each datagram to a port."""
+
+
 class PortListener(Protocol):
     """A mesh port of this node."""
 
@@ -127,6 +145,22 @@ class MeshNode(Protocol):
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
+
+    def send_datagram(
+        self,
+        target: PublicKey,
+        port: int,
+        data: bytes,
+        *,
+        source: int = 0,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[bool]:
+        """Sends one datagram; answers come to our port `source`. Fires with false if too many wait or it is
+        larger than the path carries; fails as `connect` does."""
+
+    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
+        """Takes a datagram port (they are apart from those of streams); raises LocalError if it is taken."""
 
     def lookup(self, text: str) -> PublicKey:
         """The key that 66 hex digits or a pet name of the config ([[known]]) stand for; raises UsageError."""

@@ -24,7 +24,17 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.endpoints import NODES
 from meshnet.errors import LocalError, MeshError, UsageError
 from meshnet.node.api import app_routes, node_routes
-from meshnet.node.app import Accept, Clock, IAppService, Json, PortListener, Route, Stream, StreamReader
+from meshnet.node.app import (
+    Accept,
+    Clock,
+    IAppService,
+    Json,
+    PortListener,
+    Receive,
+    Route,
+    Stream,
+    StreamReader,
+)
 from meshnet.node.config import Settings
 from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
@@ -62,6 +72,21 @@ class Routing(Protocol):
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
+
+    def send_datagram(
+        self,
+        target: PublicKey,
+        port: int,
+        data: bytes,
+        *,
+        source: int,
+        via: Sequence[PublicKey],
+        identity: str,
+    ) -> Deferred[bool]:
+        """Sends one datagram."""
+
+    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
+        """Takes a datagram port; raises LocalError if it is taken."""
 
     def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Measures a circuit: setup_ms, rtt_ms, …"""
@@ -272,6 +297,24 @@ class Node(Service):
     ) -> Deferred[Stream]:
         """Opens a stream; see MeshNode."""
         return self._router.connect(target, port, reader, via=self.route_to(target, via), identity=identity)
+
+    def send_datagram(
+        self,
+        target: PublicKey,
+        port: int,
+        data: bytes,
+        *,
+        source: int = 0,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[bool]:
+        """Sends one datagram; see MeshNode."""
+        route = self.route_to(target, via)
+        return self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
+
+    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
+        """Takes a datagram port; raises LocalError if it is taken."""
+        return self._router.listen_datagrams(port, receive)
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""

@@ -10,7 +10,7 @@ No cell passes this file: it only ties the ends together and acts on what happen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -29,12 +29,12 @@ from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, Reason
 from meshnet.limits import CIRCUIT_LIFE, SESSIONS
 from meshnet.link.driver import Identity, Links
 from meshnet.link.link import Link
-from meshnet.node.app import Accept, Clock, Json, PortListener, Stream, StreamReader
+from meshnet.node.app import Accept, Clock, Datagram, Json, PortListener, Receive, Stream, StreamReader
 from meshnet.node.conversation import Conversation, Route
 from meshnet.node.figures import Figures
 from meshnet.node.ports import Ports
 from meshnet.session import keys as end_to_end
-from meshnet.session.events import AppFailed, Closed, PathDead, Ponged
+from meshnet.session.events import AppFailed, Closed, DatagramReceived, PathDead, Ponged
 from meshnet.session.session import Session
 from meshnet.transports.registry import Transports
 
@@ -44,6 +44,8 @@ FRESH: Final = CIRCUIT_LIFE * 3 / 4  # an older circuit takes no new streams
 IDENTITIES: Final = ("anonymous", "node")
 
 _log = Logger()
+
+T = TypeVar("T")
 
 Waiter = Callable[[Conversation | MeshError, float], None]
 """Told once when a circuit stands or fails."""
@@ -156,22 +158,28 @@ class Router(Figures):
         """
         if identity not in IDENTITIES:
             return fail(UsageError(f"identity is one of {', '.join(IDENTITIES)}, not {identity!r}"))
-        result: Deferred[Stream] = Deferred()
+        return self._call((*via, target), identity, lambda session, now: session.open(port, now, reader))
 
-        def built(outcome: Conversation | MeshError, now: float) -> None:
-            if isinstance(outcome, MeshError):
-                result.errback(outcome)
-                return
-            assert outcome.session is not None  # a conversation that is told of has one
-            try:
-                stream: Stream = outcome.session.open(port, now, reader)
-            except MeshError as problem:
-                result.errback(problem)
-                return
-            result.callback(stream)
+    def send_datagram(
+        self,
+        target: PublicKey,
+        port: int,
+        data: bytes,
+        *,
+        source: int,
+        via: Sequence[PublicKey],
+        identity: str,
+    ) -> Deferred[bool]:
+        """One datagram to `port` of `target`; false if it was not taken. Fails as `connect` does."""
+        if identity not in IDENTITIES:
+            return fail(UsageError(f"identity is one of {', '.join(IDENTITIES)}, not {identity!r}"))
+        return self._call(
+            (*via, target), identity, lambda session, now: session.send_datagram(port, data, source)
+        )
 
-        self._call((*via, target), identity, built)
-        return result
+    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
+        """Takes a datagram port; raises LocalError if it is taken."""
+        return self._ports.listen_datagrams(port, receive)
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
@@ -302,6 +310,7 @@ class Router(Figures):
             keys = dialled.opening.finish(event.reply)
         except HandshakeError as problem:
             self.circuits.destroy(circuit, now)
+            self._uncall(circuit)
             error = CircuitError(f"the last hop could not prove its key: {problem}", Reason.FORGED)
             self._tell(dialled, error, now)
             return
@@ -320,6 +329,7 @@ class Router(Figures):
         try:
             conversation.end = circuit.attach(session.path)
         except CircuitError as problem:
+            self._uncall(circuit)
             self._tell(dialled, problem, now)
             return
         self._conversations[circuit] = conversation
@@ -328,6 +338,7 @@ class Router(Figures):
 
     def _failed(self, circuit: OriginCircuit, error: CircuitError, now: float) -> None:
         dialled = self._dialled.pop(circuit, None)
+        self._uncall(circuit)
         if dialled is not None:
             self._tell(dialled, error, now)
 
@@ -355,13 +366,25 @@ class Router(Figures):
                 told = self._pongs.pop((session, event.token), None)
                 if told is not None:
                     told(event.trip)
+            elif isinstance(event, DatagramReceived):
+                self._datagram(session, event)
             elif isinstance(event, AppFailed):
                 _log.error("a stream's reader failed: {error!r}", error=event.error)
             elif isinstance(event, PathDead | Closed):
                 self.hang_up(conversation, now)
 
+    def _datagram(self, session: Session, event: DatagramReceived) -> None:
+        def reply(data: bytes) -> bool:
+            return session.send_datagram(event.source, data, event.target) if event.source else False
+
+        try:
+            self._ports.receive(event.target, Datagram(event.source, event.data, session.peer, reply))
+        except Exception:  # an app's code: its fault costs a line in the log
+            _log.failure("the app on datagram port {port} failed", port=event.target)
+
     def _forget(self, conversation: Conversation) -> None:
         self._conversations.pop(conversation.circuit, None)
+        self._uncall(conversation.circuit)
         conversation.stop()
         session = conversation.session
         for key in [key for key in self._pongs if key[0] is session]:
@@ -369,8 +392,26 @@ class Router(Figures):
 
     # -- calls
 
-    def _call(self, route: Route, identity: str, waiter: Waiter) -> None:
-        """Tells `waiter` of a conversation along `route`, a standing one or a new one."""
+    def _call(self, route: Route, identity: str, use: Callable[[Session, float], T]) -> Deferred[T]:
+        """What `use` makes of a session along `route`, over a standing circuit or a new one."""
+        result: Deferred[T] = Deferred()
+
+        def told(outcome: Conversation | MeshError, now: float) -> None:
+            try:
+                if isinstance(outcome, MeshError):
+                    raise outcome
+                assert outcome.session is not None  # a conversation that is told of has one
+                answer = use(outcome.session, now)
+            except MeshError as problem:
+                result.errback(problem)
+            else:
+                result.callback(answer)
+
+        self._await(route, identity, told)
+        return result
+
+    def _await(self, route: Route, identity: str, waiter: Waiter) -> None:
+        """Tells `waiter` of a conversation along `route`."""
         now = self._clock.now()
         circuit = self._calls.get((route, identity))
         if circuit is not None:
@@ -387,3 +428,10 @@ class Router(Figures):
         circuit = self.dial(route, self._secret if identity == "node" else None, waiter)
         if circuit is not None:
             self._calls[route, identity] = circuit
+
+    def _uncall(self, circuit: OriginCircuit | Arrival) -> None:
+        """Nobody is sent over this circuit any more."""
+        if isinstance(circuit, OriginCircuit):
+            for identity in IDENTITIES:
+                if self._calls.get((circuit.route, identity)) is circuit:
+                    del self._calls[circuit.route, identity]

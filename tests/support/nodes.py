@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason
-from meshnet.node.app import Accept, PortListener, Stream, StreamReader
+from meshnet.node.app import Accept, PortListener, Receive, Stream, StreamReader
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.node import Node
@@ -85,6 +85,21 @@ class FakeRouter:
         return fail(CircuitError("no link to the first hop", Reason.NO_LINK, 0))
 
     def listen(self, port: int, accept: Accept) -> PortListener:
+        raise LocalError(f"mesh port {port} is taken")
+
+    def send_datagram(
+        self,
+        target: PublicKey,
+        port: int,
+        data: bytes,
+        *,
+        source: int,
+        via: Sequence[PublicKey],
+        identity: str,
+    ) -> Deferred[bool]:
+        return succeed(False)
+
+    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
         raise LocalError(f"mesh port {port} is taken")
 
     def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[dict[str, Any]]:
