@@ -15,7 +15,7 @@ from typing import Any
 from lab.simulation.network import Conditions
 from lab.simulation.nodes import Collector, Mesh
 from meshnet.errors import MeshError
-from meshnet.node.app import Stream, StreamReader
+from meshnet.streams import Stream, StreamReader
 
 PORT = 7
 

@@ -30,15 +30,8 @@ from zope.interface import implementer
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, MeshError, UsageError
-from meshnet.stream_transport import (
-    MeshAddress,
-    Node,
-    PortListener,
-    Stream,
-    StreamReader,
-    accept_transport,
-    connect_transport,
-)
+from meshnet.stream_transport import MeshAddress, Node, accept_transport, connect_transport
+from meshnet.streams import PortListener, Stream, StreamReader
 
 
 @frozen

@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, MeshError
+from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 LINGER_SECONDS: Final = 60.0
 """So long a closed transport waits for the other side to finish before it resets the stream."""
@@ -43,55 +44,6 @@ PIECE: Final = 1 << 16
 CANCELLED: Final = 2
 UNREACHABLE: Final = 5
 """Codes of a reset (docs/wire-format.md §5): we want no more; what the stream leads to does not answer."""
-
-
-class StreamReader(Protocol):
-    """What receives a stream's bytes and its end."""
-
-    def data_received(self, data: memoryview) -> None:
-        """Bytes in order, borrowed until return."""
-
-    def finished(self) -> None:
-        """The peer sends no more."""
-
-    def lost(self, why: MeshError) -> None:
-        """The stream is gone; nothing follows."""
-
-    def drained(self) -> None:
-        """The stream takes bytes again after a short write."""
-
-
-class Stream(Protocol):
-    """What a transport needs of a mesh stream."""
-
-    @property
-    def port(self) -> int:
-        """The mesh port it was opened to."""
-
-    @property
-    def peer(self) -> PublicKey | None:
-        """Who is on the other side; None: an anonymous caller."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Bytes taken; `StreamReader.drained` follows a short write."""
-
-    def finish(self) -> None:
-        """No more writes."""
-
-    def reset(self, code: int = 0) -> None:
-        """End both directions now."""
-
-    def consumed(self, size: int) -> None:
-        """The peer may send `size` bytes more."""
-
-
-class PortListener(Protocol):
-    """A mesh port that accepts streams."""
-
-    port: int
-
-    def stop(self) -> None:
-        """Accept no more."""
 
 
 class Clock(Protocol):
@@ -118,11 +70,11 @@ class Node(Protocol):
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
-    ) -> Deferred[Any]:
-        """Opens a stream; fires with a `Stream`."""
+    ) -> Deferred[Stream]:
+        """Opens a stream."""
 
-    def listen(self, port: int, accept: Callable[[Any], StreamReader | None]) -> PortListener:
-        """Takes a mesh port; `accept` gets a `Stream`; raises LocalError if the port is taken."""
+    def listen(self, port: int, accept: Accept) -> PortListener:
+        """Takes a mesh port; raises LocalError if it is taken."""
 
     def lookup(self, text: str) -> PublicKey:
         """The key that hex digits or a pet name stand for; raises UsageError."""

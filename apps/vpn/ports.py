@@ -35,8 +35,9 @@ from apps.vpn.settings import Callers, Exit, Serve
 from apps.vpn.splice import Role, Side
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import CodecError, UsageError
-from meshnet.node.app import Json, MeshNode, PortListener, Stream, StreamReader
+from meshnet.node.app import Json, MeshNode
 from meshnet.stream_transport import UNREACHABLE, accept_transport
+from meshnet.streams import PortListener, Stream, StreamReader
 
 REQUEST_SECONDS: Final = 10.0
 """From an exit stream's beginning to the end of its request."""

@@ -21,8 +21,9 @@ from zope.interface import implementer
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import MeshError
-from meshnet.node.app import IApp, IAppService, Json, Route, Stream, Verb
+from meshnet.node.app import IApp, IAppService, Json, Route, Verb
 from meshnet.node.schema import read_body
+from meshnet.streams import Stream
 
 PORT = 9
 PIECE = bytes(256 << 10)

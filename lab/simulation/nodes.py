@@ -20,9 +20,9 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.policy import Policy
 from meshnet.circuit.replay import NoLog, Replays
 from meshnet.errors import MeshError
-from meshnet.node.app import Stream
 from meshnet.node.clock import NodeClock, virtual_clock
 from meshnet.node.router import Router
+from meshnet.streams import Stream
 from meshnet.transports.registry import Transports
 
 NETWORK_ID = 77

@@ -28,55 +28,11 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import MeshError
 from meshnet.storage.disk import Disk
+from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 Json = dict[str, Any]
 """A JSON object; amounts are integers or decimal strings, never floats."""
-
-
-class StreamReader(Protocol):
-    """What an app gives a stream: where its bytes and its end go."""
-
-    def data_received(self, data: memoryview) -> None:
-        """Bytes in order, borrowed until return; say `Stream.consumed` once they have been passed on."""
-
-    def finished(self) -> None:
-        """The peer sends no more."""
-
-    def lost(self, why: MeshError) -> None:
-        """The stream was reset or its circuit is gone; nothing follows."""
-
-    def drained(self) -> None:
-        """`Stream.write` takes bytes again after a short write."""
-
-
-class Stream(Protocol):
-    """A two-way byte stream to a port of another node."""
-
-    @property
-    def port(self) -> int:
-        """The mesh port it was opened to, 1 to 65,535."""
-
-    @property
-    def peer(self) -> PublicKey | None:
-        """Who is on the other side: the node called, or the caller where it said so."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Bytes taken (copied), 0 to len(data); `drained` follows a short write."""
-
-    def finish(self) -> None:
-        """No more writes; what was taken is still delivered."""
-
-    def reset(self, code: int = 0) -> None:
-        """End both directions now; what was not delivered is lost."""
-
-    def consumed(self, size: int) -> None:
-        """`size` received bytes have been passed on: the peer may send as many again."""
-
-
-Accept = Callable[[Stream], StreamReader | None]
-"""Called for each stream opened to a port; None refuses it."""
 
 
 @frozen
@@ -95,15 +51,6 @@ class Datagram:
 
 Receive = Callable[[Datagram], None]
 """Called for each datagram to a port."""
-
-
-class PortListener(Protocol):
-    """A mesh port of this node."""
-
-    port: int
-
-    def stop(self) -> None:
-        """Accept no more; streams stay."""
 
 
 class Clock(Protocol):

@@ -24,17 +24,7 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.endpoints import NODES
 from meshnet.errors import LocalError, MeshError, UsageError
 from meshnet.node.api import app_routes, node_routes
-from meshnet.node.app import (
-    Accept,
-    Clock,
-    IAppService,
-    Json,
-    PortListener,
-    Receive,
-    Route,
-    Stream,
-    StreamReader,
-)
+from meshnet.node.app import Clock, IAppService, Json, Receive, Route
 from meshnet.node.config import Settings
 from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
@@ -42,6 +32,7 @@ from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits,
 from meshnet.node.rings import History
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
+from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 SAMPLE_SECONDS: Final = 1.0
 STOP_DELAY: Final = 0.1  # seconds between the answer to /stop and the end

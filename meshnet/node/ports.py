@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 from attrs import define
 
 from meshnet.errors import LocalError, UsageError
-from meshnet.node.app import Accept, Datagram, Receive, Stream, StreamReader
+from meshnet.node.app import Datagram, Receive
+from meshnet.streams import Accept, Stream, StreamReader
 
 T = TypeVar("T")
 

@@ -29,13 +29,14 @@ from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, Reason
 from meshnet.limits import CIRCUIT_LIFE, SESSIONS
 from meshnet.link.driver import Identity, Links
 from meshnet.link.link import Link
-from meshnet.node.app import Accept, Clock, Datagram, Json, PortListener, Receive, Stream, StreamReader
+from meshnet.node.app import Clock, Datagram, Json, Receive
 from meshnet.node.conversation import Conversation, Route
 from meshnet.node.figures import Figures
 from meshnet.node.ports import Ports
 from meshnet.session import keys as end_to_end
 from meshnet.session.events import AppFailed, Closed, DatagramReceived, PathDead, Ponged
 from meshnet.session.session import Session
+from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.transports.registry import Transports
 
 TICK: Final = 0.5

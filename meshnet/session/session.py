@@ -46,7 +46,8 @@ from meshnet.session.keys import CircuitKeys, caller_auth
 from meshnet.session.life import new_life
 from meshnet.session.packing import Outbox
 from meshnet.session.path import Path
-from meshnet.session.streams import Stream, StreamReader
+from meshnet.session.streams import Stream
+from meshnet.streams import StreamReader
 
 EVENTS = 1_024
 """Datagrams beyond this many events not yet fetched are dropped."""

@@ -16,27 +16,12 @@ from typing import Protocol
 
 from meshnet.cipher.aead import Buffer
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import MeshError, UsageError
+from meshnet.errors import UsageError
 from meshnet.session.codes import Code
 from meshnet.session.items import RESET, STOP, WINDOW
 from meshnet.session.receiving import ReceiveHalf
 from meshnet.session.sending import SendHalf
-
-
-class StreamReader(Protocol):
-    """What an app gives a stream: where its bytes and its end go."""
-
-    def data_received(self, data: memoryview) -> None:
-        """Bytes in order, borrowed until return; say `Stream.consumed` once they have been passed on."""
-
-    def finished(self) -> None:
-        """The peer sends no more."""
-
-    def lost(self, why: MeshError) -> None:
-        """The stream was reset or its circuit is gone; nothing follows."""
-
-    def drained(self) -> None:
-        """`Stream.write` takes bytes again after a short write."""
+from meshnet.streams import StreamReader
 
 
 class Owner(Protocol):

@@ -14,11 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason
-from meshnet.node.app import Accept, PortListener, Receive, Stream, StreamReader
+from meshnet.node.app import Receive
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.node import Node
 from meshnet.storage.disk import RealDisk
+from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 
 def new_folder(case: SynchronousTestCase) -> Path:

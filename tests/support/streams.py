@@ -22,8 +22,8 @@ from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
 from meshnet.session.codes import stream_error
 
 if TYPE_CHECKING:
-    from meshnet.node.app import Accept, StreamReader
     from meshnet.storage.disk import Disk
+    from meshnet.streams import Accept, StreamReader
 
 WINDOW = 1 << 18
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lab.simulation.network import Conditions
 from lab.simulation.nodes import Collector, Mesh
 from meshnet.errors import CircuitError, MeshError, Reason
-from meshnet.node.app import Stream, StreamReader
+from meshnet.streams import Stream, StreamReader
 
 ROW = ("alice", "r1", "r2", "r3", "bob")
 DATA = random.Random("stream").randbytes(1_000_000)
