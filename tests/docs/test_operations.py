@@ -1,0 +1,170 @@
+"""docs/operations.md says of config, commands, routes, metrics and limits what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+from attrs import NOTHING
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
+
+from apps.vpn import settings as vpn
+from apps.vpn.counts import Counts, VpnCollector
+from apps.vpn.service import VpnService
+from meshnet.cipher.keys import PublicKey
+from meshnet.cli.main import build_parser
+from meshnet.errors import Drop, MeshError
+from meshnet.node import config
+from meshnet.node.api import app_routes, node_routes
+from meshnet.node.dropins import find_dropins
+from meshnet.node.metrics import _TOTALS
+from meshnet.node.schema import Between, describe
+from tests.docs.pages import page, plain, rows, section, table
+from tests.support.nodes import FakeRouter, link_snapshot, make_node
+
+PAGE = page("docs/operations.md")
+SECTIONS = {
+    "[node]": config.NodeSettings,
+    "[link]": config.LinkSettings,
+    "[[link.peer]]": config.PeerSettings,
+    "[relay]": config.RelaySettings,
+    "[metrics]": config.MetricsSettings,
+    "[control]": config.ControlSettings,
+    "[[route]]": config.RouteSettings,
+    "[[known]]": config.KnownSettings,
+    "[socks]": vpn.Socks,
+    "[[forward]]": vpn.Forward,
+    "[[serve]]": vpn.Serve,
+    "[exit]": vpn.Exit,
+}
+SHORT = {
+    "a public key (66 hex digits) or a known name": "key",
+    "a rule such as public, 10.0.0.0/8:80-443 or example.org": "rule",
+    "a whole number": "integer",
+    "a number": "number",
+    "true or false": "boolean",
+    "a path": "path",
+    "a list, each ": "list of ",
+}
+
+
+def type_text(hint: Any) -> str:
+    """The type of a key as the page writes it: `describe` in short words, and the bounds."""
+    text = describe(hint)
+    for long, short in SHORT.items():
+        text = text.replace(long, short)
+    for part in (hint, *get_args(hint)):
+        for extra in get_args(part)[1:] if get_origin(part) is Annotated else ():
+            if isinstance(extra, Between):
+                text += f" ≥ {extra.least:,}" if extra.most is None else f" {extra.least:,}–{extra.most:,}"
+    return text
+
+
+def default_text(value: Any) -> str:
+    """The default of a key as the page writes it, which is TOML where there is any."""
+    if value is NOTHING:
+        return "required"
+    if value is None or value in ((), ""):
+        return {None: "none", (): "[]", "": '""'}[value]
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str | Path):
+        return f'"{value}"'
+    if value == (vpn.PUBLIC,):
+        return '["public"]'
+    if isinstance(value, tuple) and isinstance(value[1], int):
+        return f'"{value[0]}:{value[1]}"'
+    raise AssertionError(f"how is {value!r} written?")
+
+
+def expected(cls: Any) -> list[list[str]]:
+    """Key, type and default of every key of a section; tables of their own are sections of their own."""
+    hints = get_type_hints(cls, include_extras=True)
+    return [
+        [field.name, type_text(hints[field.name]), default_text(field.default)]
+        for field in attrs.fields(cls)
+        if "a table" not in describe(hints[field.name])
+    ]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_config(name: str) -> None:
+    """Every key with its type and its default, in the order of the class."""
+    written = table(section(PAGE, f"### `{name}`"), "key", "type", "default")
+    assert [[plain(cell) for cell in row[:3]] for row in written] == expected(SECTIONS[name])
+    assert all(row[3] for row in written)
+
+
+def test_all_sections() -> None:
+    """No section of the config is left out."""
+    fields = {field.name for cls in (config.CoreSections, vpn.VpnSettings) for field in attrs.fields(cls)}
+    assert {name.strip("[]").partition(".")[0] for name in SECTIONS} == fields
+
+
+def test_commands() -> None:
+    """Every verb of the command is in the table, and no other."""
+    parser = build_parser(find_dropins())
+    verbs: dict[str, Any] = next(a.choices for a in parser._actions if isinstance(a.choices, dict))  # type: ignore[assignment]
+    found = set()
+    for name, verb in verbs.items():
+        inner = [a.choices for a in verb._actions if isinstance(a.choices, dict)]
+        found |= {f"{name} {each}" for each in inner[0]} if inner else {name}
+    written = {plain(row[0]) for row in table(PAGE, "verb")}
+    assert written == found
+
+
+def subclasses(cls: type[MeshError]) -> set[type[MeshError]]:
+    """All of them."""
+    return {cls} | {each for child in cls.__subclasses__() for each in subclasses(child)}
+
+
+def test_exit_codes() -> None:
+    """Every code that an error can have is in the table."""
+    codes = {each.exit_code for each in subclasses(MeshError) if isinstance(each.exit_code, int)}
+    written = {int(row[0]) for row in table(PAGE, "exit code")}
+    assert {0, 7, 130} | codes == written
+
+
+def test_routes() -> None:
+    """Every route of the node and of its app."""
+    service = VpnService.__new__(VpnService)  # its routes need nothing of it
+    routes: Any = node_routes(None)  # type: ignore[arg-type]  # nothing is asked of it
+    routes |= app_routes("vpn", service.routes())
+    assert {plain(row[0]) for row in table(PAGE, "route")} == set(routes)
+
+
+def test_metrics(tmp_path: Path) -> None:
+    """Every series and its labels."""
+    peer = link_snapshot(PublicKey(b"\x02" + bytes(32)))
+    router = FakeRouter(totals=dict.fromkeys(_TOTALS, 0), links=[peer])
+    node, _ = make_node(tmp_path, Clock(), {}, router)
+    counts = Counts()
+    counts.refuse("caller")
+    node.registry.register(VpnCollector({"socks": counts}))
+    found = {}
+    for family in text_string_to_metric_families(generate_latest(node.registry).decode()):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found[name] = {label for sample in family.samples for label in sample.labels}
+    found["meshnet_circuits_by_role"] = {"role"}
+    ours = {name: labels for name, labels in found.items() if name.startswith("meshnet_")}
+    written = {
+        plain(row[0]): set(plain(row[1]).split(", ")) - {"–"} for row in table(PAGE, "series", "labels")
+    }
+    assert written == ours
+
+
+def test_drops() -> None:
+    """Every reason for which a cell is dropped."""
+    written = [plain(row[0]) for row in table(PAGE, "dropped because")]
+    assert written == [drop.name.lower() for drop in Drop if drop is not Drop.NONE]
+
+
+def test_rows() -> None:
+    """The reader of tables keeps alternatives in code apart from cells."""
+    assert rows("| `a|b` | c |") == ["`a|b`", "c"]

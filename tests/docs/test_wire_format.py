@@ -1,0 +1,180 @@
+"""docs/wire-format.md has the numbers of the code: frames, TLVs, reasons, items, codes, limits."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+
+from apps.vpn import messages as exit_messages
+from meshnet import limits
+from meshnet.cipher import bolt8, onion_error, sphinx
+from meshnet.circuit import created
+from meshnet.circuit import messages as circuit
+from meshnet.codec.fields import Fixed, Int, Rest, Tlv
+from meshnet.errors import Reason
+from meshnet.link import frame
+from meshnet.session import items, keys
+from meshnet.session.codes import Code
+from tests.docs.pages import ROOT, number, page, plain, section, table
+
+PAGE = page("docs/wire-format.md")
+MESSAGES: dict[int, Any] = {
+    frame.HELLO: frame.Hello,
+    frame.PING: frame.Ping,
+    frame.PONG: frame.Pong,
+    circuit.CREATE: circuit.Create,
+    circuit.CREATED: circuit.Created,
+    circuit.FAILED: circuit.Failed,
+    circuit.DESTROY: circuit.Destroy,
+}
+CELL = "label u32 · seq u64 · body"
+STORAGE = {"SECRET_FILE", "JOURNAL_RECORD", "JOURNAL_SIZE"}
+
+
+def part(heading: str) -> str:
+    """One section of the page, by its number."""
+    title = re.search(rf"^## {re.escape(heading)}\. .*$", PAGE, re.MULTILINE)
+    assert title is not None
+    return section(PAGE, title[0])
+
+
+def kind_text(kind: Any) -> str:
+    """A kind of field as the page writes it."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[1]
+    if isinstance(kind, Int):
+        return f"u{kind.size * 8}"
+    if isinstance(kind, Fixed):
+        return f"{kind.size:,}"
+    if isinstance(kind, Rest):
+        return f"≤ {kind.maximum:,}"
+    raise AssertionError(f"how is {kind!r} written?")
+
+
+def fields(cls: Any) -> list[tuple[str, Any]]:
+    """Names and annotations of a message, in its order."""
+    hints = get_type_hints(cls, include_extras=True)
+    return [(field.name, hints[field.name]) for field in attrs.fields(cls)]
+
+
+def layout(cls: Any) -> str:
+    """The body of a message as the page writes it."""
+    return " · ".join(f"{name} {kind_text(hint)}" for name, hint in fields(cls))
+
+
+def tlvs(cls: Any) -> list[list[str]]:
+    """Number, name and value of each TLV."""
+    found = []
+    for name, hint in fields(cls):
+        (tlv,) = [extra for extra in get_args(hint) if isinstance(extra, Tlv)]
+        found.append([str(tlv.number), name, kind_text(tlv.kind)])
+    return found
+
+
+def test_frames() -> None:
+    """Kinds, names and bodies of all frames that are built."""
+    written = {row[0]: row[1:] for row in table(part("2"), "kind", "frame", "body")}
+    built = {kind: row for kind, row in written.items() if row[1] != "reserved"}
+    expected = {str(kind): [cls.__name__.upper(), layout(cls)] for kind, cls in MESSAGES.items()}
+    expected |= {
+        str(frame.PAD): ["PAD", "any bytes"],
+        str(circuit.CELL_FORWARD): ["CELL forward", CELL],
+        str(circuit.CELL_BACKWARD): ["CELL back", CELL],
+    }
+    assert built == expected
+    assert frame.CELL == circuit.CELL_FORWARD
+    assert f"(`0x{frame.MARKED:02x}`)" in part("2")
+    assert f"version is {frame.VERSION};" in part("2")
+
+
+def test_acts() -> None:
+    """The three acts add up."""
+    sizes = [int(row[3]) for row in table(part("1"), "act", "from", "layout", "size")]
+    assert sizes == [bolt8.ACT_ONE_SIZE, bolt8.ACT_TWO_SIZE, bolt8.ACT_THREE_SIZE]
+    for row in table(part("1"), "act"):
+        pieces = [int(text) for text in re.findall(r" (?:key|tag) (\d+)", row[2])]
+        assert 1 + sum(pieces) == int(row[3])
+
+
+def test_hop_terms() -> None:
+    """What an onion tells a hop."""
+    assert [row[:3] for row in table(part("3"), "type", "name", "value")] == tlvs(circuit.HopTerms)
+
+
+def test_failure() -> None:
+    """The content of an error onion."""
+    (unix,) = tlvs(circuit.FailureTerms)
+    written = {row[0]: row[1] for row in table(part("3"), "part", "layout")}
+    assert written == {
+        "code": "u8",
+        "text": f"u8 length · UTF-8 ≤ {limits.ERROR_TEXT}",
+        "terms": f"TLV {unix[0]} {unix[2]}",
+    }
+    assert f"{onion_error.ERROR_SIZE} bytes" in part("3")
+    assert f"at most {onion_error.FAILURE_SIZE} bytes" in part("3")
+
+
+def test_reasons() -> None:
+    """Every reason with its number."""
+    written = [[int(row[0]), plain(row[1])] for row in table(part("3"), "number", "reason")]
+    assert written == [[reason.value, reason.name.lower()] for reason in Reason]
+
+
+def test_sizes_of_set_up() -> None:
+    """Onion and slots."""
+    text = part("3")
+    assert f"{sphinx.ONION_SIZE:,} bytes" in text
+    assert f"9 slots of {created.SLOT} bytes, {circuit.SLOTS_SIZE} in all" in text
+    assert 9 * created.SLOT == circuit.SLOTS_SIZE
+
+
+def test_items() -> None:
+    """Types and names of all items that are built."""
+    written = {int(row[0]): row[1] for row in table(part("5"), "type", "item", "body") if row[2] != "reserved"}
+    assert set(written) == {items.PAD, items.DATA, items.DATA | 1, *items._READERS}
+    assert written.pop(items.DATA | 1).startswith("DATA")
+    for kind, name in written.items():
+        assert getattr(items, name.replace("-", "_")) == kind
+
+
+def test_auth() -> None:
+    """Kinds of AUTH and the sizes of their proofs."""
+    written = {int(row[0]): row[2] for row in table(part("5"), "kind", "who", "proof")}
+    assert set(written) == {items.AUTH_ANONYMOUS, items.AUTH_CALLER, items.AUTH_JOIN}
+    for kind, proof in written.items():
+        sizes = [int(text) for text in re.findall(r"(?:key|id|\)) (\d+)", proof)]
+        assert sum(sizes) == items._AUTH_SIZES[kind]
+    assert f'"{keys.PROLOGUE.decode()}"' in part("5")
+
+
+def test_codes() -> None:
+    """Codes of RESET, STOP and CLOSE, and of the exit's replies."""
+    written = [[int(row[0]), plain(row[1])] for row in table(part("5"), "code", "name")]
+    assert written == [[code.value, code.name.lower()] for code in Code]
+    replies = [[int(row[0]), plain(row[1])] for row in table(part("5"), "code", "reply")]
+    assert replies == [[code.value, code.name.lower()] for code in exit_messages.Code]
+    assert f"Mesh port {exit_messages.EXIT_PORT:,} is an exit" in part("5")
+    assert f"Version is {exit_messages.VERSION}." in part("5")
+
+
+@pytest.mark.parametrize("pages", ["docs/wire-format.md", "docs/operations.md"])
+def test_limits(pages: str) -> None:
+    """Every limit stands on its page with its value, and no limit that is not there."""
+    known = {name: value for name, value in vars(limits).items() if name.isupper()}
+    written = {plain(row[0]): number(row[1]) for row in table(page(pages), "limit", "value")}
+    assert written == {
+        name: value for name, value in known.items() if (name in STORAGE) == (pages == "docs/operations.md")
+    }
+
+
+def test_citations() -> None:
+    """Sources cite sections that are there."""
+    there = set(re.findall(r"^## (\d+)\. ", PAGE, re.MULTILINE))
+    assert there == {str(each) for each in range(9)}
+    for folder in ("meshnet", "apps", "lab", "plugins", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for cited in re.findall(r"wire-format\.md §+(\d+)", path.read_text()):
+                assert cited in there, f"{path.name} cites §{cited}"
