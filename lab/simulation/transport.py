@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 
 from lab.simulation.network import Network
 from meshnet.errors import ConfigError, LinkLostError, LocalError, MeshError, TimedOutError, UnreachableError
@@ -19,6 +20,8 @@ WINDOW = 256 << 10
 SEGMENT = 16 << 10
 RESEND_AFTER = 0.2
 CONNECT_SECONDS = 10.0
+
+_log = Logger()
 
 
 class Internet:
@@ -92,9 +95,12 @@ class SimulatedTransport:
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
         """Connects in one round trip; UnreachableError if nobody listens, TimedOutError if cut off."""
         network, target = self._internet.network, place_of(rest)
-        done: Deferred[None] = Deferred()
+        given_up: list[object] = []
+        done: Deferred[None] = Deferred(given_up.append)
 
         def accept() -> None:
+            if given_up:
+                return
             listener = self._internet.listeners.get(rest)
             if not network.connected(self._place, target):
                 give_up = TimedOutError(f"sim:{rest} did not answer in {CONNECT_SECONDS:g} s")
@@ -105,15 +111,27 @@ class SimulatedTransport:
                 )
             else:
                 line = Connection(self._internet, self._place, target)
-                line.far.begin(listener.attach)
+                try:
+                    line.far.begin(listener.attach)
+                except Exception:
+                    _log.failure("a connection to sim:{rest} could not be taken", rest=rest)
+                    line.far.close()
                 network.clock.callLater(delay, connected, line)
 
         def connected(line: Connection) -> None:
+            if given_up:
+                line.near.close()
+                return
             if not line.standing:
                 done.errback(UnreachableError(f"sim:{rest} closed the connection"))
                 return
-            line.near.begin(attach)
-            done.callback(None)
+            try:
+                line.near.begin(attach)
+            except Exception:
+                line.near.close()
+                done.errback()
+            else:
+                done.callback(None)
 
         delay = network.conditions(self._place, target).delay
         network.clock.callLater(delay, accept)
@@ -166,10 +184,13 @@ class SimulatedCarrier:
         self._paused = False
         self._delivering = False
         self._ended = False
+        self._why: MeshError | None = None
 
     def begin(self, attach: Attach) -> None:
         """Gives this end its sink; what has arrived meanwhile follows in a later turn."""
         self._sink = attach(self)
+        if self._why is not None:  # it was closed meanwhile
+            self._network.clock.callLater(0, self._sink.lost, self._why)
         self._network.clock.callLater(0, self._deliver)
 
     # ByteCarrier
@@ -207,6 +228,7 @@ class SimulatedCarrier:
         if self._ended:
             return
         self._ended = True
+        self._why = why
         self._arrived.clear()
         sink = self._sink
         if sink is not None:

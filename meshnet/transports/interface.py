@@ -16,7 +16,7 @@ from meshnet.errors import MeshError
 
 
 class ByteSink(Protocol):
-    """A lane's driver: where received bytes go."""
+    """A lane's driver: where received bytes go. What it raises is logged and ends its connection."""
 
     def buffer(self) -> memoryview:
         """Writable memory to receive into; never empty."""
@@ -48,7 +48,8 @@ class ByteCarrier(Protocol):
 
 
 Attach = Callable[[ByteCarrier], ByteSink]
-"""Given a fresh connection, returns what receives its bytes."""
+"""Given a fresh connection, returns what receives its bytes. It may write or close at once, and may raise:
+then the connection is closed and nobody is told `lost`."""
 
 
 class Listener(Protocol):
@@ -69,7 +70,9 @@ class Transport(Protocol):
         """Raises ConfigError with a sentence if `rest` is no address of this transport."""
 
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
-        """Fires when connected (after `attach` ran); fails with UnreachableError or TimedOutError."""
+        """Fires when connected (after `attach` ran); fails with UnreachableError or TimedOutError, or with
+        what `attach` raised. May be cancelled: then `attach` is not called any more."""
 
     def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:
-        """Fires when bound; `attach` runs for each connection. Fails with LocalError (port in use)."""
+        """Fires when bound; `attach` runs for each connection, and what it raises is logged. Fails with
+        LocalError (port in use)."""

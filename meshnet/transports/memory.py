@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 
 from meshnet.errors import ConfigError, LinkLostError, LocalError, MeshError, UnreachableError
 from meshnet.transports.interface import Attach, ByteSink, Listener
 
 PIPE: Final = 256 << 10
+
+_log = Logger()
 
 
 class _Carrier:
@@ -26,7 +29,7 @@ class _Carrier:
         self._paused = False
         self._open = True
         self._short = False
-        self.sink: ByteSink
+        self.sink: ByteSink | None = None
         self.other: _Carrier
 
     def write(self, data: memoryview) -> int:
@@ -52,8 +55,12 @@ class _Carrier:
         """Ends both sides; what was written before still arrives."""
         if self._open:
             self._open = False
-            self._reactor.callLater(0, self.sink.lost, LinkLostError("closed by this side"))
+            self._reactor.callLater(0, self._tell, "closed by this side")
             self._schedule()
+
+    def _tell(self, why: str) -> None:
+        if self.sink is not None:  # else `attach` raised: there is nobody to tell
+            self.sink.lost(LinkLostError(why))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -64,17 +71,26 @@ class _Carrier:
         self._scheduled = False
         other = self.other
         while self._unread and other._open and not other._paused:
+            self._pass_on(other)
+        if self._open and self._short and len(self._unread) < PIPE and self.sink is not None:
+            self._short = False
+            self.sink.drained()
+        if not self._open and other._open and not (self._unread and other._paused):
+            other._open = False
+            other._tell("the other side closed the connection")
+
+    def _pass_on(self, other: _Carrier) -> None:
+        """Fills the other side's buffer once. What its sink raises ends the connection."""
+        assert other.sink is not None  # a carrier without a sink is not open
+        try:
             room = other.sink.buffer()
             size = min(len(room), len(self._unread))
             room[:size] = self._unread[:size]
             del self._unread[:size]
             other.sink.filled(size)
-        if self._open and self._short and len(self._unread) < PIPE:
-            self._short = False
-            self.sink.drained()
-        if not self._open and other._open and not (self._unread and other._paused):
-            other._open = False
-            other.sink.lost(LinkLostError("the other side closed the connection"))
+        except Exception:
+            _log.failure("a connection in memory failed")
+            other.close()
 
 
 class _Listener:
@@ -103,15 +119,24 @@ class MemoryTransport:
             raise ConfigError("memory: needs a name")
 
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
-        """Connects at once; fails with UnreachableError if nobody listens on that name."""
+        """Connects at once; fails with UnreachableError if nobody listens on that name, or with what
+        `attach` raises."""
         accept = self._listening.get(rest)
         if accept is None:
             why: MeshError = UnreachableError(f"nothing listens on memory:{rest}")
             return fail(why)
         near, far = _Carrier(self._reactor), _Carrier(self._reactor)
         near.other, far.other = far, near
-        far.sink = accept(far)
-        near.sink = attach(near)
+        try:
+            far.sink = accept(far)
+        except Exception:
+            _log.failure("a connection to memory:{name} could not be taken", name=rest)
+            far.close()
+        try:
+            near.sink = attach(near)
+        except Exception:
+            near.close()
+            return fail()
         return succeed(None)
 
     def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -20,12 +21,17 @@ from meshnet.errors import LinkLostError, MeshError, TimedOutError, UnreachableE
 from meshnet.transports.interface import Attach, ByteSink
 
 AGAIN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ACCEPTS_PER_TURN: Final = 16
+ACCEPT_AGAIN: Final = 0.5  # seconds, after descriptors or memory ran out
+
+_log = Logger()
 
 
 @implementer(IReadWriteDescriptor)
 class SocketCarrier:
-    """A connected, non-blocking stream socket under the reactor."""
+    """A connected, non-blocking stream socket under the reactor. What `attach` raises closes it and goes on
+    to the caller; what its sink raises later is logged by the reactor and ends the connection."""
 
     def __init__(self, reactor: Any, sock: socket.socket, attach: Attach) -> None:
         sock.setblocking(False)
@@ -33,10 +39,14 @@ class SocketCarrier:
         self._socket = sock
         self._receive_into = sock.recv_into
         self._send = sock.send
-        self._lost: MeshError | None = None
         self._closing = False
         self._paused = False
-        self._sink: ByteSink = attach(self)
+        self._sink: ByteSink | None = None
+        try:
+            self._sink = attach(self)
+        except BaseException:
+            self.close()
+            raise
         self._buffer = self._sink.buffer
         self._filled = self._sink.filled
         if not self._paused and not self._closing:
@@ -92,7 +102,8 @@ class SocketCarrier:
     def doWrite(self) -> None:
         """The kernel takes bytes again."""
         self._reactor.removeWriter(self)
-        self._sink.drained()
+        if self._sink is not None and not self._closing:  # it may have closed in this turn's doRead
+            self._sink.drained()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor found the socket broken, or is stopping."""
@@ -109,7 +120,11 @@ class SocketCarrier:
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
         self._socket.close()
-        self._reactor.callLater(0, self._sink.lost, why)
+        self._reactor.callLater(0, self._tell, why)
+
+    def _tell(self, why: MeshError) -> None:
+        if self._sink is not None:  # else `attach` raised: there is nobody to tell
+            self._sink.lost(why)
 
 
 def _lost(problem: OSError) -> LinkLostError:
@@ -118,7 +133,8 @@ def _lost(problem: OSError) -> LinkLostError:
 
 @implementer(IReadWriteDescriptor)
 class Connecting:
-    """A socket on its way: `done` gets None when it stands, else the error. Times out by itself."""
+    """A socket on its way: `done` gets None when it stands, else the error. Times out by itself; whoever
+    needs it no more calls `cancel`, which closes the socket and calls nobody."""
 
     def __init__(
         self,
@@ -157,6 +173,8 @@ class Connecting:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor found the socket broken (refused, as a rule), or is stopping."""
+        if self._descriptor < 0:
+            return
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._finish(unreachable(code or errno.ECONNREFUSED))
 
@@ -167,16 +185,26 @@ class Connecting:
     def _late(self, seconds: float) -> None:
         self._finish(TimedOutError(f"no answer within {seconds:.0f} s"))
 
+    def cancel(self) -> None:
+        """Gives up; harmless if it has finished."""
+        if self._settled():
+            self._socket.close()
+
     def _finish(self, why: MeshError | None) -> None:
+        if self._settled():
+            if why is not None:
+                self._socket.close()
+            self._done(why)
+
+    def _settled(self) -> bool:
+        """Out of the reactor; false if it was already."""
         if self._descriptor < 0:
-            return
+            return False
         self._reactor.removeWriter(self)
         self._descriptor = -1
         if self._timer.active():
             self._timer.cancel()
-        if why is not None:
-            self._socket.close()
-        self._done(why)
+        return True
 
 
 @implementer(IReadWriteDescriptor)
@@ -195,11 +223,15 @@ class SocketListener:
         self._socket = sock
         self._attach = attach
         self._tune = tune
+        self._pause: Any = None
         self.address = address
         reactor.addReader(self)
 
     def stop(self) -> None:
         """Closes the listening socket; connections stay."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if self._socket.fileno() >= 0:
             self._reactor.removeReader(self)
             self._socket.close()
@@ -213,10 +245,29 @@ class SocketListener:
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 sock, _address = self._socket.accept()
-            except OSError:
-                return  # nothing waits, or no descriptors are left: the reactor asks again
+            except OSError as problem:
+                if problem.errno in EXHAUSTED:
+                    self._rest(problem)
+                return
             self._tune(sock)
-            SocketCarrier(self._reactor, sock, self._attach)
+            try:
+                SocketCarrier(self._reactor, sock, self._attach)
+            except Exception:
+                _log.failure("a connection to {address} could not be taken", address=self.address)
+            if self._socket.fileno() < 0:
+                return  # stopped meanwhile
+
+    def _rest(self, problem: OSError) -> None:
+        """Whoever waits keeps the socket readable: without a pause the reactor would ask without end."""
+        _log.warn(
+            "{address} accepts nobody now: {why}", address=self.address, why=os.strerror(problem.errno or 0)
+        )
+        self._reactor.removeReader(self)
+        self._pause = self._reactor.callLater(ACCEPT_AGAIN, self._again)
+
+    def _again(self) -> None:
+        self._pause = None
+        self._reactor.addReader(self)
 
     def doWrite(self) -> None:
         """Never asked for."""

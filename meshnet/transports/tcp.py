@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports.interface import Attach, Listener
-from meshnet.transports.sockets import Connecting, SocketCarrier, SocketListener
+from meshnet.transports.sockets import Connecting, SocketCarrier, SocketListener, unreachable
 
 CONNECT_SECONDS: Final = 10.0
 ADDRESSES_TRIED: Final = 4  # of a name with many
@@ -38,7 +37,13 @@ def split(rest: str) -> tuple[str, int]:
     """`host:port` or `[v6]:port` to its parts. Raises ConfigError."""
     host, colon, port = rest.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+    if (
+        not colon
+        or not host.isprintable()
+        or not host.strip()
+        or not (port.isascii() and port.isdigit())
+        or int(port) > 65_535
+    ):
         raise ConfigError(f"{rest!r} is no TCP address: write host:port, such as 127.0.0.1:7001")
     return host, int(port)
 
@@ -63,7 +68,7 @@ class TcpTransport:
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
         """Connects to the first of the name's addresses that answers.
 
-        Fails with UnreachableError or TimedOutError.
+        Fails with UnreachableError or TimedOutError, or CancelledError when cancelled.
         """
         return Deferred.fromCoroutine(self._dial(rest, attach))
 
@@ -71,7 +76,11 @@ class TcpTransport:
         host, port = split(rest)
         why: MeshError = UnreachableError("the name has no address")
         for family, address in await self._resolve(host, port):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as problem:  # no descriptors, or no IPv6 here
+                why = unreachable(problem.errno or errno.EAFNOSUPPORT)
+                continue
             try:
                 await self._connect(sock, address)
             except MeshError as problem:
@@ -86,19 +95,20 @@ class TcpTransport:
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no name at all, such as one with a label of 64 letters
             pool = self._reactor.getThreadPool()
             look_up = deferToThreadPool(
                 self._reactor, pool, socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
             )
             try:
                 found = await look_up
-            except OSError as problem:
-                raise UnreachableError(f"the name {host} is unknown: {problem.strerror}") from None
+            except (OSError, ValueError) as problem:
+                why = problem.strerror if isinstance(problem, OSError) else "it cannot be a name"
+                raise UnreachableError(f"the name {host} is unknown: {why}") from None
         return [(entry[0], entry[4]) for entry in found[:ADDRESSES_TRIED]]
 
     def _connect(self, sock: socket.socket, address: object) -> Deferred[None]:
-        connected: Deferred[None] = Deferred()
+        connected: Deferred[None] = Deferred(lambda _: connecting.cancel())
 
         def done(why: MeshError | None) -> None:
             if why is None:
@@ -106,7 +116,7 @@ class TcpTransport:
             else:
                 connected.errback(why)
 
-        Connecting(self._reactor, sock, address, CONNECT_SECONDS, done)
+        connecting = Connecting(self._reactor, sock, address, CONNECT_SECONDS, done)
         return connected
 
     def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:
@@ -114,7 +124,7 @@ class TcpTransport:
         host, port = split(rest)
         try:
             sock = _bind(host, port)
-        except OSError as problem:
+        except (OSError, ValueError) as problem:
             return fail(LocalError(f"cannot listen on tcp:{rest}: {_why(problem)}"))
         address = f"tcp:{join(*sock.getsockname()[:2])}"
         return succeed(SocketListener(self._reactor, sock, address, attach, tune))
@@ -134,11 +144,13 @@ def _bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _why(problem: OSError) -> str:
+def _why(problem: OSError | ValueError) -> str:
+    if not isinstance(problem, OSError):
+        return "this cannot be a name"
     if problem.errno == errno.EADDRINUSE:
         return "the port is in use; stop what uses it or choose another"
     if problem.errno in (errno.EACCES, errno.EPERM):
         return "this user may not; choose a port above 1023"
     if problem.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address"
-    return os.strerror(problem.errno) if problem.errno and problem.errno > 0 else str(problem)
+    return problem.strerror or str(problem)
