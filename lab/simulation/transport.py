@@ -95,11 +95,10 @@ class SimulatedTransport:
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
         """Connects in one round trip; UnreachableError if nobody listens, TimedOutError if cut off."""
         network, target = self._internet.network, place_of(rest)
-        given_up: list[object] = []
-        done: Deferred[None] = Deferred(given_up.append)
+        done: Deferred[None] = Deferred()
 
         def accept() -> None:
-            if given_up:
+            if done.called:  # cancelled
                 return
             listener = self._internet.listeners.get(rest)
             if not network.connected(self._place, target):
@@ -119,7 +118,7 @@ class SimulatedTransport:
                 network.clock.callLater(delay, connected, line)
 
         def connected(line: Connection) -> None:
-            if given_up:
+            if done.called:
                 line.near.close()
                 return
             if not line.standing:

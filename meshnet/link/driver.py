@@ -6,7 +6,8 @@
 Of two connections between the same pair the one dialled by the smaller key stays; a newer one from the same
 dialler replaces the older (docs/wire-format.md §1). Before the smaller key's older connection beats a newer
 one it is pinged, since it may be dead without our knowing. The loser is still read for a while, never
-written. One turn of the reactor reads the clock once.
+written. After an hour the dialler makes a fresh connection, for fresh keys. One turn of the reactor reads the
+clock once. What goes wrong on a connection, be it a fault of ours, ends that connection and no other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +36,8 @@ TICK: Final = 1.0
 LOSER_READ: Final = 5.0
 CHALLENGE_LEAST: Final = 1.0
 CHALLENGE_RTTS: Final = 4
+RENEW: Final = 3_600.0  # a connection this old is replaced by its dialler
+RENEW_AGAIN: Final = 60.0  # after a try that failed
 
 _log = Logger()
 
@@ -59,6 +62,9 @@ class LinkOwner(Protocol):
     def link_gone(self, link: Link, now: float) -> None:
         """It has had no connection for `LINK_SURVIVES` seconds: its labels mean nothing any more."""
 
+    def link_restarted(self, link: Link, now: float) -> None:
+        """The neighbour has come back after a restart: its labels mean nothing any more, the link goes on."""
+
 
 @frozen
 class Identity:
@@ -78,6 +84,18 @@ class Peer:
     address: str
     dialler: DiallerInputs = field(init=False)
     core: DiallerCore = field(init=False)
+    renew_at: float = 0.0
+    """Not before this, and not before the connection is old."""
+
+
+@define(eq=False)
+class Challenge:
+    """A newer connection that waits whether the link's present one, pinged, still answers."""
+
+    connection: Connection
+    hello: Hello
+    token: int
+    cancel: Callable[[], None]
 
 
 class Connection:
@@ -119,19 +137,21 @@ class Connection:
                 self.send_acts()
         except MeshError as problem:
             self.close(problem)
-        finally:
-            outbox.flush(now)
+        except Exception:
+            self._failed()
+        self._flush(now)
 
     def drained(self) -> None:
         """The carrier takes bytes again."""
         link = self.link
         if link is not None and link.lane is self.lane:
-            outbox, now = self._links.outbox, self._links.now()
-            outbox.reading = True
+            now = self._now()
+            self._outbox.reading = True
             try:
                 link.outlet.drained(now)
-            finally:
-                outbox.flush(now)
+            except Exception:
+                self._failed()
+            self._flush(now)
 
     def lost(self, why: MeshError) -> None:
         """The connection has ended."""
@@ -143,6 +163,18 @@ class Connection:
             self.closing = True
             self.why = why
             self.carrier.close()
+
+    def _flush(self, now: float) -> None:
+        """Sends what this turn made, by whatever links."""
+        try:
+            self._outbox.flush(now)
+        except Exception:  # whose source it was is not known; this connection did nothing wrong
+            _log.failure("sending failed")
+
+    def _failed(self) -> None:
+        """A fault of our own: it costs this connection and a report, not the node."""
+        _log.failure("a connection over {address} failed", address=self.address)
+        self.close(LinkLostError("an internal error, see the log"))
 
     def send_acts(self) -> None:
         """Gives the handshake's bytes to the carrier, which is empty and takes so few at once."""
@@ -176,8 +208,12 @@ class Links:
         self._random = random
         self._owner = owner
         self._receivers = receivers
+        self._instance = int.from_bytes(random(8), "big")
         self._connections: dict[Lane, Connection] = {}
         self._half_open: dict[Connection, None] = {}
+        self._challenges: dict[PublicKey, Challenge] = {}
+        self._attempts: set[Deferred[None]] = set()
+        self._timers: dict[object, Callable[[], None]] = {}
         self._listeners: list[Listener] = []
         self._cancel_tick: Callable[[], None] | None = None
         self._running = False
@@ -188,19 +224,29 @@ class Links:
         self._cancel_tick = self._clock.call_later(TICK, self._tick)
         for address in addresses:
             transport, rest = self._transports.find(address)
-            attach = self._attacher(None, address)
-            self._listeners.append(await transport.listen(rest, attach))
+            listener = await transport.listen(rest, self._attacher(None, address))
+            if not self._running:
+                listener.stop()
+                raise LocalError("the node was stopped while it started")
+            self._listeners.append(listener)
         return [listener.address for listener in self._listeners]
 
     def stop(self) -> None:
-        """Stops listening and dialling, and closes every connection."""
+        """Stops listening and dialling, and closes every connection. Nothing of it is left a turn later."""
         self._running = False
         if self._cancel_tick is not None:
             self._cancel_tick()
         for listener in self._listeners:
             listener.stop()
+        self._listeners.clear()
         for peer in self.peers.values():
             peer.dialler.stop()
+        for attempt in list(self._attempts):
+            attempt.cancel()
+        for cancel in list(self._timers.values()):
+            cancel()
+        self._timers.clear()
+        self._challenges.clear()
         for connection in list(self._connections.values()):
             connection.close(LinkLostError("this node is stopping"))
 
@@ -235,28 +281,31 @@ class Links:
             raise RefusedError(f"{peer.hex()} is not in [link] accept")
         if peer == self.identity.secret.public:
             raise RefusedError("this node dialled itself")
-        if peer not in self.by_key and len(self.by_key) >= LINKS:
-            self.refused += 1
-            raise RefusedError(f"there are {LINKS} links already")
+        self._check_room(peer)
 
     def up(self, lane: Lane, hello: Hello, now: float) -> None:
-        """A lane stands: it serves its link, or loses against the one that does."""
+        """A lane stands: it serves its link, or loses against the one that does. Raises RefusedError."""
         connection = self._connections[lane]
         self._half_open.pop(connection, None)
         key = lane.remote
         assert key is not None  # known to both sides after the handshake
         link = self.by_key.get(key)
         if link is None:
+            if not lane.dialled:
+                self._check_room(key)  # others may have come since act three
             link = self.by_key[key] = Link(key, self.outbox, self._receivers)
         connection.link = link
         peer = self.peers.get(key)
         if peer is not None:
             peer.dialler.standing()
         old = link.lane
-        if old is None or old.dialled == lane.dialled or self._smaller_dialled(lane):
+        same_dialler = old is not None and old.dialled == lane.dialled
+        if old is None or link.is_another(hello) or same_dialler or self._smaller_dialled(lane):
+            if (challenge := self._end_challenge(key)) is not None:
+                self._retire(challenge.connection)
             self._take_over(connection, link, hello, now)
         else:
-            self._challenge(connection, link, hello)
+            self._challenge(connection, link, hello, now)
 
     def ended(self, connection: Connection, why: MeshError) -> None:
         """A connection is gone."""
@@ -265,12 +314,20 @@ class Links:
         if self._half_open.pop(connection, 0) is None:
             self.handshakes_failed += 1
             _log.info("no link over {address}: {why}", address=connection.address, why=str(why))
-        link = connection.link
-        if link is not None and link.lane is lane:
+        key, link = lane.remote, connection.link
+        if key is None:
+            return
+        challenge = self._challenges.get(key)
+        if challenge is not None and challenge.connection is connection:
+            self._end_challenge(key)
+        served = link is not None and link.lane is lane
+        if link is not None and served:
             link.stop(self.now())
-            _log.info("link to {peer} lost: {why}", peer=link.peer.hex(), why=str(why))
-        peer = self.peers.get(lane.remote) if lane.remote is not None else None
-        if peer is not None and self._running and self.standing(peer.key) is None:
+            _log.info("link to {peer} lost: {why}", peer=key.hex(), why=str(why))
+            if (challenge := self._end_challenge(key)) is not None:
+                self._take_over(challenge.connection, link, challenge.hello, self.now())
+        peer = self.peers.get(key) if self._running else None
+        if peer is not None and (lane.dialled or served) and self.standing(key) is None:
             peer.dialler.failed(why)
 
     # Inside
@@ -278,17 +335,28 @@ class Links:
     def _attacher(self, remote: PublicKey | None, address: str) -> Callable[[ByteCarrier], ByteSink]:
         def attach(carrier: ByteCarrier) -> Connection:
             identity = self.identity
-            ephemeral = SecretKey(self._random(32))
-            lane = Lane(identity.secret, identity.network_id, ephemeral, identity.backend, self, self.now())
+            ephemeral = SecretKey.draw(self._random)
+            lane = Lane(
+                identity.secret,
+                identity.network_id,
+                ephemeral,
+                identity.backend,
+                self,
+                self.now(),
+                self._instance,
+            )
             connection = Connection(self, carrier, lane, address)
             self._connections[lane] = connection
+            if not self._running:  # it was accepted, or stood, in the turn that stopped us
+                connection.close(LinkLostError("this node is stopping"))
+                return connection
             self._half_open[connection] = None
             if remote is None:
                 lane.accept()
                 self._bound_half_open()
             else:
                 lane.dial(remote)
-                self._clock.call_later(0, lambda: self._begin(connection))
+                self._later(0, lambda: self._begin(connection))
             return connection
 
         return attach
@@ -302,23 +370,38 @@ class Links:
                 connection.close(problem)
 
     def _bound_half_open(self) -> None:
-        """Under a flood of half-open handshakes the oldest goes: an honest one takes milliseconds."""
+        """Under a flood of half-open handshakes the oldest goes: an honest one takes milliseconds. Those we
+        dialled ourselves are as many as the config names, and stay."""
         while len(self._half_open) > HALF_OPEN_LINKS:
-            oldest = next(iter(self._half_open))
+            oldest = next((one for one in self._half_open if not one.lane.dialled), None)
+            if oldest is None:
+                return
             del self._half_open[oldest]
             self.handshakes_failed += 1
             oldest.close(LinkLostError("too many half-open handshakes"))
 
+    def _check_room(self, peer: PublicKey) -> None:
+        if peer not in self.by_key and len(self.by_key) >= LINKS:
+            self.refused += 1
+            raise RefusedError(f"there are {LINKS} links already")
+
     def _dial(self, peer: Peer) -> None:
         if self.standing(peer.key) is not None:
             peer.dialler.standing()
-            return
+        else:
+            self._attempt(peer)
+
+    def _attempt(self, peer: Peer) -> None:
         transport, rest = self._transports.find(peer.address)
-        attempt: Deferred[None] = transport.dial(rest, self._attacher(peer.key, peer.address))
+        attempt = maybeDeferred(transport.dial, rest, self._attacher(peer.key, peer.address))
+        self._attempts.add(attempt)
         attempt.addErrback(self._dial_failed, peer)
+        attempt.addBoth(lambda _: self._attempts.discard(attempt))
 
     def _dial_failed(self, failure: Failure, peer: Peer) -> None:
         why = failure.value
+        if isinstance(why, CancelledError):
+            return
         if not isinstance(why, MeshError):
             _log.failure("dialling {address} failed", failure, address=peer.address)
             why = LinkLostError(f"dialling {peer.address} failed: {failure.getErrorMessage()}")
@@ -339,32 +422,74 @@ class Links:
         lane = connection.lane
         if lane.outgoing:
             connection.send_acts()
+        restarted = link.is_another(hello)
         link.serve(lane, hello, connection.carrier.write, connection.address, now)
         if old is not None:
             self._retire(old)
+        if restarted:
+            _log.info("{peer} has restarted", peer=link.peer.hex())
+            self._owner.link_restarted(link, now)
         _log.info("link to {peer} up over {address}", peer=link.peer.hex(), address=connection.address)
         self._owner.link_up(link, now)
 
     def _retire(self, loser: Connection) -> None:
         why = LinkLostError("another connection serves this link")
-        self._clock.call_later(LOSER_READ, lambda: loser.close(why))
+        self._later(LOSER_READ, lambda: loser.close(why))
 
-    def _challenge(self, connection: Connection, link: Link, hello: Hello) -> None:
+    def _challenge(self, connection: Connection, link: Link, hello: Hello, now: float) -> None:
         """The older connection may stay if it still answers; both are read meanwhile."""
         connection.lane.serve(link, link.control)
-        pongs, old = link.telemetry.pongs, link.lane
-        link.ping(self.now())
+        challenge = self._challenges.get(link.peer)
+        if challenge is not None:  # the same dialler has come again: the question stands
+            self._retire(challenge.connection)
+            challenge.connection, challenge.hello = connection, hello
+            return
+        token = link.ping(now)
         patience = max(CHALLENGE_LEAST, CHALLENGE_RTTS * link.telemetry.rtt)
+        cancel = self._later(patience, lambda: self._decide(link))
+        self._challenges[link.peer] = Challenge(connection, hello, token, cancel)
 
-        def decide() -> None:
-            if connection.closing or connection.lane not in self._connections:
-                return
-            if link.lane is old and link.telemetry.pongs > pongs:
-                self._retire(connection)
-            else:
-                self._take_over(connection, link, hello, self.now())
+    def _decide(self, link: Link) -> None:
+        challenge = self._end_challenge(link.peer)
+        if challenge is None:
+            return
+        if link.telemetry.waits_for(challenge.token):
+            self._take_over(challenge.connection, link, challenge.hello, self.now())
+        else:
+            self._retire(challenge.connection)
 
-        self._clock.call_later(patience, decide)
+    def _end_challenge(self, key: PublicKey) -> Challenge | None:
+        """The challenge of this link, if there is one, which is over now."""
+        challenge = self._challenges.pop(key, None)
+        if challenge is not None:
+            challenge.cancel()
+        return challenge
+
+    def _later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Calls after `delay` seconds unless cancelled or stopped; returns what cancels it."""
+        timer = object()
+
+        def run() -> None:
+            del self._timers[timer]
+            call()
+
+        cancel_call = self._clock.call_later(delay, run)
+        self._timers[timer] = cancel_call
+
+        def cancel() -> None:
+            if self._timers.pop(timer, None) is not None:
+                cancel_call()
+
+        return cancel
+
+    def _renew(self, link: Link, now: float) -> None:
+        """A connection that we dialled an hour ago gets a successor."""
+        peer = self.peers.get(link.peer)
+        if peer is None or link.lane is None or not link.lane.dialled:
+            return
+        if now >= link.up_since + RENEW and now >= peer.renew_at:
+            peer.renew_at = now + RENEW_AGAIN
+            self._attempt(peer)
 
     def _tick(self) -> None:
         """Once a second: deadlines of handshakes, telemetry, links gone for good."""
@@ -376,6 +501,7 @@ class Links:
             lane = link.lane
             if lane is not None and lane in self._connections:
                 self._checked(self._connections[lane], lambda link=link: link.tick(now))  # type: ignore[misc]
+                self._renew(link, now)
             else:
                 link.tick(now)
             if link.lost_at is not None and now - link.lost_at >= LINK_SURVIVES:
