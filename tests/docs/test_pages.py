@@ -23,7 +23,17 @@ PARSER = build_parser(find_dropins())
 LAB = {
     "demo": {"--once", "--json", "--keep", "--stop", "--state"},
     "bench": {*BENCHES, "all", "--json", "--profile", "--out", "--quick"},
-    "lab": {"--seed", "--relays", "--megabytes", "--delay", "--jitter", "--loss", "--rate", "--cut", "--json"},
+    "lab": {
+        "--seed",
+        "--relays",
+        "--megabytes",
+        "--delay",
+        "--jitter",
+        "--loss",
+        "--rate",
+        "--cut",
+        "--json",
+    },
 }
 
 

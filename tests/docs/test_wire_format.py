@@ -133,7 +133,9 @@ def test_sizes_of_set_up() -> None:
 
 def test_items() -> None:
     """Types and names of all items that are built."""
-    written = {int(row[0]): row[1] for row in table(part("5"), "type", "item", "body") if row[2] != "reserved"}
+    written = {
+        int(row[0]): row[1] for row in table(part("5"), "type", "item", "body") if row[2] != "reserved"
+    }
     assert set(written) == {items.PAD, items.DATA, items.DATA | 1, *items._READERS}
     assert written.pop(items.DATA | 1).startswith("DATA")
     for kind, name in written.items():
