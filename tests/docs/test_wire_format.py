@@ -90,6 +90,11 @@ def test_frames() -> None:
     assert f"version is {frame.VERSION};" in part("2")
 
 
+def test_hello_tail() -> None:
+    """What follows HELLO."""
+    assert [row[:3] for row in table(part("2"), "type", "name", "value")] == tlvs(frame.HelloTail)
+
+
 def test_acts() -> None:
     """The three acts add up."""
     sizes = [int(row[3]) for row in table(part("1"), "act", "from", "layout", "size")]

@@ -94,7 +94,7 @@ class FrameTests(SynchronousTestCase):
     def test_records(self) -> None:
         """The first records after the handshake of cipher.json, both ways, by either backend."""
         self.assertEqual(prologue(NETWORK).hex(), WIRE["link"]["prologue"])
-        frames = {case["name"]: bytes.fromhex(case["frame"]) for case in WIRE["frames"]}
+        frames = {case["name"]: bytes.fromhex(case["frame"]) for case in reversed(WIRE["frames"])}
         handshake = CIPHER["link_handshake"]
         for side in ("initiator", "responder"):
             case = WIRE["link"][f"first_record_of_{side}"]
