@@ -86,6 +86,8 @@ class _Owner:
     def link_gone(self, link: Link, now: float) -> None:
         """Nothing to do."""
 
+    link_restarted = link_gone
+
 
 class Relay:
     """A relay's two links, joined by one circuit, with hand-made keys instead of handshakes."""

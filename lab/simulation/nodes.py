@@ -68,6 +68,7 @@ class Mesh:
         self.clock: NodeClock = virtual_clock(self.network.clock)
         self.policy = Policy(**policy)
         self.nodes: dict[str, SimulatedNode] = {}
+        self._started = 0
         for name in names:
             self.add(name)
         for name, following in pairwise(names):
@@ -78,7 +79,8 @@ class Mesh:
 
     def add(self, name: str, secret: SecretKey | None = None) -> SimulatedNode:
         """A running node at the place `name`, without links."""
-        random = self.network.bytes_source(f"node {name}")
+        self._started += 1  # a node that starts again draws anew
+        random = self.network.bytes_source(f"node {name}, start {self._started}")
         secret = secret or SecretKey.draw(random)
         router = Router(
             secret,
@@ -103,6 +105,16 @@ class Mesh:
         del self.nodes[name]
         self.internet.remove(name)
         self.network.partition({name})
+
+    def restart(self, name: str, *links: str) -> None:
+        """The same after a fall: killed, and started again at once with the same key; dials `links`."""
+        gone = self[name]
+        self.kill(name)
+        self.wait(maybeDeferred(gone.router.stop))  # it is cut off: nobody hears it
+        self.network.heal()
+        self.add(name, gone.secret)
+        for other in links:
+            self.link(name, other)
 
     def route(self, *names: str) -> tuple[PublicKey, ...]:
         """Their keys."""

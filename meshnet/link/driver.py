@@ -107,6 +107,7 @@ class Connection:
         "_now",
         "_outbox",
         "address",
+        "born",
         "buffer",
         "carrier",
         "closing",
@@ -124,6 +125,7 @@ class Connection:
         self._lane_filled = lane.filled
         self._now = links.now
         self._outbox = links.outbox
+        self.born = links.now()
         self.link: Link | None = None
         self.closing = False
         self.why: MeshError | None = None
@@ -445,7 +447,9 @@ class Links:
             challenge.connection, challenge.hello = connection, hello
             return
         token = link.ping(now)
-        patience = max(CHALLENGE_LEAST, CHALLENGE_RTTS * link.telemetry.rtt)
+        # Where no ping has been answered yet, the handshake just done tells: it took one to two round trips.
+        trip = link.telemetry.rtt if link.telemetry.pongs else (now - connection.born) / 2
+        patience = max(CHALLENGE_LEAST, CHALLENGE_RTTS * trip)
         cancel = self._later(patience, lambda: self._decide(link))
         self._challenges[link.peer] = Challenge(connection, hello, token, cancel)
 

@@ -1,7 +1,7 @@
 """The frames that belong to the link itself, and the kinds of all others.
 
     frame    length u16 | kind u8 | body        length counts kind and body   (docs/wire-format.md §2)
-    1 HELLO  version u16 | features u64 | largest_frame u16 | lane u8 | lanes u8 | TLV tail
+    1 HELLO  version u16 | features u64 | largest_frame u16 | lane u8 | lanes u8 | TLV tail (1: instance u64)
     2 PING   token u64 | time u64 µs
     3 PONG   token u64 | the ping's time u64 | time u64 µs | bytes u64 | cells u64
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from meshnet.codec import U8, U16, U64, Rest, message
+from meshnet.codec import U8, U16, U64, Rest, Tlv, decode, encode, message, tlvs
 from meshnet.errors import ProtocolError
 from meshnet.limits import LARGEST_FRAME
 
@@ -60,13 +60,31 @@ class Pong:
     cells: U64
 
 
-def our_hello() -> Hello:
+@tlvs
+class HelloTail:
+    """What follows HELLO; unknown odd types are skipped.
+
+    `instance` is drawn at random when a node starts: a neighbour that comes back with another one has
+    forgotten all labels, and circuits over it need not be waited for.
+    """
+
+    instance: Annotated[int | None, Tlv(1, U64)] = None
+
+
+def our_hello(instance: int | None = None) -> Hello:
     """What this version says of itself: one lane, no optional features."""
-    return Hello(version=VERSION, features=0, largest_frame=LARGEST_FRAME, lane=0, lanes=1)
+    tail = encode(HelloTail(instance=instance))
+    return Hello(version=VERSION, features=0, largest_frame=LARGEST_FRAME, lane=0, lanes=1, tail=tail)
+
+
+def instance_of(hello: Hello) -> int | None:
+    """Which run of the neighbour's node this is; None if it does not say. Raises CodecError."""
+    return decode(HelloTail, hello.tail).instance
 
 
 def check_hello(hello: Hello) -> None:
-    """Raises ProtocolError with a sentence if we cannot talk to who sent this."""
+    """Raises ProtocolError or CodecError with a sentence if we cannot talk to who sent this."""
+    instance_of(hello)
     if hello.version != VERSION:
         raise ProtocolError(
             f"the neighbour speaks version {hello.version} of the link protocol, this node version "

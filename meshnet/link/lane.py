@@ -98,10 +98,10 @@ class Lane:
     """One connection. `remote` is given by who dials, learned by who accepts."""
 
     __slots__ = (
-        "_buffer", "_end", "_ephemeral", "_expected", "_machine", "_opener", "_owner", "_secret", "_start",
-        "_view", "backend", "backward", "bytes_received", "cells", "control", "deadline", "dialled",
-        "drops", "forward", "frames", "initiator", "network_id", "outgoing", "remote", "responder", "runs",
-        "sealer", "state",
+        "_buffer", "_end", "_ephemeral", "_expected", "_instance", "_machine", "_opener", "_owner",
+        "_secret", "_start", "_view", "backend", "backward", "bytes_received", "cells", "control",
+        "deadline", "dialled", "drops", "forward", "frames", "initiator", "network_id", "outgoing",
+        "remote", "responder", "runs", "sealer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -112,10 +112,12 @@ class Lane:
         backend: Backend,
         owner: LaneOwner,
         now: float,
+        instance: int | None = None,
     ) -> None:
         self._secret = secret
         self._ephemeral = ephemeral
         self._owner = owner
+        self._instance = instance
         self._buffer = bytearray(FIRST_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -279,7 +281,7 @@ class Lane:
         self._start, self._end = 0, len(rest)
         self._opener = Opener(RotatingKey(receive, chaining, self.backend))
         self.sealer = Sealer(RotatingKey(send, chaining, self.backend), size=FIRST_SEALER)
-        hello = encode(our_hello())
+        hello = encode(our_hello(self._instance))
         room = self.sealer.room(HELLO, len(hello))
         assert room is not None  # an empty sealer has room for a HELLO
         room[:] = hello

@@ -14,7 +14,7 @@ from meshnet.cipher.keys import PublicKey
 from meshnet.codec import decode, encode
 from meshnet.errors import Drop, ProtocolError, TimedOutError
 from meshnet.limits import LARGEST_CELL
-from meshnet.link.frame import PAD, PING, PONG, Hello, Ping, Pong
+from meshnet.link.frame import PAD, PING, PONG, Hello, Ping, Pong, instance_of
 from meshnet.link.lane import Lane, Run, Steps
 from meshnet.link.outlet import Outbox, Outlet
 from meshnet.link.telemetry import Telemetry
@@ -70,6 +70,10 @@ class Link:
         self.telemetry.last_heard = now
         lane.serve(self, self.control)
         self.outlet.serve(lane.sealer, write)
+
+    def is_another(self, hello: Hello) -> bool:
+        """Whether `hello` comes from another run of the neighbour's node than the last one did."""
+        return self.hello is not None and instance_of(self.hello) != instance_of(hello)
 
     def stop(self, now: float) -> None:
         """The connection is gone; the tables stay."""

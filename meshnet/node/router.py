@@ -251,6 +251,11 @@ class Router(Figures):
     def link_up(self, link: Link, now: float) -> None:
         """Circuits use it when they need it."""
 
+    def link_restarted(self, link: Link, now: float) -> None:
+        """Circuits over it are lost; new ones may be made at once."""
+        self.circuits.link_lost(link.peer, now)
+        self._circuit_events(now)
+
     def link_gone(self, link: Link, now: float) -> None:
         """Circuits over it are lost."""
         for index, number in enumerate(link.drops):

@@ -128,3 +128,19 @@ class MeshTests(SynchronousTestCase):
         self.assertAlmostEqual(report["rtt_ms"], 400, delta=30)
         self.assertAlmostEqual(report["setup_ms"], 400, delta=30)
         mesh.stop()
+
+    def test_a_restarted_relay(self) -> None:
+        """A relay that comes back has forgotten its circuits: whoever used them learns it at once, not when
+        their patience ends, and the next stream goes through it again."""
+        mesh = self.mesh(5)
+        near = self.open(mesh, "r1", "r2", "r3")
+        near.send(b"before")
+        mesh.network.run(1.0)
+        mesh.restart("r2", "r3")
+        lost = mesh.network.run_until(lambda: near.error is not None, 10)
+        self.assertTrue(lost, f"nobody said so (seed {mesh.network.seed})")
+        self.assertIsInstance(near.error, CircuitError)
+        self.assertIn("lost the link", str(near.error))
+        self.assertTrue(mesh.linked())
+        self.transfer(mesh)
+        mesh.stop()
