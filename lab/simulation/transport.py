@@ -283,8 +283,8 @@ class SimulatedCarrier:
         self._network.clock.callLater(delay, self.peer.read_by_peer, size)
 
     def read_by_peer(self, size: int) -> None:
-        """The peer has read `size` bytes: the window opens."""
+        """The peer has read `size` bytes: the window opens, by a segment at least (else ever smaller ones)."""
         self._unread -= size
-        if self._short and not self._ended and self._sink is not None:
+        if self._short and WINDOW - self._unread >= SEGMENT and not self._ended and self._sink is not None:
             self._short = False
             self._sink.drained()
