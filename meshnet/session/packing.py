@@ -48,8 +48,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_confirmed", "_datagram_bytes", "_datagrams", "_items", "_pongs", "_ready", "_session_limit",
-        "_session_window_said", "_starved", "credit", "drained", "granted",
+        "_confirmed", "_datagram_bytes", "_datagrams", "_items", "_listed", "_pongs", "_ready",
+        "_session_limit", "_session_window_said", "_starved", "credit", "drained", "granted",
     )  # fmt: skip
 
     def __init__(self, session_limit: Callable[[], int], confirmed: Callable[[], None]) -> None:
@@ -59,7 +59,8 @@ class Outbox:
         self._datagrams: deque[tuple[int, int, bytes]] = deque()
         self._datagram_bytes = 0
         self._ready: deque[Stream] = deque()
-        self._starved: list[Stream] = []  # ready, but the session's window is used up
+        self._starved: dict[Stream, None] = {}  # ready, but the session's window is used up
+        self._listed: set[tuple[Any, ...]] = set()  # OPEN, RESET and STOP in `_items`
         self._pongs = 0
         self._session_window_said = False
         self.granted = SESSION_FIRST_WINDOW  # bytes the peer takes in all
@@ -86,7 +87,9 @@ class Outbox:
 
     def say(self, kind: int, stream: Stream) -> None:
         """OPEN, RESET, STOP or WINDOW of a stream."""
-        self._items.append((kind, stream))
+        what = (kind, stream)
+        self._items.append(what)
+        self._listed.add(what)
 
     def say_auth(self, item: bytes, max_cell: int) -> None:
         """AUTH goes before everything else, then what the path carries."""
@@ -125,7 +128,7 @@ class Outbox:
         if limit > self.granted:
             self.credit += limit - self.granted
             self.granted = limit
-            starved, self._starved = self._starved, []
+            starved, self._starved = self._starved, {}
             for stream in starved:
                 if stream.sending.ready():
                     self.list(stream)
@@ -133,6 +136,7 @@ class Outbox:
     def clear(self) -> None:
         """The session is over."""
         self._items.clear()
+        self._listed.clear()
         self._datagrams.clear()
         self._ready.clear()
         self._starved.clear()
@@ -159,7 +163,7 @@ class Outbox:
             if not size and not (fin and not half.fin_sent):
                 stream.listed = False
                 if half.ready():
-                    self._starved.append(stream)
+                    self._starved[stream] = None
                 continue
             items.put_data(room, pos, stream.id, start, size, fin)
             pos += DATA_HEADER
@@ -212,7 +216,9 @@ class Outbox:
 
     def _said(self, what: tuple[Any, ...]) -> None:
         kind = what[0]
-        if kind == WINDOW:
+        if kind in (OPEN, RESET, STOP):
+            self._listed.discard(what)
+        elif kind == WINDOW:
             what[1].window_said = False
         elif kind == SESSION_WINDOW:
             self._session_window_said = False
@@ -273,5 +279,5 @@ class Outbox:
                 if not what[1].window_said:
                     what[1].window_said = True
                     self._items.append(what)
-            elif kind in (OPEN, RESET, STOP) and what not in self._items:
-                self._items.append(what)
+            elif kind in (OPEN, RESET, STOP) and what not in self._listed:
+                self.say(kind, what[1])

@@ -11,7 +11,8 @@ last four for the delivery rate. Cells that only acknowledge are not kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from meshnet.limits import ACK_DELAY, SESSION_SILENCE
@@ -25,6 +26,7 @@ GRANULARITY: Final = 0.001
 FIRST_TRIP: Final = 0.333  # assumed where set-up measured nothing (RFC 9002 §6.2.2)
 PERSISTENT: Final = 3  # probe time-outs of loss that mean the path itself changed
 LONGEST_PROBE: Final = 5.0  # seconds between probes, whatever the backoff
+_NARROW: Final = 64  # a range by so many wider than what is in flight is not walked number by number
 
 Contents = list[tuple[Any, ...]]
 """What a cell carried that somebody wants to hear of; see `session.packing`."""
@@ -140,10 +142,17 @@ class Recovery:
         sent, arrived = self.sent, self._arrived
         newest: Sent | None = None
         size, highest, lowest = 0, -1, self.next
+        inside: list[int] | None = None
         for low, high in ranges:
-            if high < self._lowest:
+            low = max(low, self._lowest)
+            if high < low:
                 break
-            for number in range(high, max(low, self._lowest) - 1, -1):
+            numbers: Sequence[int] = range(high, low - 1, -1)
+            if len(numbers) > len(sent) + _NARROW:  # most carried nothing: look at those in flight only
+                if inside is None:
+                    inside = list(sent)
+                numbers = inside[bisect_left(inside, low) : bisect_right(inside, high)][::-1]
+            for number in numbers:
                 cell = sent.pop(number, None)
                 if cell is None:
                     continue

@@ -31,7 +31,9 @@ from meshnet.errors import (
 )  # fmt: skip
 from meshnet.limits import (
     AUTH_HELD,
+    AUTH_SECONDS,
     LARGEST_CELL,
+    PACKET_HELD,
     SEND_BUFFER,
     SESSION_BUFFER,
     SESSION_SILENCE,
@@ -89,8 +91,8 @@ class Session:
     """
 
     __slots__ = (
-        "_closing_until", "_events", "_fault", "_held", "_held_bytes", "_inbox", "_last_words", "_life",
-        "_next_token", "_notify", "_pings", "_planned", "_reading", "_stirred", "_unsaid", "_wake", "accept",
+        "_auth_due", "_closing_until", "_events", "_fault", "_held", "_held_bytes", "_inbox", "_last_words",
+        "_life", "_next_token", "_notify", "_pings", "_planned", "_reading", "_stirred", "_unsaid", "_wake", "accept",
         "datagrams_dropped", "limits", "live", "outbox", "path", "peer", "trusted",
     )  # fmt: skip
 
@@ -120,6 +122,7 @@ class Session:
         self._planned = inf  # the deadline the owner knows of
         self._held: list[tuple[int, bytes, bool]] = []
         self._held_bytes = 0
+        self._auth_due: float | None = None
         self._reading = 0
         self._stirred = False
         self._pings: dict[int, float] = {}
@@ -219,7 +222,7 @@ class Session:
         """When `tick` should be called; None: never, as things are. Later calls of `tick` are harmless."""
         deadline = self._closing_until
         if self.live:
-            deadline = self.path.deadline()
+            deadline = self.path.deadline() if self.trusted else self._auth_due
         self._planned = inf if deadline is None else deadline
         return deadline
 
@@ -231,6 +234,11 @@ class Session:
                 self._life.expire()
             return
         if not self.live:
+            return
+        if not self.trusted:
+            if self._auth_due is not None and now >= self._auth_due:
+                self._fault = RefusedError("the caller did not say who it is")
+                self.close(Code.AUTH, "AUTH did not come", now)
             return
         path = self.path
         if path.recovery.dead(now):
@@ -261,7 +269,7 @@ class Session:
                 self._hear_farewell(plain)
             return Drop.LATE
         if not self.trusted and (not plain or plain[0] != items.AUTH):
-            return self._hold(number, plain, marked)
+            return self._hold(number, plain, now, marked)
         inbox = self._inbox
         inbox.path = path
         inbox.now = now
@@ -299,12 +307,16 @@ class Session:
             self._wake(path)
         return drop
 
-    def _hold(self, number: int, plain: memoryview, marked: bool) -> Drop:
+    def _hold(self, number: int, plain: memoryview, now: float, marked: bool) -> Drop:
         """A cell before AUTH: kept if there is room, else dropped without being acknowledged."""
-        if self._held_bytes + len(plain) > AUTH_HELD:
+        cost = len(plain) + PACKET_HELD
+        if self._held_bytes + cost > AUTH_HELD:
             return Drop.NOT_OPEN
-        self._held_bytes += len(plain)
+        self._held_bytes += cost
         self._held.append((number, bytes(plain), marked))
+        if self._auth_due is None:
+            self._auth_due = now + AUTH_SECONDS
+            self.timer(self._auth_due)
         return Drop.NONE
 
     def _take_held(self, path: Path, now: float) -> None:

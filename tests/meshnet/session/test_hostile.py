@@ -1,0 +1,107 @@
+"""What a hostile peer can make a session hold or do: never more than the named maxima."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from meshnet.errors import Drop
+from meshnet.limits import AUTH_HELD, AUTH_SECONDS, PACKET_HELD
+from meshnet.session import items
+from meshnet.session.congestion import Congestion
+from meshnet.session.events import Closed
+from meshnet.session.rate import DeliveryRate
+from meshnet.session.recovery import Recovery
+from tests.meshnet.session.pair import Pair
+
+
+class BeforeAuthTests(SynchronousTestCase):
+    """A caller that never says who it is."""
+
+    def test_empty_cells_cost_too(self) -> None:
+        """Each held cell counts with what it costs to keep, also one without content."""
+        pair = Pair(1)
+        most = AUTH_HELD // PACKET_HELD
+        drops = [pair.inject(0, b"", 100 + number) for number in range(most + 50)]
+        self.assertEqual(drops.count(Drop.NONE), most)
+        self.assertEqual(drops[most:], [Drop.NOT_OPEN] * 50)
+
+    def test_auth_must_come(self) -> None:
+        """Held cells are not kept for long: without AUTH the session closes, and gives them back."""
+        pair = Pair(2)
+        pair._awake.clear()
+        pair.inject(0, items.item(items.PING, 0))
+        pair.run(AUTH_SECONDS - 0.1)
+        self.assertTrue(pair.b.session.live)
+        pair.run(10.0)
+        self.assertFalse(pair.b.session.live)
+        self.assertEqual(pair.b.session._held, [])
+        (event,) = [event for event in pair.b.events if isinstance(event, Closed)]
+        self.assertIn("did not say", str(event.error))
+
+    def test_auth_in_time_ends_the_wait(self) -> None:
+        """Whoever sends AUTH late but in time stays."""
+        pair = Pair(3)
+        pair._awake.clear()
+        pair.inject(0, items.item(items.PING, 0))
+        pair.now += AUTH_SECONDS - 1
+        pair._awake.add(0)
+        pair.run(5.0)
+        self.assertTrue(pair.b.session.live and pair.b.session.trusted)
+        pair.run(AUTH_SECONDS)
+        self.assertTrue(pair.b.session.live)
+
+
+class Counting(dict[int, Any]):
+    """Counts look-ups."""
+
+    looked = 0
+
+    def pop(self, *args: Any) -> Any:  # type: ignore[override]
+        self.looked += 1
+        return super().pop(*args)
+
+    def get(self, *args: Any) -> Any:
+        self.looked += 1
+        return super().get(*args)
+
+    def __contains__(self, key: object) -> bool:
+        self.looked += 1
+        return super().__contains__(key)
+
+
+class AckTests(SynchronousTestCase):
+    """Acknowledgements made to cost much or to say what is not so."""
+
+    def test_wide_ranges_are_cheap(self) -> None:
+        """An ACK over very many numbers that carried nothing costs by what is in flight, not by its width."""
+        recovery = Recovery(
+            DeliveryRate(61_000), Congestion(), lambda contents: None, lambda contents: None, 0.05
+        )
+        recovery.sent = Counting()
+        recovery.record(0.0, 100, [("x",)])
+        recovery.next += 100_001  # one cell in flight, then only acknowledgements
+        for _ in range(10):
+            recovery.acknowledged(100_000, 0, 0, [(1, 100_000)], 1.0)
+        self.assertLess(recovery.sent.looked, 200)
+        self.assertTrue(recovery.acknowledged(100_000, 0, 0, [(0, 100_000)], 1.0))
+        self.assertEqual(recovery.sent, {})
+
+
+class WindowTests(SynchronousTestCase):
+    """Windows that are opened by nothing, again and again."""
+
+    def test_waiting_for_the_session_window_is_noted_once(self) -> None:
+        """However often a stream is told or filled while the session's window is used up."""
+        pair = Pair(5)
+        reader = pair.open()
+        pair.run(1.0)
+        pair.a.session.outbox.credit = 0
+        assert reader.stream is not None
+        for number in range(200):
+            reader.stream.write(b"x")
+            pair.inject(1, items.item(items.WINDOW, 0, (1 << 20) + number))
+        self.assertEqual(len(pair.a.session.outbox._starved), 1)
+        pair.inject(1, items.item(items.SESSION_WINDOW, 1 << 26))
+        self.assertTrue(pair.run(1.0, lambda: bool(pair.readers) and len(pair.readers[0].data) == 200))
