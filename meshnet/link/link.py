@@ -97,8 +97,7 @@ class Link:
         elif kind == PONG:
             pong = decode(Pong, body)
             if self.telemetry.pong(pong.token, now):
-                self.telemetry.peer_bytes = pong.bytes
-                self.telemetry.peer_cells = pong.cells
+                self.telemetry.delivered(pong.bytes, pong.cells, pong.time)
         elif kind != PAD and kind % 2 == 0:
             raise ProtocolError(f"frame kind {kind} is not known here and may not be skipped")
 
@@ -169,6 +168,7 @@ class Link:
             "cells_in": self.cells_received,
             "rates_in": telemetry.received.rates(),
             "rates_out": telemetry.sent.rates(),
+            "delivery_rate": round(telemetry.delivery_rate),
             "circuits": len(self.forward) + len(self.backward),
             "waiting": self.outlet.waiting,
             "control_dropped": self.outlet.control_dropped,

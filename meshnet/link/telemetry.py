@@ -49,8 +49,8 @@ class Telemetry:
     """Of one link, over all its connections."""
 
     __slots__ = (
-        "_open", "_token", "last_heard", "peer_bytes", "peer_cells", "pings", "pongs", "received", "rtt",
-        "rtt_min", "rtt_var", "sent",
+        "_open", "_peer_time", "_token", "delivery_rate", "last_heard", "peer_bytes", "peer_cells", "pings",
+        "pongs", "received", "rtt", "rtt_min", "rtt_var", "sent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,6 +62,8 @@ class Telemetry:
         self.last_heard = 0.0
         self.peer_bytes = 0
         self.peer_cells = 0
+        self.delivery_rate = 0.0
+        self._peer_time = 0
         self.sent = Throughput()
         self.received = Throughput()
         self._token = 0
@@ -91,6 +93,15 @@ class Telemetry:
         self.pongs += 1
         return True
 
+    def delivered(self, received: int, cells: int, time: int) -> None:
+        """What the neighbour has received on this connection by its own clock (µs), as PONG tells.
+
+        `delivery_rate` is bytes per second between the last two PONGs of one connection.
+        """
+        if received >= self.peer_bytes and time > self._peer_time > 0:
+            self.delivery_rate = (received - self.peer_bytes) * 1e6 / (time - self._peer_time)
+        self.peer_bytes, self.peer_cells, self._peer_time = received, cells, time
+
     def waits_for(self, token: int) -> bool:
         """Whether this ping has had no answer yet."""
         return token in self._open
@@ -101,6 +112,7 @@ class Telemetry:
 
     def reset_pings(self) -> None:
         """The connection has ended: its pings will not be answered and do not count as lost."""
+        self.peer_bytes = self.peer_cells = self._peer_time = 0
         self.pings -= len(self._open)
         self._open.clear()
 

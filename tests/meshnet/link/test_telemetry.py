@@ -129,3 +129,16 @@ class PingTests(SynchronousTestCase):
             self.assertTrue(0 <= telemetry.loss <= 1)
             self.assertLessEqual(telemetry.pongs, telemetry.pings)
             self.assertGreaterEqual(telemetry.rtt, 0)
+
+    def test_delivery_rate(self) -> None:
+        """What the neighbour received between two PONGs, by its clock; a new connection starts anew."""
+        telemetry = Telemetry()
+        telemetry.delivered(1_000, 1, 5_000_000)
+        self.assertEqual(telemetry.delivery_rate, 0)
+        telemetry.delivered(3_000, 2, 7_000_000)
+        self.assertEqual((telemetry.delivery_rate, telemetry.peer_cells), (1_000, 2))
+        telemetry.delivered(9_000, 3, 6_000_000)  # its clock went back: no rate is better than a wrong one
+        self.assertEqual(telemetry.delivery_rate, 1_000)
+        telemetry.reset_pings()
+        telemetry.delivered(50, 1, 9_000_000)
+        self.assertEqual((telemetry.delivery_rate, telemetry.peer_bytes), (1_000, 50))
