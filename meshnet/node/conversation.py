@@ -33,17 +33,20 @@ class Turns(Protocol):
 class Conversation:
     """One session over one circuit; `route` is empty where the other side opened it.
 
-    `failed` is set by who waits for the session and is called once if it ends before that.
+    `on_end` is set by who waits for something of the session: it is called once, with the reason, if the
+    session ends.
     """
 
     __slots__ = (
         "_cancel",
         "_due",
         "_stirred",
+        "_stopped",
         "_turns",
         "born",
         "circuit",
         "end",
+        "on_end",
         "pinged",
         "route",
         "session",
@@ -52,12 +55,14 @@ class Conversation:
     def __init__(self, turns: Turns, circuit: OriginCircuit | Arrival, route: Route, now: float) -> None:
         self._turns = turns
         self._stirred = False
+        self._stopped = False
         self._due: float | None = None
         self._cancel: Callable[[], None] | None = None
         self.circuit = circuit
         self.route = route
         self.end: CircuitEnd | None = None
         self.session: Session | None = None
+        self.on_end: Callable[[MeshError, float], None] | None = None
         self.born = now
         self.pinged = now
 
@@ -68,7 +73,7 @@ class Conversation:
 
     def notify(self, session: Session) -> None:
         """The session has events or an earlier deadline."""
-        if not self._stirred:
+        if not self._stirred and not self._stopped:
             self._stirred = True
             self._turns.soon(self._settle)
 
@@ -78,9 +83,15 @@ class Conversation:
             self.session.path_lost(self.session.path, why)
             self._settle(now)
 
+    def ended(self, why: MeshError, now: float) -> None:
+        """The session is over: tells who waits."""
+        told, self.on_end = self.on_end, None
+        if told is not None:
+            told(why, now)
+
     def stop(self) -> None:
-        """No more timers."""
-        self._stirred = True
+        """No more timers; what is planned already does nothing."""
+        self._stopped = True
         if self._cancel is not None:
             self._cancel()
             self._cancel = None
@@ -88,11 +99,11 @@ class Conversation:
     def _settle(self, now: float) -> None:
         self._stirred = False
         session = self.session
-        if session is None:
+        if session is None or self._stopped:
             return
         self._turns.settle(self, now)
         due = session.deadline()
-        if due is None:
+        if due is None or self._stopped:
             return
         if self._due is None or due < self._due or self._cancel is None:
             if self._cancel is not None:

@@ -6,6 +6,7 @@ Relays cannot be pinged inside a circuit; to look at a route hop by hop, ping ea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,8 @@ PATIENCE: Final = 5.0  # seconds for one answer
 
 class Ping:
     """Runs at once; `result` fires with setup_ms, sent, received, rtt_ms (median), rtt_min_ms, rtt_max_ms,
-    or fails with what the circuit failed with, or TimedOutError if nothing ever came back."""
+    and `error` (text) where the circuit was lost in between. It fails with what the circuit failed with, or
+    TimedOutError, if nothing ever came back."""
 
     def __init__(self, router: Router, route: Route, count: int) -> None:
         self.result: Deferred[Json] = Deferred()
@@ -32,6 +34,7 @@ class Ping:
         self._sent = 0
         self._trips: list[float] = []
         self._asked = 0
+        self._cancel: Callable[[], None] = lambda: None
         router.dial(route, None, self._built)
 
     def _built(self, outcome: Conversation | MeshError, now: float) -> None:
@@ -39,30 +42,39 @@ class Ping:
             self.result.errback(outcome)
             return
         self._conversation = outcome
+        outcome.on_end = self._lost
         self._ask(now)
 
     def _ask(self, now: float) -> None:
+        if self.result.called:
+            return
         session = self._conversation.session
         if self._left == 0 or session is None or not session.live:
             self._finish(now)
             return
         self._left -= 1
         self._sent += 1
-        self._asked = session.ping(now)
-        self._cancel = self._router.later(PATIENCE, self._late)
-        self._router.on_pong(session, self._asked, self._answered)
+        asked = self._asked = session.ping(now)
+        self._cancel = self._router.later(PATIENCE, self._ask)
+        self._router.on_pong(session, asked, lambda trip: self._answered(asked, trip))
 
-    def _answered(self, trip: float) -> None:
-        self._cancel()
+    def _answered(self, asked: int, trip: float) -> None:
         self._trips.append(trip)
-        self._router.soon(self._ask)
+        if asked == self._asked:  # else it comes late, and the next one is under way
+            self._cancel()
+            self._router.soon(self._ask)
 
-    def _late(self, now: float) -> None:
-        self._ask(now)
+    def _lost(self, why: MeshError, now: float) -> None:
+        self._cancel()
+        self._finish(now, why)
 
-    def _finish(self, now: float) -> None:
+    def _finish(self, now: float, why: MeshError | None = None) -> None:
         conversation, trips = self._conversation, self._trips
+        conversation.on_end = None
         self._router.hang_up(conversation, now)
+        if why is not None and not trips:
+            self.result.errback(why)
+            return
         if not trips and self._sent:
             self.result.errback(
                 TimedOutError(f"no answer to {self._sent} pings within {PATIENCE:.0f} s each")
@@ -77,5 +89,6 @@ class Ping:
                 "rtt_ms": round(median(trips) * 1e3, 3) if trips else None,
                 "rtt_min_ms": round(trips[0] * 1e3, 3) if trips else None,
                 "rtt_max_ms": round(trips[-1] * 1e3, 3) if trips else None,
+                **({} if why is None else {"error": str(why)}),
             }
         )

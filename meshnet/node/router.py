@@ -134,15 +134,20 @@ class Router(Figures):
         """Tells the other ends, then closes every link; fires when the replay tags are on the disk."""
         if self._cancel_tick is None:
             return succeed(None)
-        now = self._clock.now()
+        now, why = self._clock.now(), MeshError("this node is stopping")
         self._cancel_tick()
+        self._cancel_tick = None
+        for dialled in list(self._dialled.values()):
+            self._tell(dialled, why, now)
+        self._dialled.clear()
+        self._calls.clear()
         for circuit in list(self.circuits):
             if not isinstance(circuit, OriginCircuit | Arrival):
                 continue
             self.circuits.destroy(circuit, now)
             conversation = self._conversations.pop(circuit, None)
             if conversation is not None:
-                conversation.lose(MeshError("this node is stopping"), now)
+                conversation.lose(why, now)
                 conversation.stop()
         self.links.outbox.flush(now)
         self.links.stop()
@@ -195,6 +200,9 @@ class Router(Figures):
     def dial(self, route: Route, identity: SecretKey | None, waiter: Waiter) -> OriginCircuit | None:
         """Begins a circuit along `route`; `waiter` is told. None if it failed at once."""
         now = self._clock.now()
+        if self._cancel_tick is None:
+            waiter(MeshError("this node does not run"), now)
+            return None
         ephemeral = SecretKey.draw(self._random)
         try:
             opening = end_to_end.start(route[-1], self._network_id, ephemeral, self._backend)
@@ -378,6 +386,7 @@ class Router(Figures):
                 _log.error("a stream's reader failed: {error!r}", error=event.error)
             elif isinstance(event, PathDead | Closed):
                 self.hang_up(conversation, now)
+                conversation.ended(event.error, now)
 
     def _datagram(self, session: Session, event: DatagramReceived) -> None:
         def reply(data: bytes) -> bool:
@@ -403,6 +412,8 @@ class Router(Figures):
         result: Deferred[T] = Deferred()
 
         def told(outcome: Conversation | MeshError, now: float) -> None:
+            if result.called:  # given up meanwhile
+                return
             try:
                 if isinstance(outcome, MeshError):
                     raise outcome
