@@ -35,6 +35,7 @@ from meshnet.node.figures import Figures
 from meshnet.node.ports import Ports
 from meshnet.session import keys as end_to_end
 from meshnet.session.events import AppFailed, Closed, DatagramReceived, PathDead, Ponged
+from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.transports.registry import Transports
@@ -104,6 +105,7 @@ class Router(Figures):
         self._past_drops = [0] * len(Drop)
         self._policy = policy
         self._memory = memory
+        self.session_memory = Memory()
         self._cancel_tick: Callable[[], None] | None = None
         identity = Identity(secret, network_id, backend, accept)
         receivers = dict.fromkeys(FRAME_KINDS, self._frame)
@@ -308,6 +310,7 @@ class Router(Figures):
             wake=conversation.wake,
             notify=conversation.notify,
             accept=self._ports.accept,
+            memory=self.session_memory,
             max_cell=arrival.side.link.max_cell,
         )
         conversation.session = session
@@ -334,6 +337,7 @@ class Router(Figures):
             wake=conversation.wake,
             notify=conversation.notify,
             accept=self._ports.accept,
+            memory=self.session_memory,
             peer=dialled.route[-1],
             identity=dialled.identity,
             max_cell=event.max_cell,

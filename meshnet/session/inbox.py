@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import MeshError
-from meshnet.limits import SESSION_FIRST_WINDOW, SMALLEST_CELL, STREAM_FIRST_WINDOW
+from meshnet.limits import (
+    SESSION_FIRST_WINDOW,
+    SESSION_LEAST_WINDOW,
+    SMALLEST_CELL,
+    STREAM_FIRST_WINDOW,
+    STREAM_HELD,
+)  # fmt: skip
 from meshnet.session.codes import Code, SessionFaultError, session_error, stream_error
 from meshnet.session.events import DatagramReceived
 from meshnet.session.items import AUTH_ANONYMOUS, AUTH_CALLER, WINDOW
@@ -64,6 +70,7 @@ class Inbox:
         limits = self._session.limits
         sending = SendHalf(STREAM_FIRST_WINDOW, limits.send_buffer)
         receiving = ReceiveHalf(limits.stream_window, limits.stream_window)
+        self._session.account.take(STREAM_HELD)
         stream = Stream(self._session, self._own_next, port, sending, receiving)
         self.table[stream.id] = stream
         self._own_next += 2
@@ -79,6 +86,7 @@ class Inbox:
         """Both directions are done."""
         if self.table.pop(stream.id, None) is None:
             return
+        self._session.account.give(STREAM_HELD)
         if stream.id % 2 == self._first_own:
             self.own_count -= 1
         else:
@@ -100,6 +108,10 @@ class Inbox:
         # and whoever opens twice as many does not listen.
         if self.peer_count + (stream_id - self._peer_next) // 2 >= 2 * limits.streams:
             raise SessionFaultError(Code.LIMIT, "too many streams were opened at once")
+        cost = STREAM_HELD * ((stream_id - self._peer_next) // 2 + 1)
+        if cost > self._session.account.room():
+            raise NoRoom
+        self._session.account.take(cost)
         for number in range(self._peer_next, stream_id + 2, 2):
             sending = SendHalf(STREAM_FIRST_WINDOW, limits.send_buffer)
             receiving = ReceiveHalf(STREAM_FIRST_WINDOW, limits.stream_window)
@@ -110,14 +122,17 @@ class Inbox:
 
     def credit(self, size: int) -> None:
         """`size` received bytes are held no longer."""
+        self._session.account.give(size)
         self.consumed += size
         buffer = self._session.limits.session_buffer
         if self.consumed + buffer - self.limit >= buffer // 2:
             self._session.outbox.say_session_window()
 
     def grant(self) -> int:
-        """The session's new limit, from now on binding."""
-        self.limit = max(self.limit, self.consumed + self._session.limits.session_buffer)
+        """The session's new limit, now binding: as much as memory has room for, and always a little."""
+        session = self._session
+        most = max(self.received - self.consumed + session.account.room(), SESSION_LEAST_WINDOW)
+        self.limit = max(self.limit, self.consumed + min(most, session.limits.session_buffer))
         return self.limit
 
     # readers
@@ -219,8 +234,12 @@ class Inbox:
         half = stream.receiving
         end = offset + len(data)
         if fin or end > half.highest:
+            account = self._session.account
+            if end - half.highest > account.room() and not half.stopped:
+                raise NoRoom
             grown = half.extend(end, fin)
             if grown:
+                account.take(grown)
                 self.received += grown
                 if self.received > self.limit:
                     raise SessionFaultError(Code.FLOW_CONTROL, "more bytes than the session's window allows")
@@ -292,6 +311,7 @@ class Inbox:
             return
         half = stream.receiving
         grown = half.extend(size, True)
+        self._session.account.take(grown)  # and given back below
         self.received += grown
         if self.received > self.limit:
             raise SessionFaultError(Code.FLOW_CONTROL, "more bytes than the session's window allows")
@@ -308,6 +328,7 @@ class Inbox:
         """Tells the reader, once, that the stream is over."""
         stream.over = True
         stream.starved = False
+        self._session.credit(stream.receiving.drop())
         if stream.reader is not None:
             self.call(stream, stream.reader.lost, why)
 

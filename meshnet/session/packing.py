@@ -41,7 +41,8 @@ SLIVER = 64
 
 
 class Outbox:
-    """Everything a session waits to send. `confirmed` is called when AUTH arrived.
+    """Everything a session waits to send. `confirmed` is called when AUTH arrived, `release` with how many
+    bytes of streams arrived and are held no longer.
 
     `session_limit` gives the limit a SESSION-WINDOW should name now. `drained` lists streams whose reader is
     owed `drained()`.
@@ -49,12 +50,18 @@ class Outbox:
 
     __slots__ = (
         "_confirmed", "_datagram_bytes", "_datagrams", "_items", "_listed", "_pongs", "_ready",
-        "_session_limit", "_session_window_said", "_starved", "credit", "drained", "granted",
+        "_release", "_session_limit", "_session_window_said", "_starved", "credit", "drained", "granted",
     )  # fmt: skip
 
-    def __init__(self, session_limit: Callable[[], int], confirmed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session_limit: Callable[[], int],
+        confirmed: Callable[[], None],
+        release: Callable[[int], None],
+    ) -> None:
         self._session_limit = session_limit
         self._confirmed = confirmed
+        self._release = release
         self._items: deque[tuple[Any, ...]] = deque()
         self._datagrams: deque[tuple[int, int, bytes]] = deque()
         self._datagram_bytes = 0
@@ -250,9 +257,12 @@ class Outbox:
             if kind == DATA:
                 stream: Stream = what[1]
                 half = stream.sending
-                if half.acknowledged(what[2], what[3], what[4]) and stream.starved:
-                    stream.starved = False
-                    self.drained.append(stream)
+                freed = half.acknowledged(what[2], what[3], what[4])
+                if freed:
+                    self._release(freed)
+                    if stream.starved:
+                        stream.starved = False
+                        self.drained.append(stream)
                 if half.done:
                     stream.check_end()
             elif kind == RESET:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from meshnet.cipher.aead import TAG_SIZE, BadTag
 from meshnet.codec.varint import write_varint
 from meshnet.errors import Drop, UnreachableError
-from meshnet.limits import CELLS_IN_FLIGHT, PACKETS
+from meshnet.limits import CELLS_IN_FLIGHT, PACKETS, SMALLEST_CELL
 from meshnet.session.acks import Acks
 from meshnet.session.congestion import Congestion
 from meshnet.session.items import PING
@@ -173,7 +173,8 @@ class Path:
         """Bytes of plaintext that may be sent now, at most `limit`; 0 if the window is used up."""
         recovery = self.recovery
         if recovery.probes:
-            return limit
+            # As large as what it says again: new data behind it may be what the other side has no room for.
+            return min(limit, max(recovery.oldest_size, SMALLEST_CELL) - TAG_SIZE)
         free = self.congestion.window - recovery.in_flight - TAG_SIZE
         if free < limit:
             # The rest of a window is used only if it is worth a cell.

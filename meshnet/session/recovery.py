@@ -100,6 +100,11 @@ class Recovery:
             self.probes -= 1
             self.probes_sent += 1
 
+    @property
+    def oldest_size(self) -> int:
+        """Bytes of the oldest cell in flight; 0 if there is none."""
+        return self.sent[self._lowest][1] if self.sent else 0
+
     # acknowledgements
 
     def acknowledged(

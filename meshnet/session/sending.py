@@ -7,6 +7,7 @@ kept once, in a ring, until `base` has passed them. A packet number never comes 
 
 from __future__ import annotations
 
+from meshnet.limits import SEND_BUFFER
 from meshnet.session.ranges import Ranges
 from meshnet.session.ring import Ring
 
@@ -49,9 +50,9 @@ class SendHalf:
         """Bytes that `write` would take."""
         return self.buffer - (self.end - self.base) if self.open else 0
 
-    def write(self, data: memoryview) -> int:
-        """Copies as much of `data` (flat bytes) as fits; how much."""
-        size = min(len(data), self.buffer - (self.end - self.base))
+    def write(self, data: memoryview, most: int = SEND_BUFFER) -> int:
+        """Copies as much of `data` (flat bytes) as fits, at most `most`; how much."""
+        size = min(len(data), self.buffer - (self.end - self.base), most)
         if size > 0:
             end = self.end + size
             ring = self.ring
@@ -89,10 +90,10 @@ class SendHalf:
         self.next = end
         return end - start
 
-    def acknowledged(self, start: int, end: int, fin: bool) -> bool:
-        """A cell with [start, end) arrived; whether room for writing became free."""
+    def acknowledged(self, start: int, end: int, fin: bool) -> int:
+        """A cell with [start, end) arrived; how many bytes are held no longer."""
         if self.reset_code is not None:
-            return False
+            return 0
         before = self.base
         if self.again.starts:
             self.again.remove(start, end)
@@ -106,7 +107,7 @@ class SendHalf:
             self.ring.release()
             if self.fin_arrived:
                 self.done = True
-        return self.base > before
+        return self.base - before
 
     def lost(self, start: int, end: int, fin: bool) -> None:
         """A cell with [start, end) got lost, or may have: what has not arrived goes again."""
@@ -120,11 +121,13 @@ class SendHalf:
         if fin and not self.fin_arrived:
             self.fin_sent = False
 
-    def reset(self, code: int) -> None:
-        """Nothing more is sent but RESET; what is missing is dropped."""
+    def reset(self, code: int) -> int:
+        """Nothing more is sent but RESET; what is missing is dropped: so many bytes."""
+        held = self.end - self.base
         self.reset_code = code
         self.done = False
         self.end = self.next  # the final size
         self.again.clear()
         self.arrived.clear()
         self.ring.drop()
+        return held

@@ -37,6 +37,8 @@ from meshnet.limits import (
     SEND_BUFFER,
     SESSION_BUFFER,
     SESSION_SILENCE,
+    SMALLEST_SEND,
+    STREAM_HELD,
     STREAM_WINDOW,
     STREAMS,
 )  # fmt: skip
@@ -46,6 +48,7 @@ from meshnet.session.events import AppFailed, Closed, DatagramReceived, Event, O
 from meshnet.session.inbox import Inbox, NoRoom
 from meshnet.session.keys import CircuitKeys, caller_auth
 from meshnet.session.life import new_life
+from meshnet.session.memory import Account, Memory
 from meshnet.session.packing import Outbox
 from meshnet.session.path import Path
 from meshnet.session.streams import Stream
@@ -85,6 +88,7 @@ class Session:
     At the origin `peer` is the key that was called and `identity` who we say we are (None: anonymous). At the
     last hop `peer` is the caller once AUTH told, or None. `accept` is asked for each stream the other side
     opens; None refuses it. `max_cell` is the path's largest body, `trip` the round trip that set-up took.
+    `memory` is what all sessions of a node share; without it the session has one of its own.
 
     `live` is true until the session begins to close; `trusted` once AUTH has been opened (at the origin:
     always). `datagrams_dropped` counts those that nobody fetched in time.
@@ -92,8 +96,8 @@ class Session:
 
     __slots__ = (
         "_auth_due", "_closing_until", "_events", "_fault", "_held", "_held_bytes", "_inbox", "_last_words",
-        "_life", "_next_token", "_notify", "_pings", "_planned", "_reading", "_stirred", "_unsaid", "_wake", "accept",
-        "datagrams_dropped", "limits", "live", "outbox", "path", "peer", "trusted",
+        "_life", "_next_token", "_notify", "_pings", "_planned", "_reading", "_stirred", "_unsaid", "_wake",
+        "accept", "account", "datagrams_dropped", "limits", "live", "outbox", "path", "peer", "trusted",
     )  # fmt: skip
 
     def __init__(
@@ -108,12 +112,14 @@ class Session:
         max_cell: int = LARGEST_CELL,
         trip: float | None = None,
         limits: SessionLimits = SessionLimits(),
+        memory: Memory | None = None,
     ) -> None:
         self._wake = wake
         self._notify = notify
         self.accept = accept
         self.peer = peer
         self.limits = limits
+        self.account = Account(Memory() if memory is None else memory)
         self.live = True
         self.trusted = keys.initiator
         self.datagrams_dropped = 0
@@ -131,7 +137,7 @@ class Session:
         self._last_words = b""  # our CLOSE
         self._unsaid = False  # it is to be sent
         self._fault: MeshError | None = None  # why it ended
-        self.outbox = Outbox(lambda: self._inbox.grant(), self._confirmed)
+        self.outbox = Outbox(lambda: self._inbox.grant(), self._confirmed, self.account.give)
         self.path = Path(self, keys, max_cell, trip)
         self._inbox = Inbox(self, self.path, keys.initiator)
         if keys.initiator:
@@ -176,6 +182,8 @@ class Session:
         inbox = self._inbox
         if inbox.own_count >= self.limits.streams or inbox.next_own > items.LARGEST_STREAM:
             raise RefusedError(f"the session has {inbox.own_count} streams open; no more are allowed")
+        if self.account.room() < STREAM_HELD:
+            raise RefusedError("the streams of this node hold too much memory; try again later")
         stream = inbox.add_own(port)
         stream.announced = True
         stream.reader = reader
@@ -312,6 +320,9 @@ class Session:
         cost = len(plain) + PACKET_HELD
         if self._held_bytes + cost > AUTH_HELD:
             return Drop.NOT_OPEN
+        if cost > self.account.room():
+            return Drop.NOT_OPEN
+        self.account.take(cost)
         self._held_bytes += cost
         self._held.append((number, bytes(plain), marked))
         if self._auth_due is None:
@@ -320,6 +331,7 @@ class Session:
         return Drop.NONE
 
     def _take_held(self, path: Path, now: float) -> None:
+        self.account.give(self._held_bytes)
         held, self._held, self._held_bytes = self._held, [], 0
         for number, plain, marked in held:
             self.opened(path, number, memoryview(plain), now, marked)
@@ -360,6 +372,18 @@ class Session:
         if size and self.live:
             self._inbox.credit(size)
             self._stir()
+
+    def room(self, buffered: int) -> int:
+        """Bytes that a stream with so many unacknowledged may take more, as far as memory goes."""
+        return max(self.account.send_room(), SMALLEST_SEND - buffered, 0)
+
+    def hold(self, size: int) -> None:
+        """A stream was given bytes to send."""
+        self.account.take(size)
+
+    def release(self, size: int) -> None:
+        """Bytes to send are dropped."""
+        self.account.give(size)
 
     def forget(self, stream: Stream) -> None:
         """Both directions of a stream are done."""
@@ -442,6 +466,7 @@ class Session:
         recovery = self.path.recovery
         recovery.sent.clear()
         recovery.in_flight = 0
+        self.account.close()
         for stream in streams:
             told = stream.over
             stream.abandon()

@@ -40,6 +40,15 @@ class Owner(Protocol):
     def credit(self, size: int) -> None:
         """`size` received bytes are held no longer."""
 
+    def room(self, buffered: int) -> int:
+        """Bytes that a stream with so many unacknowledged may take more, as far as memory goes."""
+
+    def hold(self, size: int) -> None:
+        """A stream was given bytes to send."""
+
+    def release(self, size: int) -> None:
+        """Bytes to send are dropped."""
+
     def forget(self, stream: Stream) -> None:
         """Both directions are done."""
 
@@ -83,7 +92,8 @@ class Stream:
     @property
     def writable(self) -> int:
         """Bytes that `write` would take now."""
-        return self.sending.writable
+        half = self.sending
+        return min(half.writable, self._owner.room(half.end - half.base))
 
     def write(self, data: Buffer) -> int:
         """Bytes taken (copied), 0 to len(data); after a short write `drained` follows.
@@ -99,7 +109,8 @@ class Stream:
             if half.reset_code is None and not self.over:
                 raise UsageError("the stream was finished: nothing can be written any more")
             return len(view)
-        size = half.write(view)
+        size = half.write(view, self._owner.room(half.end - half.base))
+        self._owner.hold(size)
         if size < len(view):
             self.starved = True
         if not self.listed and size:
@@ -117,6 +128,8 @@ class Stream:
     def reset(self, code: int = Code.CANCELLED) -> None:
         """End both directions now; what was not delivered is lost. The reader hears nothing more."""
         self.over = True
+        if self.receiving.done:
+            self._owner.credit(self.receiving.drop())  # what it has not passed on
         self.stop(code)
         self.cut(code)
 
@@ -139,7 +152,7 @@ class Stream:
         Raises UsageError for more than was received. After the end of the stream it is harmless.
         """
         half = self.receiving
-        if half.stopped or (half.done and not half.complete):
+        if self.over or half.stopped or (half.done and not half.complete):
             return  # the session has its credit already
         if not 0 <= size <= half.delivered - half.consumed:
             raise UsageError(f"{size} bytes cannot have been consumed")
@@ -155,7 +168,7 @@ class Stream:
         """Ends our direction with RESET, unless everything has arrived or was reset already."""
         half = self.sending
         if half.reset_code is None and not half.done:
-            half.reset(code)
+            self._owner.release(half.reset(code))
             self._owner.say(RESET, self)
 
     def receive_done(self) -> None:

@@ -11,6 +11,7 @@ from meshnet.cipher.aead import backend
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import Drop, MeshError
 from meshnet.session import keys
+from meshnet.session.memory import Memory
 from meshnet.session.session import Session, SessionLimits
 from meshnet.session.streams import Stream
 
@@ -124,6 +125,7 @@ class Pair:
         greedy: bool = True,
         accept: bool = True,
         trip: float | None = None,
+        memory_b: Memory | None = None,
     ) -> None:
         print(f"seed {seed}")
         self.random = random.Random(seed)
@@ -154,7 +156,7 @@ class Pair:
             **self._calls(0),
             **more,
         )
-        b = Session(self.keys_b, limits=limits_b or limits, **self._calls(1), **more)
+        b = Session(self.keys_b, limits=limits_b or limits, memory=memory_b, **self._calls(1), **more)
         self.a, self.b = End(self, a), End(self, b)
         self.ends = (self.a, self.b)
         self._awake.add(0)

@@ -7,10 +7,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import Drop
-from meshnet.limits import AUTH_HELD, AUTH_SECONDS, PACKET_HELD
+from meshnet.limits import AUTH_HELD, AUTH_SECONDS, PACKET_HELD, SMALLEST_SEND, STREAM_HELD
 from meshnet.session import items
 from meshnet.session.congestion import Congestion
 from meshnet.session.events import Closed
+from meshnet.session.memory import Account, Memory
 from meshnet.session.rate import DeliveryRate
 from meshnet.session.recovery import Recovery
 from tests.meshnet.session.pair import Pair
@@ -58,7 +59,7 @@ class Counting(dict[int, Any]):
 
     looked = 0
 
-    def pop(self, *args: Any) -> Any:  # type: ignore[override]
+    def pop(self, *args: Any) -> Any:
         self.looked += 1
         return super().pop(*args)
 
@@ -105,3 +106,89 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual(len(pair.a.session.outbox._starved), 1)
         pair.inject(1, items.item(items.SESSION_WINDOW, 1 << 26))
         self.assertTrue(pair.run(1.0, lambda: bool(pair.readers) and len(pair.readers[0].data) == 200))
+
+
+class MemoryTests(SynchronousTestCase):
+    """What all sessions of a node hold together is bounded, whatever each of them may hold by itself."""
+
+    def pair(self, limit: int, **conditions: Any) -> Pair:
+        """Two sessions, of which the last hop's lives on a node with so little memory."""
+        self.memory = Memory(limit)
+        pair = Pair(7, memory_b=self.memory, **conditions)
+        pair.run(1.0)
+        self.assertEqual(self.memory.used, 0)
+        return pair
+
+    def test_streams_by_number(self) -> None:
+        """One small item may not make more streams than memory allows; the cell is not taken, nobody ends."""
+        pair = self.pair(1 << 20)
+        few = (1 << 20) // 5 // STREAM_HELD
+        self.assertEqual(pair.inject(0, items.item(items.WINDOW, 2 * 100, 1)), Drop.NO_ROOM)
+        self.assertEqual(pair.b.session.streams, 0)
+        self.assertEqual(pair.inject(0, items.item(items.WINDOW, 2 * (few - 1), 1)), Drop.NONE)
+        self.assertEqual((pair.b.session.streams, self.memory.used), (few, few * STREAM_HELD))
+        self.assertTrue(pair.b.session.live)
+
+    def test_unread_bytes(self) -> None:
+        """A reader that passes nothing on holds a share; what it passes on flows again, all is given back."""
+        pair = self.pair(1 << 20, greedy=False)
+        writer = pair.send(bytes(1_000_000))
+        pair.run(5.0)
+        (reader,), (stream,) = pair.readers, pair.streams
+        self.assertLess(len(reader.data), (1 << 20) // 4)
+        self.assertGreater(len(reader.data), (1 << 20) // 10)
+        self.assertLessEqual(self.memory.used, 1 << 20)
+        reader.greedy = True
+        stream.consumed(len(reader.data))
+        self.assertTrue(pair.run(120.0, lambda: bool(reader.ended)))
+        self.assertEqual(len(reader.data), len(writer.content))
+        pair.run(5.0)
+        stream.finish()
+        pair.run(5.0)
+        self.assertEqual((pair.b.session.streams, self.memory.used), (0, 0))
+
+    def test_unsent_bytes(self) -> None:
+        """Writers of many streams that nobody acknowledges hold a share, and a little each."""
+        pair = self.pair(4 << 20)
+        readers = [pair.open(port=port) for port in range(1, 21)]
+        pair.run(1.0)
+        pair.cut = True
+        taken = [stream.write(bytes(1 << 20)) for stream in pair.streams]
+        self.assertLess(sum(taken), 1 << 20)
+        self.assertGreaterEqual(min(taken), SMALLEST_SEND)
+        self.assertEqual(pair.streams[0].writable, 0)
+        self.assertEqual(self.memory.used, sum(taken) + 20 * STREAM_HELD)
+        pair.cut = False
+        self.assertTrue(pair.run(20.0, lambda: sum(len(reader.data) for reader in readers) == sum(taken)))
+        pair.run(1.0)
+        self.assertEqual(self.memory.used, 20 * STREAM_HELD)
+        pair.streams[0].write(bytes(50_000))
+        pair.streams[0].reset()
+        pair.b.session.close(0, "", pair.now)
+        self.assertEqual(self.memory.used, 0)
+
+    def test_one_session_leaves_room_for_another(self) -> None:
+        """A session that holds all it can get leaves others a share."""
+        memory = Memory(1 << 20)
+        first, second = Account(memory), Account(memory)
+        while first.room() > 0:
+            first.take(first.room())
+        self.assertGreater(second.room(), 1 << 17)
+        second.take(second.room())
+        self.assertLess(memory.used, 1 << 20)
+        first.close()
+        first.close()
+        self.assertEqual(memory.used, second.held)
+
+    def test_what_is_read_after_the_end_is_credited(self) -> None:
+        """Bytes that a reader has not passed on when it resets a finished stream are the session's again."""
+        pair = self.pair(8 << 20, greedy=False)
+        for _ in range(3):
+            pair.send(bytes(10_000))
+            pair.run(2.0)
+            self.assertTrue(pair.readers[-1].ended)
+            pair.streams[-1].reset()
+            pair.streams[-1].consumed(10_000)
+            pair.run(2.0)
+        self.assertEqual((pair.b.session.streams, self.memory.used), (0, 0))
+        self.assertEqual(pair.b.session._inbox.received, pair.b.session._inbox.consumed)
