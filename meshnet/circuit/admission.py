@@ -12,6 +12,8 @@ A CREATE that is refused before it is peeled leaves nothing behind, so that a fl
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshnet.cipher.sphinx import BadOnion, Peeled, peel
 from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.events import Arrived
@@ -27,6 +29,20 @@ from meshnet.errors import CodecError, ProtocolError, Reason
 from meshnet.limits import CIRCUIT_LIFE
 
 _HMAC = 32
+
+REFUSALS: Final = (
+    Reason.BAD_ONION,
+    Reason.WRONG_EPOCH,
+    Reason.REPLAY,
+    Reason.BUSY,
+    Reason.CLOCK_SKEW,
+    Reason.NO_LINK,
+    Reason.REFUSED,
+    Reason.NOT_UNDERSTOOD,
+    Reason.UNKNOWN_SERVICE,
+    Reason.NEXT_BUSY,
+)
+"""What a CREATE can be refused with here, by these checks or by who takes its circuit's end."""
 
 
 class Admission:

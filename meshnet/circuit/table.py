@@ -13,7 +13,7 @@ from typing import Any
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.admission import Admission
-from meshnet.circuit.arrival import OPEN, Arrival
+from meshnet.circuit.arrival import OPEN, OPENING, Arrival
 from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.events import Event
 from meshnet.circuit.interface import Neighbour, Random, SessionEnd
@@ -143,6 +143,8 @@ class Circuits:
 
     def refuse(self, arrival: Arrival, reason: Reason, text: str, now: float) -> None:
         """Sends the origin an error instead, or later; no event follows. Harmless if the circuit is gone."""
+        if arrival.state == OPENING:
+            self._shared.past.refuse(reason)
         arrival.refuse(reason, text, now)
 
     def destroy(self, circuit: OriginCircuit | Arrival, now: float) -> None:

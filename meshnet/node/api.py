@@ -54,7 +54,7 @@ class TraceRequest:
 class HistoryRequest:
     """Asks for past samples."""
 
-    ring: Literal["1s", "10s", "1m", "1h"] = "1s"
+    ring: Literal["1s", "10s", "1min", "1h"] = "1s"
 
 
 class ApiNode(Protocol):

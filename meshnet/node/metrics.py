@@ -15,8 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from meshnet.circuit.admission import REFUSALS
 from meshnet.control.server import QuietSite
-from meshnet.errors import Drop, Reason
+from meshnet.errors import Drop
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
@@ -30,8 +31,12 @@ _LINK_COUNTERS: Final = (
 )
 """Key of a link's snapshot, name of the series, help."""
 _NODE_COUNTERS: Final = (
-    ("bytes_in", "meshnet_received_bytes", "Bytes received over all links there ever were."),
-    ("bytes_out", "meshnet_sent_bytes", "Bytes sent over all links there ever were."),
+    (
+        "bytes_in",
+        "meshnet_received_bytes",
+        "Bytes received over all links there ever were, encryption included.",
+    ),
+    ("bytes_out", "meshnet_sent_bytes", "Bytes sent over all links there ever were, encryption included."),
 )
 
 Snapshot = Mapping[str, Any]
@@ -81,13 +86,13 @@ def _zeros() -> dict[str, int]:
     return dict.fromkeys((key for key, _, _ in _LINK_COUNTERS), 0)
 
 
-_TOTALS: Final[Mapping[str, str]] = {
+TOTALS: Final[Mapping[str, str]] = {
     "cells_relayed": "Cells of others passed on, both directions.",
-    "bytes_relayed": "Bytes of the cells of others passed on, both directions.",
+    "bytes_relayed": "Bytes of the bodies of these cells, without their heads, both directions.",
     "end_cells_received": "Cells received by circuits that begin or end here.",
-    "end_bytes_received": "Bytes of cells received by circuits that begin or end here.",
+    "end_bytes_received": "Bytes of these cells, their heads of 12 bytes included.",
     "end_cells_sent": "Cells sent by circuits that begin or end here.",
-    "end_bytes_sent": "Bytes of cells sent by circuits that begin or end here.",
+    "end_bytes_sent": "Bytes of these cells, their heads of 12 bytes included.",
     "creates": "Requests to set up a circuit received from neighbours.",
     "creates_refused": "Requests to set up a circuit refused here.",
     "circuits_relayed": "Circuits of others set up through this node.",
@@ -106,7 +111,7 @@ _TOTALS: Final[Mapping[str, str]] = {
 def totals(counts: Mapping[str, int]) -> Iterable[Metric]:
     """The router's counts; one that has no text here yet gets its name as help."""
     for name, value in counts.items():
-        text = _TOTALS.get(name, f"Count of {name.replace('_', ' ')}.")
+        text = TOTALS.get(name, f"Count of {name.replace('_', ' ')}.")
         yield CounterMetricFamily(f"meshnet_{name}", text, value=value)
 
 
@@ -203,12 +208,16 @@ class NodeCollector:
             "Requests to set up a circuit refused here, by reason.",
             labels=["reason"],
         )
-        counted = snapshot.get("refused", {})
-        for reason in Reason:
-            refused.add_metric([reason.name.lower()], counted.get(reason.name.lower(), 0))
+        reasons = {reason.name.lower(): 0 for reason in REFUSALS}
+        for name, number in {**reasons, **snapshot.get("refused", {})}.items():
+            refused.add_metric([name], number)
         yield refused
         waiting = snapshot.get("waiting_bytes", 0)
-        yield gauge("meshnet_waiting_bytes", "Bytes of relayed cells that wait in queues.", waiting)
+        yield gauge(
+            "meshnet_waiting_bytes",
+            "Bytes of relayed cells that wait in queues, their heads of 12 bytes included.",
+            waiting,
+        )
         half = snapshot.get("half_open", 0)
         yield gauge("meshnet_half_open_connections", "Connections in their handshake.", half)
 

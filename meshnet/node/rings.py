@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping
 from typing import Final
 
-RINGS: Final = (("1s", 1.0, 300), ("10s", 10.0, 360), ("1m", 60.0, 1_440), ("1h", 3_600.0, 720))
+RINGS: Final = (("1s", 1.0, 300), ("10s", 10.0, 360), ("1min", 60.0, 1_440), ("1h", 3_600.0, 720))
 """Name, step in seconds, places."""
 
 

@@ -58,6 +58,13 @@ class Between:
             return f"is more than {self.most}"
         return f"is not between {self.least} and {self.most}"
 
+    @property
+    def words(self) -> str:
+        """What follows `a number`: ` from 1 to 10`, ` of 1 or more`, ` of 10 or less`."""
+        if self.least is None:
+            return "" if self.most is None else f" of {self.most} or less"
+        return f" of {self.least} or more" if self.most is None else f" from {self.least} to {self.most}"
+
 
 @frozen
 class Parse:
@@ -184,11 +191,12 @@ def nearest(word: str, choices: list[str]) -> str:
 
 
 def describe(hint: Any) -> str:
-    """What a value of this annotation is, for a person."""
+    """What a value of this annotation is, for a person, with the bounds of a number."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         parsed = [extra.wanted for extra in args[1:] if isinstance(extra, Parse)]
-        return parsed[0] if parsed else describe(args[0])
+        bounds = "".join(extra.words for extra in args[1:] if isinstance(extra, Between))
+        return parsed[0] if parsed else describe(args[0]) + bounds
     if origin in (Union, types.UnionType):
         return " or ".join(describe(arg) for arg in args if arg is not type(None))
     if origin is Literal:

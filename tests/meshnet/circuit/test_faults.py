@@ -84,6 +84,7 @@ class SetupFaults(SynchronousTestCase):
         network["b"].answers = Reason.UNKNOWN_SERVICE
         self.fails(network, Reason.UNKNOWN_SERVICE, 3, "the last node")
         self.assertIn("not today", str(network["a"].failed[0]))
+        self.assertEqual(network["b"].circuits.totals.refused, {Reason.UNKNOWN_SERVICE: 1})
 
     def test_bare_codes_become_the_next_relays_words(self) -> None:
         """A bare refusal is reported by the hop before, or taken bare from our own neighbour."""
@@ -362,6 +363,7 @@ class LivingFaults(SynchronousTestCase):
         self.assertEqual((error.reason, error.hop), (Reason.REFUSED, 3))
         self.assertIn("enough", str(error))
         self.assertEqual(network["b"].lost, [])  # it was the router's own wish
+        self.assertEqual(network["b"].circuits.totals.refused, {})  # it had been accepted
         self.all_gone()
 
     def test_idle(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import shutil
 import subprocess
 from typing import Any
@@ -13,7 +15,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.keys import PublicKey
-from meshnet.node.metrics import Neighbours
+from meshnet.circuit import admission
+from meshnet.errors import Reason
+from meshnet.node import router as router_module
+from meshnet.node.metrics import TOTALS, Neighbours
 from tests.support.nodes import FakeRouter, link_snapshot, make_node, new_folder
 
 PEERS = [PublicKey(b"\x02" + bytes([number]) * 32) for number in range(5)]
@@ -58,6 +63,30 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(found["meshnet_link_round_trip_seconds", (peer,)], 0.0025)
         self.assertEqual(found["meshnet_dropped_cells_total", (("reason", "replayed"),)], 3)
         self.assertEqual(found["meshnet_dropped_cells_total", (("reason", "queue_full"),)], 0)
+
+    def test_only_refusals_that_happen(self) -> None:
+        """Reasons that no CREATE is refused with here have no series, not even one of zeros."""
+        found = {
+            dict(labels)["reason"]
+            for name, labels in series(self.scrape())
+            if "refused_total" in name and labels
+        }
+        self.assertEqual(found, {reason.name.lower() for reason in admission.REFUSALS})
+        self.assertNotIn("forged", found)
+        named = set()
+        for module in (admission, router_module):  # what they refuse with, and no reason of an answer
+            for node in ast.walk(ast.parse(inspect.getsource(module))):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    named |= {node.attr} if node.value.id == "Reason" else set()
+        named -= {Reason.FORGED.name}
+        self.assertEqual(named, {reason.name for reason in admission.REFUSALS})
+
+    def test_bytes_say_what_they_count(self) -> None:
+        """A count of bytes says whether heads and encryption are in it."""
+        self.router.totals = dict.fromkeys(TOTALS, 0)
+        for family in text_string_to_metric_families(self.scrape()):
+            if family.name.startswith("meshnet_") and family.name.endswith("_bytes"):
+                self.assertRegex(family.documentation, "encryption included|heads", family.name)
 
     def test_bounded_labels(self) -> None:
         """Only so many neighbours have series of their own; nothing is lost of the others."""

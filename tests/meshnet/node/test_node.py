@@ -291,7 +291,7 @@ class ApiTests(RunningCase):
             ("POST", "/ping", {"target": "ann", "count": 1.5}, "whole number"),
             ("POST", "/ping", {"target": "ann", "via": ["bob", "bob"]}, "twice"),
             ("GET", "/status", {"x": "1"}, "not a known key"),
-            ("GET", "/history", {"ring": "2s"}, "1s, 10s, 1m, 1h"),
+            ("GET", "/history", {"ring": "2s"}, "1s, 10s, 1min, 1h"),
             ("POST", "/status", {}, "no POST /status"),
             ("GET", "/apps/none/x", None, "no GET /apps/none/x"),
             ("POST", "/stop", {}, "inside another program"),
@@ -313,7 +313,7 @@ class ApiTests(RunningCase):
         node, _ = await self.started(self.TABLE)
         text = (await self.call(node, "GET", "/metrics"))["text"]
         self.assertIn("meshnet_links 0.0", text)
-        history = await self.call(node, "GET", "/history", {"ring": "1m"})
+        history = await self.call(node, "GET", "/history", {"ring": "1min"})
         self.assertEqual(history["step_seconds"], 60)
         self.assertIn("links", history["series"])
 

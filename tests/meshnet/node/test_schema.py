@@ -57,6 +57,12 @@ class Needy:
 
 
 @frozen
+class Bounded:
+    port: Port
+    ratio: Annotated[float, Between(0)]
+
+
+@frozen
 class Sensible:
     low: int = 0
     high: int = 1
@@ -142,6 +148,8 @@ class ReadTests(SynchronousTestCase):
     def test_required(self) -> None:
         """A missing key is named with what it wants."""
         self.refused({}, "box.name", "missing", "text", cls=Needy)
+        self.refused({}, "box.port", "missing", "a whole number from 1 to 65535", cls=Bounded)
+        self.refused({"port": 1}, "box.ratio", "a number of 0 or more", cls=Bounded)
 
     def test_sense(self) -> None:
         """What a class itself refuses names the table."""
