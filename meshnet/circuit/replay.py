@@ -72,6 +72,8 @@ class Replays:
 
     def __init__(self, log: ReplayLog, unix: float) -> None:
         self._log = log
+        self.fault: StorageError | None = None
+        """Why the log did not take the last onion, and that was refused; None when it did."""
         tags, self.refused_until = log.load(unix)
         self._slots = {slot: _Generation(found) for slot, found in tags.items()}
         self._size = sum(len(found) for found in tags.values())
@@ -109,8 +111,10 @@ class Replays:
         self._size += 1
         try:
             self._log.append(slot, tag)
-        except StorageError:
+        except StorageError as error:
+            self.fault = error
             return Reason.BUSY
+        self.fault = None
         return None
 
     def admit_skewed(self, tag: bytes, unix: float) -> Reason | None:

@@ -69,11 +69,7 @@ class ReplayFiles:
         if slot in self._broken:
             raise StorageError(f"{self._path(slot)} could not be written before")
         file, size = self._files.get(slot) or self._create(slot)
-        try:
-            file.pwrite(_record.pack(tag, crc32(tag)), size)
-        except StorageError:
-            self._broken.add(slot)
-            raise
+        file.pwrite(_record.pack(tag, crc32(tag)), size)  # what a failed one left, the next one overwrites
         self._files[slot] = file, size + RECORD
         self._unsynced[slot] = file
 

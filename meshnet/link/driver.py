@@ -37,6 +37,7 @@ LOSER_READ: Final = 5.0
 CHALLENGE_LEAST: Final = 1.0
 CHALLENGE_RTTS: Final = 4
 RENEW: Final = 3_600.0  # a connection this old is replaced by its dialler
+QUIET: Final = 10.0  # seconds between lines of the log about strangers' handshakes
 RENEW_AGAIN: Final = 60.0  # after a try that failed
 
 _log = Logger()
@@ -204,6 +205,8 @@ class Links:
         self.by_key: dict[PublicKey, Link] = {}
         self.peers: dict[PublicKey, Peer] = {}
         self.handshakes_failed = 0
+        self._quiet_until = 0.0
+        self._unsaid = 0
         self.refused = 0
         self._transports = transports
         self._clock = clock
@@ -314,8 +317,7 @@ class Links:
         lane = connection.lane
         self._connections.pop(lane, None)
         if self._half_open.pop(connection, 0) is None:
-            self.handshakes_failed += 1
-            _log.info("no link over {address}: {why}", address=connection.address, why=str(why))
+            self._handshake_failed(connection, why)
         key, link = lane.remote, connection.link
         if key is None:
             return
@@ -379,8 +381,22 @@ class Links:
             if oldest is None:
                 return
             del self._half_open[oldest]
-            self.handshakes_failed += 1
-            oldest.close(LinkLostError("too many half-open handshakes"))
+            why = LinkLostError("too many half-open handshakes")
+            self._handshake_failed(oldest, why)
+            oldest.close(why)
+
+    def _handshake_failed(self, connection: Connection, why: MeshError) -> None:
+        """Counts it, and says it; of strangers only now and then, or they could fill the disk with it."""
+        self.handshakes_failed += 1
+        now = self.now()
+        if not connection.lane.dialled:
+            if now < self._quiet_until:
+                self._unsaid += 1
+                return
+            self._quiet_until = now + QUIET
+        unsaid, self._unsaid = self._unsaid, 0
+        more = f" ({unsaid} more since the last such line)" if unsaid else ""
+        _log.info("no link over {address}: {why}{more}", address=connection.address, why=str(why), more=more)
 
     def _check_room(self, peer: PublicKey) -> None:
         if peer not in self.by_key and len(self.by_key) >= LINKS:

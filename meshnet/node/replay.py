@@ -32,6 +32,7 @@ class ReplayKeeper:
         self._key = key
         self._thread = DiskThread(reactor)
         self._files: ReplayFiles | None = None
+        self._replays: Replays | None = None
         self._busy = False
         self._failing = False
 
@@ -39,7 +40,7 @@ class ReplayKeeper:
         """Reads what was seen before `unix`. Raises StorageError."""
         first, disk = never_ran(self._disk, self._key), self._disk
         self._files = ReplayFiles(disk, str(self._data / "replay"), boot=boot_id(disk), first_start=first)
-        replays = Replays(self._files, unix)
+        replays = self._replays = Replays(self._files, unix)
         try:
             ran(disk, self._key)
         except StorageError as error:
@@ -51,6 +52,8 @@ class ReplayKeeper:
         if self._files is None or self._busy:
             return
         self._busy = True
+        if self._replays is not None and self._replays.fault is not None:
+            self._complain(self._replays.fault)
         done: Deferred[None] = self._thread.call(self._files.sync)
         done.addCallbacks(self._synced, self._failed)
         done.addErrback(self._unexpected)
@@ -73,13 +76,18 @@ class ReplayKeeper:
         self._busy = False
 
     def _synced(self, _: None) -> None:
-        self._failing = False
+        if self._failing and (self._replays is None or self._replays.fault is None):
+            _log.info("the replay log is saved again")
+            self._failing = False
 
     def _failed(self, failure: Failure) -> None:
-        """Said once, until it works again: a full disk would fill the log too."""
         failure.trap(StorageError)
+        self._complain(failure.value)
+
+    def _complain(self, why: object) -> None:
+        """Said once, until it works again: a full disk would fill the log too."""
         if not self._failing:
-            _log.error("the replay log cannot be saved: {why}", why=str(failure.value))
+            _log.error("the replay log cannot be saved, new circuits are refused: {why}", why=str(why))
         self._failing = True
 
     def _unexpected(self, failure: Failure) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from lab.simulation.network import Conditions
@@ -526,6 +527,20 @@ class FloodTests(DriverTests):
             self.assertTrue(all(sink.why for sink in sinks))
         self.assertEqual((self.large.connections(), self.large.links.handshakes_failed), (1, 80))
         self.agree(world)
+        world.stop()
+
+    def test_the_log_is_not_flooded(self) -> None:
+        """Failed handshakes of strangers are all counted; the log has a line of them every ten seconds."""
+        world = self.world()
+        with capturedLogs() as logged:
+            for _ in range(100):
+                self.strangers(world, 20, bytes(50))
+                world.run(0.25)
+        lines = [formatEvent(event) for event in logged]
+        self.assertEqual(self.large.links.handshakes_failed, 2_000)
+        self.assertEqual(len(lines), 3)
+        self.assertIn("act one", lines[0])
+        self.assertIn("more since", lines[1])
         world.stop()
 
     def test_too_many_links(self) -> None:
