@@ -38,7 +38,8 @@ class FullDiskTests(SynchronousTestCase):
         """Onions that cannot be noted are refused; with space again the same file goes on, and what it says
         after a restart is exactly what was accepted."""
         replays = self.replays()
-        accepted, refused = [], []
+        accepted: list[int] = []
+        refused: list[int] = []
         used = self.disk._used()
         for number in range(300):
             self.disk.capacity = used + 1_000 if number < 200 else None

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -28,9 +29,8 @@ from meshnet.limits import HALF_OPEN_LINKS
 SIZE = 24 << 20
 PATIENCE = 20.0
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="limits of other processes: Linux"
-)
+LINUX = sys.platform.startswith("linux")
+pytestmark = pytest.mark.skipif(not LINUX, reason="only Linux can set limits of other processes")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def network(processes: Processes) -> Iterator[Network]:
         row = chain(Path(folder), {"alice": "user", "r1": "relay", "bob": "exit"})
         via, last = [row[1].public.hex()], row[2].public.hex()
         listen = f"127.0.0.1:{free_ports(1)[0]}"
-        more = {
+        more: dict[str, dict[str, Any]] = {
             "alice": {"socks": {"listen": listen, "exit": last, "via": via}},
             "bob": {"exit": {"enabled": True, "allow": ["127.0.0.0/8"], "source": "127.0.0.9"}},
         }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from lab.simulation.network import Conditions, Network
 from lab.simulation.transport import Internet
 from meshnet.cipher.aead import backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import Drop
-from meshnet.link.driver import Identity, Links
+from meshnet.link.driver import LOSER_READ, Identity, Links
 from meshnet.link.link import Link
 from meshnet.node.clock import virtual_clock
 from meshnet.transports.interface import Transport
@@ -135,3 +137,27 @@ class Neighbours:
         for node in self.nodes.values():
             assert node.connections() == node.links.half_open == 0
             assert not node.links._timers and not node.links._attempts
+
+
+class DriverCase(SynchronousTestCase):
+    """Two nodes: `small` has the smaller key."""
+
+    def world(self, seed: int = 0, conditions: Conditions | None = None, **large: Any) -> Neighbours:
+        world = Neighbours(seed, conditions)
+        self.small = world.add("small", SMALL)
+        self.large = world.add("large", LARGE, **large)
+        return world
+
+    def agree(self, world: Neighbours) -> None:
+        """Both ends use one and the same connection, there is no other, and it carries both ways."""
+        self.assertTrue(world.linked(self.small, self.large))
+        world.run(2 * LOSER_READ)
+        self.assertEqual(len(world.internet.connections), 1)
+        one, other = self.small.to(self.large), self.large.to(self.small)
+        assert one is not None and one.lane and other is not None and other.lane
+        self.assertNotEqual(one.lane.dialled, other.lane.dialled)
+        for sender, receiver in ((self.small, self.large), (self.large, self.small)):
+            receiver.notes.clear()
+            world.say(sender, receiver, b"hello")
+            world.run(1)
+            self.assertEqual(receiver.notes, [b"hello"])
