@@ -45,6 +45,10 @@ SEQ_JUMP: Final = 1 << 20
 CIRCUIT_QUEUE_BYTES: Final = 1 << 20  # waiting at a relay, per circuit and direction
 CIRCUIT_QUEUE_CELLS: Final = 1_024
 CIRCUIT_QUEUE_MARK: Final = 256 << 10  # beyond this, cells leave with the congestion bit
+QUEUE_SECONDS: Final = 0.02  # cells that waited longer leave with it too
+QUEUES_HOLD: Final = 256 << 20  # waiting at a relay, of all circuits together
+CELL_HELD: Final = 192  # what a waiting cell costs beside its bytes
+TURN_BYTES: Final = 16 << 10  # by turns of so many bytes circuits that wait share a link
 LATE_CELLS: Final = 10.0  # cells for a label this long after teardown are in flight
 BAD_CELLS: Final = 3  # end-to-end failures that destroy a circuit
 

@@ -19,7 +19,7 @@ from meshnet.circuit.interface import Outlet, SessionEnd
 from meshnet.circuit.keys import MASK
 from meshnet.circuit.messages import CELL_HEAD
 from meshnet.errors import Drop
-from meshnet.limits import BAD_CELLS, PACKETS
+from meshnet.limits import BAD_CELLS, PACKETS, TURN_BYTES
 
 _NONE: Final = Drop.NONE
 _UNOPENED: Final = frozenset({Drop.BAD_TAG, Drop.REPLAYED, Drop.TOO_OLD, Drop.TOO_LARGE})
@@ -55,8 +55,8 @@ class CircuitEnd:
 
     __slots__ = (
         "_bad", "_broken", "_closed", "_commit", "_incoming", "_outgoing", "_outlet", "_room",
-        "bytes_in", "bytes_out", "cells_in", "cells_out", "drops", "kind", "label", "max_cell", "opened",
-        "session", "used",
+        "_turn", "bytes_in", "bytes_out", "cells_in", "cells_out", "drops", "kind", "label", "max_cell",
+        "opened", "session", "used",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +82,7 @@ class CircuitEnd:
         self._outgoing = outgoing
         self._broken: Callable[[float], None] | None = broken
         self._bad = 0
+        self._turn = 0  # bytes that were too many in the last turn: below 0
         self._closed = False
         self.kind = kind
         self.label = label
@@ -112,26 +113,32 @@ class CircuitEnd:
         return _NONE
 
     def pour(self, now: float) -> bool:
-        """Sends one cell if the session has one; true if it may have more (`Source`)."""
-        if self._closed or not self.opened:
-            return False
-        session = self.session
-        most = min(session.cell_size, self.max_cell)
-        room = self._room(self.kind, most + CELL_HEAD)
-        if room is None:
-            return True
-        size = session.fill(room[CELL_HEAD:], now)
-        if not size:
-            return False
-        number = session.number
-        outgoing = self._outgoing
-        if outgoing.each:
-            outgoing.apply(number, room[CELL_HEAD : CELL_HEAD + size])
-        _put_head(room, 0, self.label, number + outgoing.start & MASK)
-        self._commit(CELL_HEAD + size)
-        self.cells_out += 1
-        self.bytes_out += size + CELL_HEAD
-        self.used = now
+        """Sends what the session has, of as many bytes as each circuit gets in a turn; true if it may have
+        more (`Source`)."""
+        session, outgoing = self.session, self._outgoing
+        turn = self._turn + TURN_BYTES
+        self._turn = min(turn, 0)
+        while turn > 0:
+            if self._closed or not self.opened:
+                return False
+            most = min(session.cell_size, self.max_cell)
+            room = self._room(self.kind, most + CELL_HEAD)
+            if room is None:
+                return True
+            size = session.fill(room[CELL_HEAD:], now)
+            if not size:
+                self._turn = 0
+                return False
+            number = session.number
+            if outgoing.each:
+                outgoing.apply(number, room[CELL_HEAD : CELL_HEAD + size])
+            _put_head(room, 0, self.label, number + outgoing.start & MASK)
+            self._commit(CELL_HEAD + size)
+            self.cells_out += 1
+            self.bytes_out += size + CELL_HEAD
+            self.used = now
+            turn -= size
+            self._turn = min(turn, 0)
         return True
 
     def wake(self) -> None:

@@ -6,6 +6,8 @@ The names are those of `[relay]` in the config. A circuit that ends at this node
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 
 from meshnet.limits import (
@@ -14,7 +16,10 @@ from meshnet.limits import (
     CIRCUITS_PER_NEIGHBOUR,
     CREATE_BURST,
     CREATES_PER_SECOND,
+    QUEUES_HOLD,
 )
+
+POOL_SHARE: Final = 4
 
 
 @frozen(kw_only=True)
@@ -32,6 +37,23 @@ class Policy:
     create_burst: int = CREATE_BURST
     idle: float = CIRCUIT_IDLE
     """How long a circuit may carry nothing where its origin asks for no other time."""
+
+
+class Pool:
+    """Bytes that wait in the queues of all circuits over a node: at most `limit`, `used` are now.
+
+    No queue gets more than a quarter of what is still free, so that however many there are, each gets some.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = QUEUES_HOLD) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def room(self, held: int) -> int:
+        """Bytes that a queue which holds `held` may hold more; below 1: none."""
+        return (self.limit - self.used) // POOL_SHARE - held
 
 
 class Bucket:

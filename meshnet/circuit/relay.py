@@ -19,10 +19,17 @@ from meshnet.cipher.aead import Stream
 from meshnet.circuit.interface import Outlet, Step
 from meshnet.circuit.keys import MASK
 from meshnet.circuit.messages import CELL_HEAD, MARKED
-from meshnet.circuit.policy import Bucket
+from meshnet.circuit.policy import Bucket, Pool
 from meshnet.circuit.window import Window
 from meshnet.errors import Drop
-from meshnet.limits import CIRCUIT_QUEUE_BYTES, CIRCUIT_QUEUE_CELLS, CIRCUIT_QUEUE_MARK
+from meshnet.limits import (
+    CELL_HELD,
+    CIRCUIT_QUEUE_BYTES,
+    CIRCUIT_QUEUE_CELLS,
+    CIRCUIT_QUEUE_MARK,
+    QUEUE_SECONDS,
+    TURN_BYTES,
+)  # fmt: skip
 
 _NONE: Final = Drop.NONE
 _nonce = Struct("<QQ").pack  # LE32 block counter 1 ‖ 0⁴ ‖ LE64(seq)
@@ -40,15 +47,24 @@ class Hop:
     is indexed by `Drop`; `used` is when the last cell came; `queued` counts bytes that wait."""
 
     __slots__ = (
-        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_ours", "_outlet", "_queue", "_reset",
-        "_room", "_size", "_theirs", "bytes", "cells", "drops", "kind", "label", "offset", "queued", "used",
-        "window",
+        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_ours", "_outlet", "_pool", "_queue",
+        "_reset", "_room", "_size", "_theirs", "_turn", "bytes", "cells", "drops", "kind", "label", "offset",
+        "queued", "used", "window",
     )  # fmt: skip
 
     def __init__(
-        self, outlet: Outlet, kind: int, label: int, layer: Stream, offset: int, max_cell: int, now: float
+        self,
+        outlet: Outlet,
+        kind: int,
+        label: int,
+        layer: Stream,
+        offset: int,
+        max_cell: int,
+        now: float,
+        pool: Pool | None = None,
     ) -> None:
-        """Cells leave by `outlet` with `kind` and `label`; bodies are at most `max_cell` bytes."""
+        """Cells leave by `outlet` with `kind` and `label`; bodies are at most `max_cell` bytes; what waits
+        counts in `pool`, which all circuits of a node share."""
         self._outlet = outlet
         self._bundle = outlet.bundle
         self._room = outlet.bundle.room
@@ -57,7 +73,9 @@ class Hop:
         self._apply = layer.update_into
         self._largest = max_cell
         self._ceiling = max_cell  # -1 while cells wait: all others queue behind them
-        self._queue: deque[tuple[int, bytearray]] = deque()
+        self._queue: deque[tuple[int, bytearray, float]] = deque()  # kind, cell, and since when it waits
+        self._pool = Pool() if pool is None else pool
+        self._turn = 0  # bytes of the turn that are left, or were too many
         self.kind = kind
         self.label = label
         self.offset = offset
@@ -172,44 +190,67 @@ class Hop:
         return step
 
     def _wait(self, seq: int, body: memoryview, size: int, marked: bool) -> Drop:
-        """Queues a cell behind those that wait; QUEUE_FULL if that cost the oldest its place."""
+        """Queues a cell behind those that wait; QUEUE_FULL if that cost the oldest, or it, its place."""
+        dropped = self._make_room(size)
+        if dropped is None:
+            return Drop.QUEUE_FULL
         cell = bytearray(size)
         self._reset(_nonce(1, seq))
         self._apply(body, memoryview(cell)[CELL_HEAD:])
         _put_head(cell, 0, self.label, seq + self.offset & MASK)
-        result = _NONE
-        queue = self._queue
-        while queue and (self.queued + size > CIRCUIT_QUEUE_BYTES or len(queue) >= CIRCUIT_QUEUE_CELLS):
-            self.queued -= len(queue.popleft()[1])
-            self.drops[Drop.QUEUE_FULL] += 1
-            result = Drop.QUEUE_FULL
         self.queued += size
-        queue.append((self.kind | MARKED if marked else self.kind, cell))
+        self._pool.used += size + CELL_HELD
+        self._queue.append((self.kind | MARKED if marked else self.kind, cell, self.used))
         self._ceiling = -1
         self._theirs = b""
         self._outlet.ready(self)
+        return dropped
+
+    def _make_room(self, size: int) -> Drop | None:
+        """Drops the oldest cells until one of `size` bytes fits: NONE, or QUEUE_FULL if any had to go; None
+        (and counted) if it does not fit even then."""
+        queue, pool, result = self._queue, self._pool, _NONE
+        while (
+            self.queued + size > CIRCUIT_QUEUE_BYTES
+            or len(queue) >= CIRCUIT_QUEUE_CELLS
+            or pool.room(self.queued + CELL_HELD * len(queue)) < size + CELL_HELD
+        ):
+            self.drops[Drop.QUEUE_FULL] += 1
+            if not queue:
+                self._ceiling = self._largest
+                return None
+            self._leave(len(queue.popleft()[1]))
+            result = Drop.QUEUE_FULL
         return result
 
-    def pour(self, now: float) -> bool:
-        """Sends the oldest waiting cell; true if more wait (`Source`)."""
-        queue = self._queue
-        if not queue:
-            return False
-        kind, cell = queue[0]
-        if self.queued > CIRCUIT_QUEUE_MARK:
-            kind |= MARKED
-        size = len(cell)
-        room = self._room(kind, size)
-        if room is None:
-            return True
-        room[:] = cell
-        self._commit(size)
-        queue.popleft()
+    def _leave(self, size: int) -> None:
+        """A cell waits no longer."""
         self.queued -= size
-        self.cells += 1
-        self.bytes += size - CELL_HEAD
-        if queue:
-            return True
+        self._pool.used -= size + CELL_HELD
+
+    def pour(self, now: float) -> bool:
+        """Sends waiting cells, the oldest first, of as many bytes as each circuit gets in a turn; true if
+        more wait (`Source`). Who sent too much in one turn, since cells are not cut, misses others."""
+        queue = self._queue
+        self._turn = min(self._turn, 0) + TURN_BYTES
+        while queue:
+            if self._turn <= 0:
+                return True
+            kind, cell, since = queue[0]
+            if self.queued > CIRCUIT_QUEUE_MARK or now - since > QUEUE_SECONDS:
+                kind |= MARKED
+            size = len(cell)
+            room = self._room(kind, size)
+            if room is None:
+                return True
+            room[:] = cell
+            self._commit(size)
+            queue.popleft()
+            self._leave(size)
+            self._turn -= size
+            self.cells += 1
+            self.bytes += size - CELL_HEAD
+        self._turn = 0
         self._ceiling = self._largest
         return False
 
@@ -221,6 +262,7 @@ class Hop:
     def close(self) -> None:
         """Forgets what waits (counted as LATE)."""
         self.drops[Drop.LATE] += len(self._queue)
+        self._pool.used -= self.queued + CELL_HELD * len(self._queue)
         self._queue.clear()
         self._ceiling = self._largest
         self.queued = 0

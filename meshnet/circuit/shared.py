@@ -12,7 +12,7 @@ from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.events import Event
 from meshnet.circuit.interface import Neighbour, Random
 from meshnet.circuit.messages import CELL_HEAD
-from meshnet.circuit.policy import Bucket, Policy
+from meshnet.circuit.policy import Bucket, Policy, Pool
 from meshnet.circuit.relay import Hop
 from meshnet.circuit.side import LateSteps, Side
 from meshnet.circuit.timers import Timers
@@ -93,7 +93,7 @@ class Shared:
     """One per node; `past` holds the counts of circuits that are gone."""
 
     __slots__ = (
-        "backend", "events", "late_steps", "network_id", "past", "policy", "random", "rate", "secret",
+        "backend", "events", "late_steps", "network_id", "past", "policy", "pool", "random", "rate", "secret",
         "sides", "standing", "timers", "transits_and_arrivals",
     )  # fmt: skip
 
@@ -118,6 +118,8 @@ class Shared:
         self.events: list[Event] = []
         self.past = Totals()
         self.transits_and_arrivals = 0
+        self.pool = Pool()
+        """What waits in the queues of all circuits."""
         self.rate: Bucket | None = None
         """Bytes per second for all relaying."""
         if policy.max_rate:  # a burst of a second, and always of one cell

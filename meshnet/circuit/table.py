@@ -29,7 +29,7 @@ from meshnet.circuit.messages import (
     Failed,
 )
 from meshnet.circuit.origin import CREATING, OriginCircuit
-from meshnet.circuit.policy import Policy
+from meshnet.circuit.policy import Policy, Pool
 from meshnet.circuit.replay import Replays
 from meshnet.circuit.shared import Shared, Totals
 from meshnet.circuit.side import LabelUser, Side
@@ -244,6 +244,11 @@ class Circuits:
         for circuit in self:
             counts["opening" if circuit.state in ("opening", CREATING) else names[type(circuit)]] += 1
         return counts
+
+    @property
+    def pool(self) -> Pool:
+        """What waits in the queues of all relayed circuits together, and its limit."""
+        return self._shared.pool
 
     @property
     def waiting(self) -> int:

@@ -153,7 +153,8 @@ class Transit:
 
     def _hop(self, ck: bytes, direction: bytes, to: Side, kind: int, label: int, now: float) -> Hop:
         layer = self._shared.backend.stream(layer_key(ck, direction))
-        return Hop(to.link.outlet, kind, label, layer, offset(ck, direction), self.max_cell, now)
+        step = offset(ck, direction)
+        return Hop(to.link.outlet, kind, label, layer, step, self.max_cell, now, self._shared.pool)
 
     @property
     def max_cell(self) -> int:
