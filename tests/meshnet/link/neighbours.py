@@ -27,6 +27,7 @@ LABEL = 5
 SECRETS = sorted(
     (SecretKey(bytes([number]) * 32) for number in range(1, 9)), key=lambda secret: secret.public
 )
+SMALL, LARGE, THIRD = SECRETS[:3]
 
 
 @define(eq=False)

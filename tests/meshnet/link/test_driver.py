@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from lab.simulation.network import Conditions
 from meshnet.errors import ConfigError, LocalError
 from meshnet.link.driver import LOSER_READ, RENEW, RENEW_AGAIN
-from tests.meshnet.link.neighbours import LARGE, SMALL, THIRD, DriverCase
+from tests.meshnet.link.neighbours import LARGE, SMALL, THIRD, DriverCase, Neighbours
 
 
 class LinkingTests(DriverCase):
