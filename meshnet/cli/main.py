@@ -127,13 +127,14 @@ def _asking(verb: Verb) -> Run:
 
 
 def _up(arguments: Namespace, found: Dropins) -> int:
-    from meshnet.cli.running import Foreground, begin_logging, build_node  # a whole node: slow to import
+    from meshnet.cli.running import Foreground, begin_logging  # a whole node: slow to import
+    from meshnet.node.start import open_node
 
     begin_logging(arguments.log_level, sys.stderr)
     file = config_file(arguments.config or arguments.directory or arguments.node)
     from twisted.internet import reactor  # only a running node needs one
 
-    return Foreground(build_node(file, reactor, found), reactor, arguments.json).run()
+    return Foreground(open_node(file, reactor, found), reactor, arguments.json).run()
 
 
 def console() -> None:

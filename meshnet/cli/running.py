@@ -1,4 +1,4 @@
-"""Builds a node from a config file and runs it in the foreground; also what `twist` uses.
+"""Runs a node in the foreground, and says how it logs.
 
 It takes the reactor by argument. Logs go to stderr as text, one line each, from a level on.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.internet.defer import Deferred
@@ -22,13 +20,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from meshnet.cli.show import tell
-from meshnet.node.clock import NodeClock
-from meshnet.node.config import Settings, load
-from meshnet.node.dropins import Dropins
-from meshnet.node.identity import read_key
 from meshnet.node.node import Node
-from meshnet.node.wiring import make_router
-from meshnet.storage.disk import RealDisk
 
 
 def begin_logging(level: str, out: TextIO) -> None:
@@ -42,25 +34,6 @@ def begin_logging(level: str, out: TextIO) -> None:
             wanted.setLogLevelForNamespace(namespace, LogLevel.warn)
     observer = FilteringLogObserver(textFileLogObserver(out), [wanted])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
-
-
-def build_node(file: Path, reactor: Any, found: Dropins, kind: type[Node] = Node) -> Node:
-    """A node of this config file, not yet started; raises ConfigError and KeyFileError."""
-    disk = RealDisk()
-    transports, lacking = found.open_transports(reactor)
-    broken = [*found.broken, *lacking]
-    settings: Settings = load(file, found.apps, transports, broken)
-    secret = read_key(disk, settings.node.key)
-    return kind(
-        settings,
-        secret,
-        reactor=reactor,
-        clock=NodeClock(reactor),
-        disk=disk,
-        router=lambda node: make_router(node, secret, transports, secrets.token_bytes),
-        apps=found.apps,
-        notes=broken,
-    )
 
 
 class Foreground:

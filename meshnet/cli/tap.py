@@ -5,17 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from meshnet.cli.running import build_node
 from meshnet.cli.show import tell
 from meshnet.errors import MeshError
 from meshnet.node.dropins import find_dropins
 from meshnet.node.node import Node
+from meshnet.node.start import open_kind
 
 
 class Options(usage.Options):
@@ -54,6 +53,6 @@ def makeService(options: Options) -> Node:
     from twisted.internet import reactor
 
     try:
-        return build_node(Path(options["config"]), reactor, find_dropins(), TwistNode)
+        return open_kind(TwistNode, options["config"], reactor, find_dropins())
     except MeshError as error:
         sys.exit(tell(error))

@@ -9,14 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 from meshnet.cli.show import print_json, print_table, progress, progress_done, size
+from meshnet.control.messages import from_json
 from meshnet.errors import TimedOutError, UnreachableError, UsageError
 from meshnet.node.app import Json, Verb
+from meshnet.node.presence import absence
 
 Call = Callable[[str, str, Json | None], Json]
 PARTIAL = 7  # exit code: some of it worked
 STOP_SECONDS = 30.0
 WATCH_SECONDS = 10.0
 STOP_POLL = 0.05
+_LINK_HEADS = (
+    "NEIGHBOUR", "NAME", "UP", "RTT ms", "IN", "OUT", "IN 10 s", "OUT 10 s", "ADDRESS, OR WHY NOT",
+)  # fmt: skip
 
 
 def _nothing(parser: ArgumentParser) -> None:
@@ -113,9 +118,7 @@ def _links(arguments: Namespace, call: Call) -> int:
         print_json(answer)
         return 0
     rows = [_link_row(link) for link in answer["links"]]
-    print_table(
-        ["NEIGHBOUR", "NAME", "UP", "RTT ms", "IN", "OUT", "IN 10 s", "OUT 10 s", "ADDRESS, OR WHY NOT"], rows
-    )
+    print_table(_LINK_HEADS, rows)
     return 0
 
 
@@ -130,7 +133,7 @@ def _link_row(link: Json) -> list[object]:
         size(link.get("bytes_out", 0)),
         size(rates_in.get("10s", 0)) + "/s",
         size(rates_out.get("10s", 0)) + "/s",
-        link.get("why") or link.get("address") or "-",
+        link.get("address") or "-" if link["up"] else absence(link["lost_seconds"], link["why"]),
     ]
 
 
@@ -172,8 +175,12 @@ def _ping(arguments: Namespace, call: Call) -> int:
     if arguments.json:
         print_json(report)
         return 0
-    print(f"{report['target']} over {len(report['via'])} relays: {_measured(report)}")
+    print(f"{report['target']} {_over(len(report['via']))}: {_measured(report)}")
     return 0
+
+
+def _over(relays: int) -> str:
+    return f"over {relays} relays" if relays > 1 else "over one relay" if relays else "over a direct link"
 
 
 def _measured(report: Json) -> str:
@@ -211,15 +218,14 @@ def _show_trace(report: Json, as_json: bool) -> None:
         print_json(report)
         return
     for hop in report["hops"]:
-        print(f"{hop['hop']}  {hop['key']}  {hop.get('error') or _measured(hop)}")
+        print(f"{hop['hop']}  {hop['key']}  {hop['error']['message'] if 'error' in hop else _measured(hop)}")
 
 
 def _trace_code(report: Json) -> int:
     if report["complete"]:
         return 0
-    if all("error" in hop for hop in report["hops"]):
-        return UnreachableError.exit_code
-    return PARTIAL
+    first = report["hops"][0]
+    return from_json(first).exit_code if all("error" in hop for hop in report["hops"]) else PARTIAL
 
 
 def _stop(arguments: Namespace, call: Call) -> int:

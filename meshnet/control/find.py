@@ -44,9 +44,13 @@ def _of(path: Path) -> Path:
         return _of_directory(path)
     if path.suffix == ".toml" and path.is_file():
         return _of_config(path)
-    if path.exists() or path.suffix == ".sock":
+    if path.is_socket() or (path.suffix == ".sock" and not path.exists()):
         return path
-    raise UsageError(f"{path} is neither a node's directory nor its control socket.")
+    if not path.exists():
+        raise UsageError(
+            f"There is no {path}; name a node's directory, its config file or its control socket."
+        )
+    raise UsageError(f"{path} is neither a node's directory nor its config file nor its control socket.")
 
 
 def _of_directory(path: Path) -> Path:

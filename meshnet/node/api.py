@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from twisted.internet.defer import Deferred
 
 from meshnet.cipher.keys import PublicKey
+from meshnet.control.messages import to_json
 from meshnet.errors import MeshError, UsageError
 from meshnet.node.app import Json, Route
 from meshnet.node.config import route_refusal
@@ -59,6 +60,10 @@ class HistoryRequest:
 
 class ApiNode(Protocol):
     """What the routes ask of a node."""
+
+    @property
+    def public_key(self) -> PublicKey:
+        """Who it is."""
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -161,7 +166,7 @@ class _Api:
         try:
             report = await self._node.ping(route[-1], tuple(route[:-1]), count)
         except MeshError as error:
-            return {**hop, "error": str(error)}
+            return {**hop, **to_json(error)[1]}
         return {**hop, **report}
 
     def stop(self, body: Json) -> Json:
@@ -170,7 +175,11 @@ class _Api:
         return {"stopping": True}
 
     def _route(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+        if target == self._node.public_key:
+            raise UsageError("That is this node's own key; name another node.")
         route = self._node.route_to(target, via)
+        if self._node.public_key in route:
+            raise UsageError("The route passes this node itself; leave its own key out.")
         refusal = route_refusal([*route, target])
         if refusal:
             raise UsageError(f"The route {refusal}")

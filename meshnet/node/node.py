@@ -15,20 +15,21 @@ from typing import Any, Final, Protocol
 import attrs
 from prometheus_client.core import Metric
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshnet import __version__
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.endpoints import NODES
-from meshnet.errors import LocalError, MeshError, UsageError
+from meshnet.errors import CircuitError, LocalError, MeshError, Reason, UnreachableError, UsageError
 from meshnet.node.api import app_routes, node_routes
 from meshnet.node.app import Clock, IAppService, Json, Receive, Route
 from meshnet.node.config import Settings
 from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
+from meshnet.node.presence import Presence, absence
 from meshnet.node.rings import History
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
@@ -42,6 +43,9 @@ _log = Logger()
 
 class Routing(Protocol):
     """What a node needs of its router (`meshnet.node.router.Router`)."""
+
+    on_link: Callable[[PublicKey], None]
+    """Called for each link that comes up."""
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -133,6 +137,7 @@ class Node(Service):
         self._routes: dict[str, Route] = {}
         most = settings.metrics.neighbours if settings.metrics is not None else 20
         self._neighbours = Neighbours(most)
+        self._presence = Presence()
         self._waiting: list[Deferred[None]] = []
         self.failure: Failure | None = None
         """Why the node could not start."""
@@ -169,6 +174,20 @@ class Node(Service):
         self._tell()
         return waiting
 
+    def linked(self, peer: PublicKey | str | None = None) -> Deferred[None]:
+        """Fires when the node stands and is linked with this configured neighbour, a key or a name; with
+        None, with any of them. Fails as `ready` does, with UsageError if [[link.peer]] does not name it,
+        and with UnreachableError if the node is stopped before. It may be cancelled."""
+        peers = {each.key for each in self.settings.link.peer}
+        try:
+            wanted = peers if peer is None else {self.lookup(peer) if isinstance(peer, str) else peer}
+        except UsageError as error:
+            return fail(error)
+        if not wanted or wanted - peers:
+            whom = "anybody" if peer is None else peer if isinstance(peer, str) else peer.hex()
+            return fail(UsageError(f"This node does not dial {whom}; name the neighbour in [[link.peer]]."))
+        return self.ready().addCallback(lambda _: self._presence.wait(wanted))
+
     def stopService(self) -> Deferred[None]:
         """Fires when everything is closed."""
         super().stopService()
@@ -204,6 +223,8 @@ class Node(Service):
         self._new_registry()
         self._undo.append(self._faces.stop)
         self._undo.append(self._router.stop)
+        self._router.on_link = lambda peer: self._presence.came(peer, self.clock.now())
+        self._undo.append(self._forget_links)
         self.listening = await self._router.start(list(settings.link.listen))
         self._undo.append(NODES.add(self.name, self))
         self._routes.update(node_routes(self))
@@ -287,7 +308,9 @@ class Node(Service):
         identity: str = "anonymous",
     ) -> Deferred[Stream]:
         """Opens a stream; see MeshNode."""
-        return self._router.connect(target, port, reader, via=self.route_to(target, via), identity=identity)
+        route = self.route_to(target, via)
+        stream = self._router.connect(target, port, reader, via=route, identity=identity)
+        return stream.addErrback(self._explained, (*route, target))
 
     def send_datagram(
         self,
@@ -301,7 +324,8 @@ class Node(Service):
     ) -> Deferred[bool]:
         """Sends one datagram; see MeshNode."""
         route = self.route_to(target, via)
-        return self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
+        sent = self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
+        return sent.addErrback(self._explained, (*route, target))
 
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
         """Takes a datagram port; raises LocalError if it is taken."""
@@ -326,18 +350,41 @@ class Node(Service):
     def ping(self, target: PublicKey, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit of its own; such circuits are counted apart, too."""
         self._probes += 1
-        return self._router.ping(target, self.route_to(target, via), count)
+        route = self.route_to(target, via)
+        return self._router.ping(target, route, count).addErrback(self._explained, (*route, target))
+
+    def _explained(self, failure: Failure, route: Sequence[PublicKey]) -> Failure:
+        """Where our own first link is missing: what is known of it, and what to do."""
+        error = failure.value
+        if not isinstance(error, CircuitError) or error.reason is not Reason.NO_LINK or error.hop is not None:
+            return failure
+        first = route[0].hex()
+        link = next((link for link in self.links() if link["peer"] == first), None)
+        text = f"there is no link to {self._called(first)}"
+        if link is not None:
+            text += f", the first node of the route: {absence(link['lost_seconds'], link['why'] or '')}"
+        elif len(route) == 1:
+            text += ": name the relays to it with --via or in a [[route]]"
+        else:
+            text += ", the first node of the route: it is no [[link.peer]] here, and does not dial us"
+        return Failure(CircuitError(text, Reason.NO_LINK))
+
+    def _called(self, key: str) -> str:
+        name = next((name for name, known in self.settings.names.items() if known.hex() == key), "")
+        return f"{name} ({key[:8]}…)" if name else f"{key[:8]}…"
 
     def links(self) -> list[Json]:
-        """Neighbours, also configured ones that are not linked; `name` is the pet name if there is one."""
-        links = [dict(link) for link in self._brief()["links"]]
+        """Neighbours, also configured ones that are not linked: those say since when (`lost_seconds`, None:
+        it never was) and `why`. `name` is the pet name if there is one."""
+        links, now = [dict(link) for link in self._brief()["links"]], self.clock.now()
         present, waiting = {link["peer"] for link in links}, self._router.waiting()
+        self._presence.look(links, now)
         for peer in self.settings.link.peer:
             if peer.key.hex() not in present:
                 links.append({"peer": peer.key.hex(), "address": peer.address, "up": False, "rtt_ms": None})
         for link in links:
-            if not link["up"]:
-                link["why"] = waiting.get(link["peer"])
+            link["lost_seconds"] = None if link["up"] else self._presence.lost_seconds(link["peer"], now)
+            link["why"] = None if link["up"] else waiting.get(link["peer"], "it dials us, we do not dial it")
         names = {key.hex(): name for name, key in self.settings.names.items()}
         return [{**link, "name": names.get(link["peer"])} for link in links]
 
@@ -385,6 +432,7 @@ class Node(Service):
         now = self.clock.now()
         self._lag = max(0.0, now - self._next_sample)
         brief = self._router.pulse()
+        self._presence.look(brief["links"], now)
         self._neighbours.update(brief["links"])
         counters: dict[str, float] = {**self._neighbours.totals, **self._totals()}
         counters["dropped"] = sum(brief["dropped"].values())
@@ -396,6 +444,9 @@ class Node(Service):
         self.history.feed(now, counters, gauges)
         self._next_sample = now + SAMPLE_SECONDS
         self._cancel_sample = self.clock.call_later(SAMPLE_SECONDS, self._sample)
+
+    def _forget_links(self) -> None:
+        self._presence.stop(UnreachableError("the node was stopped before it was linked"))
 
     def _stop_sampling(self) -> None:
         self._cancel_sample()

@@ -111,6 +111,7 @@ class Router(Figures):
         receivers = dict.fromkeys(FRAME_KINDS, self._frame)
         self.links = Links(identity, transports, clock, random, self, receivers)
         self.circuits: Circuits
+        self.on_link: Callable[[PublicKey], None] = lambda peer: None
 
     # -- life
 
@@ -259,7 +260,8 @@ class Router(Figures):
     # -- what links tell (LinkOwner)
 
     def link_up(self, link: Link, now: float) -> None:
-        """Circuits use it when they need it."""
+        """Circuits use it when they need it; the node may wait for it."""
+        self.on_link(link.peer)
 
     def link_restarted(self, link: Link, now: float) -> None:
         """Circuits over it are lost; new ones may be made at once."""

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 from lab.processes import Process, Processes, environment, free_ports, python
 from lab.socks import get
-from tests.docs.pages import page, section
+from tests.docs.pages import blocks, page, section
 
 TEXT = section(page("README.md"), "## A mesh of three machines")
 _STEP = re.compile(r"```(sh|toml)\n(.*?)```", re.DOTALL)
@@ -153,6 +153,21 @@ class WalkTests(unittest.TestCase):
         self.assertEqual(set(self.nodes), {"relay", "exit", "user"})
         self.assertIn("far side", self.by_forward())
         self.meshnet(*self.last)
+        self.assertIn("far side", self.program())
+
+    def program(self) -> str:
+        """What the page's program prints, which is a node itself: the user's, now that it has stopped."""
+        (program,) = blocks(section(page("README.md"), "## From Twisted"), "python")
+        done = subprocess.run(
+            python("-c", program),
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
 
     def by_forward(self) -> str:
         """The page of our web server through the forward and the served port."""

@@ -64,7 +64,10 @@ class FakeRouter:
     unreachable: set[PublicKey] = field(factory=set)
     taken: set[str] = field(factory=set)
     connected: list[tuple[Any, ...]] = field(factory=list)
+    no_link: CircuitError | None = None
     running: bool = False
+    why: dict[str, str] = field(factory=dict)
+    on_link: Callable[[PublicKey], None] = lambda peer: None
 
     async def start(self, addresses: list[str]) -> list[str]:
         for address in addresses:
@@ -105,13 +108,15 @@ class FakeRouter:
 
     def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[dict[str, Any]]:
         self.pinged.append((target, tuple(via), count))
+        if self.no_link is not None:
+            return fail(self.no_link)
         if self.unreachable & {target, *via}:
             return fail(CircuitError("hop 2 has no link to the next", Reason.NO_LINK, 1))
         report = {"setup_ms": 4.0, "sent": count, "received": count}
         return succeed({**report, "rtt_ms": 2.0, "rtt_min_ms": 1.5, "rtt_max_ms": 2.5})
 
     def waiting(self) -> dict[str, str]:
-        return {}
+        return {peer.hex(): self.why.get(peer.hex(), "") for peer, _ in self.peers}
 
     def pulse(self) -> dict[str, Any]:
         return self.brief()

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from meshnet.cipher.keys import SecretKey
 from meshnet.cli.main import main
+from meshnet.errors import CircuitError, Reason
 from meshnet.node.app import Verb
 from meshnet.node.dropins import Dropins
 from meshnet.node.node import Node
@@ -185,9 +186,14 @@ class AskingTests(TestCase):
     async def started(self) -> tuple[Node, FakeRouter]:
         folder = new_folder(self)
         self.socket = f"/tmp/meshnet-cli-{id(self)}.sock"
-        table = {"control": {"socket": self.socket}, "known": [{"name": "ann", "key": A.hex()}]}
+        table: dict[str, Any] = {
+            "control": {"socket": self.socket},
+            "known": [{"name": "ann", "key": A.hex()}],
+            "link": {"peer": [{"key": B.hex(), "address": "tcp:h:1"}]},
+        }
         node, router = make_node(folder, reactor, table)
         router.links = [link_snapshot(A), link_snapshot(B, up=False, rtt_ms=None)]
+        router.why = {B.hex(): "nothing listens there"}
         hop = {"cells": 1, "bytes": 1_500}
         router.circuits = [
             {"role": "origin", "state": "open", "age": 1.0, "route": [A.hex(), B.hex()], "bytes_in": 9_000},
@@ -208,7 +214,7 @@ class AskingTests(TestCase):
         node, _ = await self.started()
         for verb, words in (
             ("status", [node.public_key.hex(), "1 up"]),
-            ("links", [A.hex(), "ann", "2.5", "1.0 kB"]),
+            ("links", [A.hex(), "ann", "2.5", "1.0 kB", "not linked yet: nothing listens there"]),
             ("circuits", ["origin", "ROLE", f"{A.hex()[:10]} > {B.hex()[:10]}", "1.5 kB", "9.0 kB"]),
         ):
             code, out, err = await self.ask(verb)
@@ -225,6 +231,8 @@ class AskingTests(TestCase):
         self.assertEqual(code, 0)
         self.assertIn("over 2 relays: set-up 4.0 ms, round trip 2.00 ms", out)
         self.assertEqual(router.pinged, [(A, (B, C), 2)])
+        for via, words in (("", "over a direct link"), (B.hex(), "over one relay:")):
+            self.assertIn(words, (await self.ask("ping", "ann", "--via", via))[1])
         router.unreachable = {A}
         code, out, err = await self.ask("ping", "ann", "--via", "")
         self.assertEqual((code, out), (4, ""))
@@ -241,4 +249,7 @@ class AskingTests(TestCase):
         self.assertEqual((code, len(out.splitlines())), (0, 2), err)
         router.unreachable = {A}
         self.assertEqual((await self.ask("trace", "ann", "--via", B.hex()))[0], 7)
-        self.assertEqual((await self.ask("trace", "ann"))[0], 4)
+        code, out, _ = await self.ask("trace", "ann")
+        self.assertEqual((code, "hop 2 has no link to the next" in out), (4, True))
+        router.no_link = CircuitError("relay 1 refuses", Reason.REFUSED, 0)
+        self.assertEqual((await self.ask("trace", "ann"))[0], 5)

@@ -45,7 +45,10 @@ class FindTests(SynchronousTestCase):
 
     def test_nothing_there(self) -> None:
         """Each dead end says what to do."""
-        self.assertRaises(UsageError, self.found, str(self.here / "nowhere"))
+        for name, words in (("nowhere", "There is no "), ("node.key", "is neither a node's directory nor")):
+            (self.here / "node.key").touch()
+            error = self.assertRaises(UsageError, self.found, str(self.here / name))
+            self.assertIn(words, str(error))
         self.assertRaises(UsageError, self.found, str(self.here))
         for content in ("[node", "node = 3", "[node]\ndata = 3", "[control]\nsocket = 3"):
             self.file.write_text(content)

@@ -19,8 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from meshnet.cipher.keys import SecretKey
 from meshnet.control.client import ControlClient
+from meshnet.control.messages import from_json
 from meshnet.endpoints import NODES
-from meshnet.errors import CircuitError, ConfigError, LocalError, UnreachableError, UsageError
+from meshnet.errors import CircuitError, ConfigError, LocalError, Reason, UnreachableError, UsageError
 from meshnet.node.app import Json
 from meshnet.node.node import Node
 from meshnet.storage.disk import DiskFullError, RealDisk
@@ -257,6 +258,61 @@ class ApiTests(RunningCase):
         links = (await self.call(node, "GET", "/links"))["links"]
         self.assertEqual([(link["name"], link["up"]) for link in links], [("bob", True), (None, True)])
 
+    async def test_lost_links(self) -> None:
+        """A configured neighbour that was lost says since when and why; so does one that is not dialled."""
+        node, router = await self.started(self.TABLE)
+        router.why = {B.hex(): "nothing listens there"}
+        (link,) = node.links()
+        self.assertEqual((link["lost_seconds"], link["why"]), (None, "nothing listens there"))
+        router.links = [link_snapshot(B), link_snapshot(C)]
+        self.assertEqual([(each["lost_seconds"], each["why"]) for each in node.links()], [(None, None)] * 2)
+        router.links = [link_snapshot(C, up=False)]
+        other, peer = node.links()
+        self.assertEqual((peer["peer"], peer["why"]), (B.hex(), "nothing listens there"))
+        self.assertIsInstance(peer["lost_seconds"], float)
+        self.assertIsInstance(other["lost_seconds"], float)
+        self.assertIn("dials us", other["why"])
+
+    async def test_linked(self) -> None:
+        """Tells when a configured neighbour is linked, by key, by name, or any; nobody else is waited for."""
+        node, router = await self.started(self.TABLE)
+        waiting = [node.linked(), node.linked("bob"), node.linked(B)]
+        fired: list[None] = []
+        for each in waiting:
+            each.addCallback(fired.append)
+        self.assertEqual(fired, [])
+        router.on_link(B)
+        self.assertEqual(fired, [None] * 3)
+        for peer, words in (("ann", "does not dial ann"), ("bo", "did you mean bob?"), (C, C.hex())):
+            error = await self.assertFailure(node.linked(peer), UsageError)
+            self.assertIn(words, str(error))
+        lonely, _ = make_node(new_folder(self), reactor)
+        self.assertIn("anybody", str(await self.assertFailure(lonely.linked(), UsageError)))
+
+    async def test_stopped_before_it_was_linked(self) -> None:
+        """Who waits for a link is told that there will be none."""
+        node, _ = await self.started(self.TABLE)
+        waiting = node.linked()
+        await node.stopService()
+        await self.assertFailure(waiting, UnreachableError)
+
+    async def test_a_missing_first_link_is_explained(self) -> None:
+        """The sentence says what is known of the first node's link, or that a route is missing."""
+        node, router = await self.started(self.TABLE)
+        router.no_link = CircuitError("there is no link", Reason.NO_LINK)
+        router.why = {B.hex(): "nothing listens there"}
+        for body, words in (
+            ({"target": "ann"}, "first node of the route: not linked yet: nothing listens there"),
+            ({"target": C.hex()}, f"no link to {C.hex()[:8]}…: name the relays to it with --via"),
+            ({"target": "ann", "via": [C.hex()]}, "no [[link.peer]] here"),
+        ):
+            error = await self.assertFailure(self.call(node, "POST", "/ping", body), CircuitError)
+            self.assertIn(words, str(error))
+            self.assertEqual((error.reason, error.hop, error.exit_code), (Reason.NO_LINK, None, 4))
+        router.no_link = CircuitError("relay 1 has no link to the next node", Reason.NO_LINK, 0)
+        error = await self.assertFailure(self.call(node, "POST", "/ping", {"target": "ann"}), CircuitError)
+        self.assertIn("relay 1 has no link", str(error))
+
     async def test_ping_routes(self) -> None:
         """Given relays win over the configured route, which wins over a direct link."""
         node, router = await self.started(self.TABLE)
@@ -280,6 +336,9 @@ class ApiTests(RunningCase):
         self.assertEqual([(t, via) for t, via, _ in router.pinged], [(C, ()), (B, (C,)), (A, (C, B))])
         self.assertEqual([hop.get("rtt_ms") for hop in report["hops"]], [2.0, 2.0, None])
         self.assertFalse(report["complete"])
+        error = from_json(report["hops"][2])
+        self.assertIsInstance(error, CircuitError)
+        self.assertIn("hop 2", str(error))
 
     async def test_bad_requests(self) -> None:
         """Unknown keys and wrong values name the field; unknown paths say so."""
@@ -290,6 +349,8 @@ class ApiTests(RunningCase):
             ("POST", "/ping", {"target": "an"}, "did you mean ann?"),
             ("POST", "/ping", {"target": "ann", "count": 1.5}, "whole number"),
             ("POST", "/ping", {"target": "ann", "via": ["bob", "bob"]}, "twice"),
+            ("POST", "/ping", {"target": node.public_key.hex()}, "this node's own key"),
+            ("POST", "/trace", {"target": "ann", "via": [node.public_key.hex()]}, "leave its own key out"),
             ("GET", "/status", {"x": "1"}, "not a known key"),
             ("GET", "/history", {"ring": "2s"}, "1s, 10s, 1min, 1h"),
             ("POST", "/status", {}, "no POST /status"),

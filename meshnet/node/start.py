@@ -1,0 +1,50 @@
+"""Makes a node of a config file; the way in for the command, for `twist`, and for programs on Twisted.
+
+node = open_node("node.toml", reactor)
+node.startService()
+await node.linked()          # stands, and has a link to a configured neighbour
+…
+await node.stopService()
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshnet.node.clock import NodeClock
+from meshnet.node.config import load
+from meshnet.node.dropins import Dropins, find_dropins
+from meshnet.node.identity import read_key
+from meshnet.node.node import Node
+from meshnet.node.wiring import make_router
+from meshnet.storage.disk import RealDisk
+
+N = TypeVar("N", bound=Node)
+
+
+def open_node(config: str | os.PathLike[str], reactor: Any, found: Dropins | None = None) -> Node:
+    """A node of this config file, not yet started: `startService` does that. `found` are its apps and
+    transports, by default all that are installed. Raises ConfigError and KeyFileError."""
+    return open_kind(Node, config, reactor, find_dropins() if found is None else found)
+
+
+def open_kind(kind: type[N], config: str | os.PathLike[str], reactor: Any, found: Dropins) -> N:
+    """The same with a class of the caller's own."""
+    disk = RealDisk()
+    transports, lacking = found.open_transports(reactor)
+    broken = [*found.broken, *lacking]
+    settings = load(Path(config), found.apps, transports, broken)
+    secret = read_key(disk, settings.node.key)
+    return kind(
+        settings,
+        secret,
+        reactor=reactor,
+        clock=NodeClock(reactor),
+        disk=disk,
+        router=lambda node: make_router(node, secret, transports, secrets.token_bytes),
+        apps=found.apps,
+        notes=broken,
+    )
