@@ -103,6 +103,25 @@ class LossTests(DriverCase):
                 self.assertEqual(fresh.restarted, [])
             world.stop()
 
+    def test_restarted_behind_a_dead_connection(self) -> None:
+        """The larger key's node comes back while the smaller's connection to its former run still seems to
+        stand: it serves at once, without a challenge."""
+        world = self.world()
+        world.dial(self.small, self.large)
+        world.linked(self.small, self.large)
+        for line in world.internet.connections:
+            line.near.pause()
+            line.far.pause()
+        link = self.small.to(self.large)
+        assert link is not None
+        self.large.links.stop()
+        self.large = world.add("large", LARGE)
+        world.dial(self.large, self.small)
+        world.run(0.3)
+        self.assertEqual((link.connections, len(self.small.restarted)), (2, 1))
+        self.agree_after(world)
+        world.stop()
+
     def test_a_neighbour_that_breaks_the_protocol(self) -> None:
         """Its connection is closed; it may come back; other links are not touched."""
         world = self.linked()
