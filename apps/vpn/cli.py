@@ -19,8 +19,11 @@ from typing import Any, Final
 from meshnet.cli.show import print_json, print_table, size
 from meshnet.errors import UsageError
 from meshnet.node.app import Json, Verb
+from meshnet.node.presence import age
 
 Call = Callable[[str, str, Json | None], Json]
+
+_WHERE: Final = "HOST:PORT, where it listens,"
 
 
 def _names(text: str) -> list[str]:
@@ -30,7 +33,9 @@ def _names(text: str) -> list[str]:
 
 def _route(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--via", metavar="A,B", help="relays, nearest first; '' is a direct link; default: the config's"
+        "--via",
+        metavar="A,B",
+        help="relays, keys or known names, nearest first; '' for a direct link; default: the config's",
     )
     parser.add_argument(
         "--as-node", action="store_true", help="tell the far side our key (default: anonymous)"
@@ -47,17 +52,17 @@ def _with_route(arguments: Namespace, body: Json) -> Json:
 
 def _socks_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("listen", nargs="?", metavar="HOST:PORT", help="where to listen; port 0: a free one")
-    parser.add_argument("--exit", metavar="KEY", help="the node that connects for you")
+    parser.add_argument("--exit", metavar="KEY", help="the node that connects for you: its key or known name")
     parser.add_argument("--remove", action="store_true", help="stop listening there")
     _route(parser)
 
 
 def _socks(arguments: Namespace, call: Call) -> int:
-    if arguments.listen is None and arguments.exit is None and not arguments.remove:
+    if not _given(arguments, "listen", "exit", "remove", "via", "as_node"):
         return _list(arguments, call("GET", "/apps/vpn/socks", None), "socks", ("listen", "exit", "via"))
     if arguments.remove:
-        return _remove(arguments, call, "socks", {"listen": _needed(arguments.listen, "HOST:PORT")})
-    body: Json = {"exit": _needed(arguments.exit, "--exit KEY")}
+        return _remove(arguments, call, "socks", {"listen": _needed(arguments.listen, _WHERE)})
+    body: Json = {"exit": _needed(arguments.exit, "--exit KEY, the node that connects for you,")}
     if arguments.listen is not None:
         body["listen"] = arguments.listen
     made = call("POST", "/apps/vpn/socks", _with_route(arguments, body))
@@ -66,24 +71,27 @@ def _socks(arguments: Namespace, call: Call) -> int:
 
 def _forward_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("listen", nargs="?", metavar="HOST:PORT", help="where to listen; port 0: a free one")
-    parser.add_argument("to", nargs="?", metavar="KEY:PORT", help="the node and its mesh port")
+    parser.add_argument(
+        "to", nargs="?", metavar="KEY:PORT", help="the node, its key or known name, and its mesh port"
+    )
     parser.add_argument("--remove", action="store_true", help="stop listening there")
     _route(parser)
 
 
 def _forward(arguments: Namespace, call: Call) -> int:
-    if arguments.listen is None:
+    if not _given(arguments, "listen", "to", "remove", "via", "as_node"):
         return _list(
             arguments, call("GET", "/apps/vpn/forward", None), "forward", ("listen", "to", "port", "via")
         )
+    listen = _needed(arguments.listen, _WHERE)
     if arguments.remove:
-        return _remove(arguments, call, "forward", {"listen": arguments.listen})
-    key, colon, port = _needed(arguments.to, "KEY:PORT").rpartition(":")
+        return _remove(arguments, call, "forward", {"listen": listen})
+    key, colon, port = _needed(arguments.to, "KEY:PORT, the node and its mesh port,").rpartition(":")
     if not colon:
         raise UsageError(
             f"{arguments.to!r} is not KEY:PORT; say which mesh port of that node, as in {port}:80."
         )
-    body = {"listen": arguments.listen, "to": key, "port": _number(port)}
+    body = {"listen": listen, "to": key, "port": _number(port)}
     made = call("POST", "/apps/vpn/forward", _with_route(arguments, body))
     return _tell(arguments, made, f"{made['listen']} leads to mesh port {made['port']} of {made['to']}")
 
@@ -91,17 +99,22 @@ def _forward(arguments: Namespace, call: Call) -> int:
 def _serve_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("port", nargs="?", metavar="PORT", help="the mesh port")
     parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="the local address it leads to")
-    parser.add_argument("--callers", metavar="A,B", help="only these may call, and have to say who they are")
+    parser.add_argument(
+        "--callers", metavar="A,B", help="only these, keys or known names, may call, and have to prove it"
+    )
     parser.add_argument("--remove", action="store_true", help="serve that port no more")
 
 
 def _serve(arguments: Namespace, call: Call) -> int:
-    if arguments.port is None:
+    if not _given(arguments, "port", "target", "remove", "callers"):
         return _list(arguments, call("GET", "/apps/vpn/serve", None), "serve", ("port", "target", "callers"))
-    port = _number(arguments.port)
+    port = _number(_needed(arguments.port, "PORT, the mesh port,"))
     if arguments.remove:
         return _remove(arguments, call, "serve", {"port": port})
-    body: Json = {"port": port, "target": _needed(arguments.target, "HOST:PORT")}
+    body: Json = {
+        "port": port,
+        "target": _needed(arguments.target, "HOST:PORT, the local address it leads to,"),
+    }
     if arguments.callers is not None:
         body["callers"] = _names(arguments.callers)
     made = call("POST", "/apps/vpn/serve", body)
@@ -152,6 +165,10 @@ def _list(arguments: Namespace, answer: Json, name: str, columns: Sequence[str])
         print_table(columns, rows)
     else:
         print("none")
+    for each in answer[name]:
+        if each["last_error"]:
+            when = f"{age(each['last_error_seconds'])} ago"
+            print(f"last error of {each[columns[0]]}, {when}: {each['last_error']}")
     _print_counts(answer["counts"])
     return 0
 
@@ -185,9 +202,14 @@ def _tell(arguments: Namespace, answer: Json, sentence: str) -> int:
     return 0
 
 
+def _given(arguments: Namespace, *names: str) -> bool:
+    """Whether any of these is on the command line."""
+    return any(getattr(arguments, name) not in (None, False) for name in names)
+
+
 def _needed(value: str | None, name: str) -> str:
     if value is None:
-        raise UsageError(f"{name} is missing.")
+        raise UsageError(f"{name} is missing; see --help.")
     return value
 
 

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from apps.vpn.callers import Caller, ExitCaller, MeshCaller
 from apps.vpn.destination import Destination
+from apps.vpn.failures import Failures
 from apps.vpn.messages import Code, as_reason, code_of
 from apps.vpn.settings import Forward, Socks
 from apps.vpn.socks import Asked, Over, Send, SocksMachine, State
@@ -27,12 +28,25 @@ from apps.vpn.splice import Role, Side
 from meshnet.cipher.keys import BadKeyError, PublicKey, parse_dns_label
 from meshnet.errors import LocalError, MeshError
 from meshnet.node.app import Json, MeshNode
+from meshnet.node.binding import not_bound
 
 HANDSHAKE_SECONDS: Final = 30.0
 """From a SOCKS client's connection to its request."""
 FORWARD_STREAMS: Final = 1_024
 """Connections of one forward at a time."""
 BACKLOG: Final = 128
+
+_SENTENCES: Final = {
+    "not_socks5": "a program spoke something else than SOCKS5",
+    "no_method": "a program does not offer the kind of login that is wanted: none, or name and password",
+    "bad_password": "a program gave a wrong name or password",
+    "command_not_supported": "a program asked for something else than CONNECT",
+    "address_not_supported": "a program asked for an address of an unknown kind",
+    "failed": "a program asked for a name that cannot be one",
+    "too_much_early": "a program sent too much before it had its answer",
+    "handshake_timeout": f"a program did not say within {HANDSHAKE_SECONDS:.0f} s where it wants to go",
+}
+"""What the short names of refusals mean."""
 
 _log = Logger()
 
@@ -62,7 +76,7 @@ class SocksSide(Side):
             elif isinstance(event, Asked):
                 self._asked(event.where)
             elif isinstance(event, Over):
-                self.role.counts.refuse(event.reason)
+                self._listener.fail(event.reason, _SENTENCES[event.reason])
                 self._give_up()
                 self.transport.loseConnection()
         if self._machine.state is State.DECIDING and self._machine.held:
@@ -80,7 +94,7 @@ class SocksSide(Side):
 
     def mesh_failed(self, why: MeshError) -> None:
         """Shown by `status`."""
-        self._listener.last_error = str(why)
+        self._listener.note(str(why))
 
     def _asked(self, where: Destination) -> None:
         self._stop()
@@ -101,8 +115,7 @@ class SocksSide(Side):
     def _denied(self, failure: Failure) -> None:
         self._caller = None
         why = failure.value
-        self.role.counts.refuse(as_reason(why))
-        self._listener.last_error = str(why)
+        self._listener.fail(as_reason(why), str(why))
         if not self.gone:
             code = Code.HOST_UNREACHABLE if isinstance(why, BadKeyError) else code_of(why)
             self.transport.write(self._machine.denied(code))
@@ -110,7 +123,7 @@ class SocksSide(Side):
 
     def _waited(self) -> None:
         self._stop_waiting = None
-        self.role.counts.refuse("handshake_timeout")
+        self._listener.fail("handshake_timeout", _SENTENCES["handshake_timeout"])
         self.transport.abortConnection()
 
     def _stop(self) -> None:
@@ -152,7 +165,7 @@ class ForwardSide(Side):
 
     def mesh_failed(self, why: MeshError) -> None:
         """Shown by `status`."""
-        self._listener.last_error = str(why)
+        self._listener.note(str(why))
 
     def _granted(self, caller: MeshCaller) -> None:
         self._caller = None
@@ -160,8 +173,7 @@ class ForwardSide(Side):
 
     def _denied(self, failure: Failure) -> None:
         self._caller = None
-        self.role.counts.refuse(as_reason(failure.value))
-        self._listener.last_error = str(failure.value)
+        self._listener.fail(as_reason(failure.value), str(failure.value))
         if not self.gone:
             self.transport.abortConnection()
 
@@ -173,9 +185,26 @@ class LocalListener:
     node: MeshNode
     role: Role
     address: str = field(default="", init=False)
-    last_error: str = field(default="", init=False)
+    failures: Failures = field(init=False)
     _port: Any = field(default=None, init=False)
     _sides: set[Side] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.failures = Failures(self.node.clock)
+
+    @property
+    def called(self) -> str:
+        """What the log calls it."""
+        return self.address
+
+    def note(self, text: str) -> None:
+        """A client was refused or lost for this reason, a sentence."""
+        self.failures.note(self.called, text)
+
+    def fail(self, reason: str, text: str) -> None:
+        """The same, and counted under this short name."""
+        self.role.counts.refuse(reason)
+        self.note(text)
 
     def side(self) -> Side:
         """A side for a fresh connection."""
@@ -194,10 +223,7 @@ class LocalListener:
         try:
             self._port = self.node.reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
         except CannotListenError as problem:
-            why = str(getattr(problem.socketError, "strerror", None) or problem.socketError).lower()
-            raise LocalError(
-                f"Cannot listen on {show(listen)}: {why}; choose another port, or 0 for a free one."
-            ) from None
+            raise LocalError(not_bound(show(listen), problem)) from None
         bound = self._port.getHost()
         self.address = show((bound.host, bound.port))
 
@@ -208,12 +234,12 @@ class LocalListener:
 
     def describe(self) -> Json:
         """What `status` and the verbs show."""
-        return {"listen": self.address, "last_error": self.last_error}
+        return {"listen": self.address, **self.failures.describe()}
 
     def _build(self, address: IAddress) -> Side | None:
         self._sides = {side for side in self._sides if not side.gone}
         if len(self._sides) >= self.most():
-            self.role.counts.refuse("max_streams")
+            self.fail("max_streams", f"{self.most()} connections are open already, and more may not be")
             return None
         side = self.side()
         self._sides.add(side)
@@ -225,6 +251,11 @@ class SocksListener(LocalListener):
     """A SOCKS5 port."""
 
     settings: Socks = field(kw_only=True)
+
+    @property
+    def called(self) -> str:
+        """What the log calls it."""
+        return f"SOCKS5 on {self.address}"
 
     def bind(self, listen: tuple[str, int]) -> None:
         """Binds, and warns of a proxy that is open to others."""
@@ -277,6 +308,11 @@ class ForwardListener(LocalListener):
     """A port that stands for a mesh port."""
 
     settings: Forward = field(kw_only=True)
+
+    @property
+    def called(self) -> str:
+        """What the log calls it."""
+        return f"the forward on {self.address}"
 
     def side(self) -> Side:
         """A client."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from apps.vpn.callers import TcpCaller
 from apps.vpn.destination import Address, Destination
+from apps.vpn.failures import Failures
 from apps.vpn.listeners import show
 from apps.vpn.messages import (
     EXIT_PORT,
@@ -54,6 +55,12 @@ _REFUSALS: Final = {
     "denied": "the exit's deny-list names {}",
     "private": "{} is not a public address, and the exit's allow-list does not open it",
     "not_listed": "{} is not on the exit's allow-list",
+}
+
+
+_TURNED_AWAY: Final = {
+    "caller": "somebody called who is not one of its callers",
+    "max_streams": "as many streams are open as may be",
 }
 
 
@@ -115,6 +122,11 @@ class ServeSide(PortSide):
         host, number = self._port.settings.target
         reactor = self._port.node.reactor
         self.start(caller, lambda: caller.call(reactor, host, number, timeout=SERVE_CONNECT_SECONDS))
+
+    def failed(self, why: BaseException | None) -> None:
+        """Its operator may want to know."""
+        self._port.note(str(why))
+        super().failed(why)
 
 
 class ExitSide(PortSide):
@@ -253,6 +265,9 @@ class MeshPort:
         """A side for a fresh stream."""
         raise NotImplementedError
 
+    def note(self, text: str) -> None:
+        """A stream was refused or failed for this reason, a sentence."""
+
     def listen(self, port: int) -> None:
         """Takes the mesh port; raises LocalError if it is taken."""
         self._listener = self.node.listen(port, self._accept)
@@ -272,6 +287,7 @@ class MeshPort:
         refusal = self._refusal(stream.peer)
         if refusal:
             self.role.counts.refuse(refusal)
+            self.note(_TURNED_AWAY[refusal])
             return None
         side = self.side()
         self._sides.add(side)
@@ -289,6 +305,14 @@ class ServePort(MeshPort):
     """A mesh port that stands for a local address."""
 
     settings: Serve = field(kw_only=True)
+    failures: Failures = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.failures = Failures(self.node.clock)
+
+    def note(self, text: str) -> None:
+        """Logged, and shown by `status`."""
+        self.failures.note(f"served mesh port {self.settings.port}", text)
 
     @property
     def callers(self) -> Callers:
@@ -309,6 +333,7 @@ class ServePort(MeshPort):
             "port": self.settings.port,
             "target": show(self.settings.target),
             "callers": show_callers(self.settings.callers),
+            **self.failures.describe(),
         }
 
 

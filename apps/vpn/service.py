@@ -23,6 +23,7 @@ from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, sh
 from apps.vpn.ports import ExitPort, MeshPort, ServePort
 from apps.vpn.settings import Forward, RuleText, Serve, Socks, VpnSettings
 from apps.vpn.splice import Role
+from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, UsageError
 from meshnet.node.app import IAppService, Json, MeshNode, Route
 from meshnet.node.schema import HostPort, Port, read_body
@@ -110,7 +111,8 @@ class VpnService(Service):
     # what can be added
 
     def add_socks(self, settings: Socks) -> SocksListener:
-        """Binds a SOCKS5 port; raises LocalError."""
+        """Binds a SOCKS5 port; raises LocalError, UsageError for a route over this node itself."""
+        self._check("exit", settings.exit, settings.via)
         listener = SocksListener(self._node, self._roles["socks"], settings=settings)
         _room(self._socks)
         listener.bind(settings.listen)
@@ -118,7 +120,8 @@ class VpnService(Service):
         return listener
 
     def add_forward(self, settings: Forward) -> ForwardListener:
-        """Binds a forward; raises LocalError."""
+        """Binds a forward; raises LocalError, UsageError for a route over this node itself."""
+        self._check("to", settings.to, settings.via)
         listener = ForwardListener(self._node, self._roles["forward"], settings=settings)
         _room(self._forwards)
         listener.bind(settings.listen)
@@ -132,6 +135,12 @@ class VpnService(Service):
         port.listen(settings.port)
         self._served[settings.port] = port
         return port
+
+    def _check(self, key: str, target: PublicKey, via: tuple[PublicKey, ...] | None) -> None:
+        if target == self._node.public_key:
+            raise UsageError(f"{key} = {target.hex()} is this node's own key; name another node.")
+        if self._node.public_key in (via or ()):
+            raise UsageError("via passes this node itself; leave its own key out.")
 
     # IAppService
 

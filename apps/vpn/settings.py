@@ -17,13 +17,31 @@ from attrs import field, frozen
 
 from apps.vpn.policy import PUBLIC, Policy, Rule, rule
 from meshnet.cipher.keys import PublicKey
-from meshnet.node.schema import Between, HostPort, Parse, Port
+from meshnet.node.config import route_refusal
+from meshnet.node.schema import Between, HostPort, Parse, Port, host_port
 
 RuleText = Annotated[Rule, Parse(rule, "a rule such as public, 10.0.0.0/8:80-443 or example.org")]
 Identity = Literal["anonymous", "node"]
 Callers = Literal["any"] | tuple[PublicKey, ...]
 Via = tuple[PublicKey, ...] | None
 Streams = Annotated[int, Between(1, 65_536)]
+
+
+def _check_route(via: Via, target: PublicKey) -> None:
+    refusal = route_refusal([*(via or ()), target])
+    if refusal:
+        raise ValueError(f"via {refusal.rstrip('.')}")
+
+
+def _target(text: str) -> tuple[str, int]:
+    """An address to connect to; raises ValueError."""
+    host, port = host_port(text)
+    if port == 0:
+        raise ValueError("has port 0, on which nothing listens")
+    return host, port
+
+
+Target = Annotated[tuple[str, int], Parse(_target, "host:port")]
 
 
 @frozen
@@ -42,6 +60,7 @@ class Socks:
     def __attrs_post_init__(self) -> None:
         if bool(self.username) != bool(self.password):
             raise ValueError("username and password go together")
+        _check_route(self.via, self.exit)
         if max(len(self.username.encode()), len(self.password.encode())) > 255:
             raise ValueError("username and password have at most 255 bytes each")
 
@@ -56,6 +75,9 @@ class Forward:
     via: Via = None
     identity: Identity = "anonymous"
 
+    def __attrs_post_init__(self) -> None:
+        _check_route(self.via, self.to)
+
 
 @frozen
 class Serve:
@@ -63,7 +85,7 @@ class Serve:
     keys, and then callers must say who they are."""
 
     port: Port
-    target: HostPort
+    target: Target
     callers: Callers = "any"
 
 

@@ -47,7 +47,7 @@ def _route_arguments(parser: ArgumentParser) -> None:
         "--via",
         type=hops,
         metavar="A,B",
-        help="relays, nearest first; left out: the configured route",
+        help="relays, keys or known names, nearest first; left out: the configured route",
     )
     parser.add_argument(
         "-c", "--count", type=at_least_one, default=count, help="round trips (default %(default)s)"

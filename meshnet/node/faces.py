@@ -18,6 +18,7 @@ from twisted.web.server import Site
 from meshnet.control.server import claim_socket, local_site, token_site
 from meshnet.errors import LocalError
 from meshnet.node.app import Route
+from meshnet.node.binding import not_bound
 from meshnet.node.config import Settings
 from meshnet.node.metrics import metrics_site
 from meshnet.storage.disk import Disk
@@ -71,8 +72,7 @@ class Faces:
         try:
             bound = self._reactor.listenTCP(port, site, interface=host)
         except CannotListenError as error:
-            what = f"Cannot listen on {_text(host, port)} ({key}): {_why(error)}"
-            raise LocalError(f"{what}; choose another port, or 0 for a free one.") from None
+            raise LocalError(not_bound(f"{_text(host, port)} ({key})", error)) from None
         self._ports.append(bound)
         return int(bound.getHost().port)
 

@@ -21,13 +21,20 @@ Run = Any
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line against the routes of a service; returns what it printed."""
+def service() -> VpnService:
+    """The app on a node called `user`."""
     mesh = FakeMesh(NamedReactor())
     node = mesh.node("user")
-    mesh.node("far")
+    for name in ("far", "one", "two"):
+        mesh.node(name)
     service = VpnService(node, VpnSettings())  # type: ignore[arg-type]
     service.startService()
+    return service
+
+
+@pytest.fixture
+def run(service: VpnService, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line against the routes of a service; returns what it printed."""
 
     def call(method: str, path: str, body: Json | None) -> Json:
         answer = service.routes()[f"{method} {path.removeprefix('/apps/vpn')}"](body or {})
@@ -53,7 +60,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def test_socks(run: Run) -> None:
     """Add with a route, list, remove."""
     assert run("socks").startswith("none\n")
-    assert run("socks 127.0.0.1:9050 --exit far --via user,far").startswith("SOCKS5 on ")
+    assert run("socks 127.0.0.1:9050 --exit far --via one,two").startswith("SOCKS5 on ")
     listed = json.loads(run("socks --json"))
     assert len(listed["socks"]) == 1 and len(listed["socks"][0]["via"]) == 2
     bound = listed["socks"][0]["listen"]
@@ -61,6 +68,16 @@ def test_socks(run: Run) -> None:
     assert run(f"socks {bound} --remove") == f"removed {bound}\n"
     made = json.loads(run("socks --exit far --as-node --json"))
     assert made["identity"] == "node"
+
+
+def test_last_error(run: Run, service: VpnService) -> None:
+    """A listing ends with what went wrong last, and when."""
+    bound = run("forward 127.0.0.1:0 far:80").split()[0]
+    assert "last error" not in run("forward")
+    (listener,) = service._forwards.values()
+    listener.note("there is no link to far")
+    assert f"last error of {bound}, 0 s ago: there is no link to far\n" in run("forward")
+    assert json.loads(run("forward --json"))["forward"][0]["last_error_seconds"] == 0
 
 
 def test_forward(run: Run) -> None:
@@ -99,6 +116,10 @@ def test_exit(run: Run) -> None:
             "forward 127.0.0.1:0 far:x",
             "serve x 127.0.0.1:1",
         ),
+        *("socks --via one", "socks 127.0.0.1:0 --exit user", "socks 127.0.0.1:0 --exit far --via user"),
+        *("socks 127.0.0.1:0 --exit far --via one,one", "socks 127.0.0.1:0 --exit far --via far"),
+        *("forward --remove", "forward 127.0.0.1:0 user:80", "forward 127.0.0.1:0 far:80 --via user"),
+        *("forward 127.0.0.1:0 far:80 --via one,one", "serve --remove", "serve 80 127.0.0.1:0"),
         *("serve 80", "serve 80 --remove", "exit --allow nonsense/", "exit --remove-rule 1.1.1.1"),
     ],
 )

@@ -232,6 +232,7 @@ class SocksTests(Base):
         self.reactor.advance(HANDSHAKE_SECONDS)
         self.assertEqual(client.closed, "aborted")
         self.assertEqual(self.role.counts.refused, {"not_socks5": 1, "handshake_timeout": 1})
+        self.assertIn("did not say within 30 s", self.listener.failures.last)
         self.assert_nothing_left()
 
     def test_too_much_early(self) -> None:
@@ -249,6 +250,9 @@ class SocksTests(Base):
         client = self.ask(b"\x05\x01\x02", b"\x01\x03ann\x06secret")
         self.assertEqual(client.taken, b"\x05\x02\x01\x00")
         self.assertEqual(self.ask(HELLO).taken, b"\x05\xff")
+        self.assertIn("kind of login", self.listener.failures.last)
+        self.ask(b"\x05\x01\x02", b"\x01\x03ann\x06Secret")
+        self.assertIn("wrong name or password", self.listener.failures.last)
         self.assertRaises(ValueError, Socks, exit=self.far.public_key, username="ann")
 
     def test_max_streams(self) -> None:
@@ -260,6 +264,19 @@ class SocksTests(Base):
         self.mesh.flush()
         self.reactor.connect()
         self.assertEqual(self.role.counts.refused, {"max_streams": 1})
+        self.assertIn("1 connections are open", self.listener.failures.last)
+
+    def test_every_refusal_has_a_sentence(self) -> None:
+        """Whatever ends a client's SOCKS conversation is told in words."""
+        self.start()
+        said = [b"\x04\x01", b"\x05\x01\x07", b"\x05\x01\x00\x05\x02\x00\x01\x08\x08\x08\x08\x00\x50"]
+        said += [b"\x05\x01\x00\x05\x01\x00\x09\x08\x08", b"\x05\x01\x00\x05\x01\x00\x03\x01 \x00\x50"]
+        told = set()
+        for each in said:
+            self.ask(each)
+            told.add(self.listener.failures.last)
+        self.assertEqual(len(told), len(said))
+        self.assertEqual(sum(self.role.counts.refused.values()), len(said))
 
     def test_mesh_names(self) -> None:
         """A name under .mesh leads straight to that node's port, over the configured route."""
