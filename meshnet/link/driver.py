@@ -103,7 +103,6 @@ class Connection:
     """A carrier and its lane; the transport's sink."""
 
     __slots__ = (
-        "_lane_filled",
         "_links",
         "_now",
         "_outbox",
@@ -123,7 +122,6 @@ class Connection:
         self.lane = lane
         self.address = address
         self.buffer = lane.buffer
-        self._lane_filled = lane.filled
         self._now = links.now
         self._outbox = links.outbox
         self.born = links.now()
@@ -136,7 +134,7 @@ class Connection:
         outbox, now = self._outbox, self._now()
         outbox.reading = True
         try:
-            if self._lane_filled(size, now):
+            if self.lane.filled(size, now):
                 self.send_acts()
         except MeshError as problem:
             self.close(problem)

@@ -98,9 +98,9 @@ class Lane:
     """One connection. `remote` is given by who dials, learned by who accepts."""
 
     __slots__ = (
-        "_buffer", "_end", "_ephemeral", "_expected", "_instance", "_machine", "_opener", "_owner",
-        "_secret", "_start", "_view", "backend", "backward", "bytes_received", "cells", "control",
-        "deadline", "dialled", "drops", "forward", "frames", "initiator", "network_id", "outgoing",
+        "_buffer", "_end", "_ephemeral", "_expected", "_has_keys", "_instance", "_machine", "_open_next",
+        "_owner", "_secret", "_start", "_view", "backend", "backward", "bytes_received", "cells", "control",
+        "deadline", "dialled", "drops", "filled", "forward", "frames", "initiator", "network_id", "outgoing",
         "remote", "responder", "runs", "sealer", "state",
     )  # fmt: skip
 
@@ -121,7 +121,11 @@ class Lane:
         self._buffer = bytearray(FIRST_BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        self._opener: Opener | None = None
+        self._has_keys = False
+        self._open_next: Callable[[memoryview, int, int], int]
+        self.filled: Callable[[int, float], bool] = self._filled_acts
+        """`filled(size, now)`: so many bytes were received; true if `outgoing` may hold an answer of the
+        handshake. Raises MeshError: the connection must be closed, and why."""
         self._expected = 0
         self.network_id = network_id
         self.backend = backend
@@ -155,34 +159,14 @@ class Lane:
         """Free memory to receive into; never empty. Asked for anew before each receive."""
         return self._view[self._end : BUFFER_SIZE]
 
-    def filled(self, size: int, now: float) -> bool:
-        """`size` bytes were received; true if `outgoing` may hold an answer of the handshake.
-
-        Raises MeshError: the connection must be closed, and why.
-        """
-        end = self._end = self._end + size
-        self.bytes_received += size
-        opener, acted = self._opener, False
-        if opener is None:
-            opener, acted = self._acts(), True
-            if opener is None:
-                return True
-            end = self._end  # the rest lies in a new buffer
-        start = self._start = self._records(opener, end, now)
-        if start == end:
-            self._start = self._end = 0
-        elif BUFFER_SIZE - end < LARGEST_RECORD + OVERHEAD:
-            rest = end - start
-            self._view[:rest] = self._view[start:end]
-            self._start, self._end = 0, rest
-        return acted
-
-    def _records(self, opener: Opener, filled: int, now: float) -> int:
-        """Opens every whole record and acts on its frames; returns where the first unopened one begins.
+    def _filled_records(self, size: int, now: float) -> bool:
+        """`filled` once there are keys: opens every whole record and acts on its frames.
 
         The tag behind a bundle lets the head of its last frame be read, however short that is.
         """
-        buffer, view, open_next, start = self._buffer, self._view, opener.open_next, self._start
+        self.bytes_received += size
+        filled = self._end = self._end + size
+        buffer, view, open_next, start = self._buffer, self._view, self._open_next, self._start
         cells = 0
         while start < filled and (after := open_next(view, start, filled)):
             position, end, start = start + LENGTH_SIZE, after - TAG_SIZE, after
@@ -207,7 +191,19 @@ class Lane:
                     self.drops[drop] += 1
                 position = stop
         self.cells += cells
-        return start
+        if start == filled:
+            self._start = self._end = 0
+        else:
+            self._keep(start, filled)
+        return False
+
+    def _keep(self, start: int, end: int) -> None:
+        """A part of a record waits for the rest; moves it to the front where the room behind it is short."""
+        if BUFFER_SIZE - end < LARGEST_RECORD + OVERHEAD:
+            rest = end - start
+            self._view[:rest] = self._view[start:end]
+            start, end = 0, rest
+        self._start, self._end = start, end
 
     def serve(self, tables: Tables, control: Callable[[int, memoryview, float], None]) -> None:
         """From now on cells go to these tables and all other frames to `control`."""
@@ -245,14 +241,18 @@ class Lane:
         """Both HELLOs have been exchanged and the connection stands."""
         return self.state == "up"
 
-    def _acts(self) -> Opener | None:
-        """Feeds whole acts to the machine; the opener once the handshake has given keys."""
-        while self._opener is None and self._end - self._start >= self._expected:
+    def _filled_acts(self, size: int, now: float) -> bool:
+        """`filled` during the handshake: feeds whole acts to the machine."""
+        self.bytes_received += size
+        self._end += size
+        while not self._has_keys and self._end - self._start >= self._expected:
             stop = self._start + self._expected
             data = bytes(self._view[self._start : stop])
             self._start = stop
             self._machine.act(data)
-        return self._opener
+        if self._has_keys:
+            self.filled(0, now)  # what lies behind the last act, in the new buffer
+        return True
 
     def _other_frame(self, kind: int, position: int, stop: int, end: int, now: float) -> None:
         if stop > end or stop == position + 2:
@@ -279,7 +279,9 @@ class Lane:
         self._view = memoryview(self._buffer)
         self._view[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
-        self._opener = Opener(RotatingKey(receive, chaining, self.backend))
+        self._open_next = Opener(RotatingKey(receive, chaining, self.backend)).open_next
+        self._has_keys = True
+        self.filled = self._filled_records
         self.sealer = Sealer(RotatingKey(send, chaining, self.backend), size=FIRST_SEALER)
         hello = encode(our_hello(self._instance))
         room = self.sealer.room(HELLO, len(hello))
