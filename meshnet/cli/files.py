@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from meshnet.cipher.keys import SecretKey, dns_label, mesh_ipv6, parse_public_key
 from meshnet.cli.show import print_json
 from meshnet.control.find import CONFIG_NAME
 from meshnet.errors import LocalError, UsageError
-from meshnet.node.config import Settings, from_table, load
+from meshnet.node.config import Settings, check_addresses, from_table, load
 from meshnet.node.dropins import Dropins
 from meshnet.node.identity import read_key, write_key
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.files import write_file
+
+_COMMENTS: Final = {
+    ("link", "accept"): [
+        '# Who may link to this node: "any" or a list of keys; the peers it dials always may.'
+    ],
+    ("relay", "enabled"): ["# Whether circuits of others may lead on through this node to its neighbours."],
+}
+"""Sentences above keys that decide what strangers may do."""
 
 
 def config_file(named: str | None) -> Path:
@@ -54,17 +63,31 @@ def init_arguments(parser: ArgumentParser) -> None:
         metavar="KEY@ADDRESS",
         help="a neighbour to dial; repeatable",
     )
+    parser.add_argument(
+        "--accept",
+        metavar="KEYS",
+        help="with --listen: only these keys, separated by commas, may link to this node (default: anyone)",
+    )
+    parser.add_argument(
+        "--relay",
+        action="store_true",
+        help="carry circuits of others on through this node (default: do not)",
+    )
     parser.add_argument("--metrics", metavar="HOST:PORT", help="for Prometheus, such as 127.0.0.1:9100")
 
 
-def init(arguments: Namespace) -> int:
-    """Makes a key and a config; an existing key is kept, an existing config refused."""
+def init(arguments: Namespace, found: Dropins) -> int:
+    """Makes a key and a config; an existing key is kept, an existing config refused. The config says in
+    full whom the node accepts and whether it relays, since that is what an operator has to know."""
     directory = Path(arguments.directory).expanduser()
     file = directory / CONFIG_NAME
     if file.exists():
         raise LocalError(f"{file} exists already; edit it, or choose another directory.")
     table = _table(arguments)
-    from_table(table, file)
+    settings = from_table(table, file)
+    transports, _ = found.open_transports(None)
+    if found.transports:  # without any, `up` says what is wrong with the installation
+        check_addresses(settings, transports)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "data").mkdir(mode=0o700, exist_ok=True)
@@ -76,12 +99,30 @@ def init(arguments: Namespace) -> int:
     secret = read_key(disk, key)
     write_file(disk, str(file), _toml(table).encode(), mode=0o644)
     if arguments.json:
-        print_json({"public_key": secret.public.hex(), "config": str(file), "key": str(key)})
-    else:
-        print(
-            f"{secret.public.hex()}\nkey and config are in {directory}; start it with: meshnet up {directory}"
+        print_json(
+            {
+                "public_key": secret.public.hex(),
+                "config": str(file),
+                "key": str(key),
+                "relay": settings.relay.enabled,
+            }
         )
+    else:
+        print(secret.public.hex())
+        print(f"key and config are in {directory}; start it with: meshnet up {shlex.quote(str(directory))}")
+        print(_summary(settings))
     return 0
+
+
+def _summary(settings: Settings) -> str:
+    """What the node will do for others, in one sentence."""
+    link = settings.link
+    who = "anyone" if link.accept == "any" else f"{len(link.accept)} keys"
+    accepts = (
+        f"it accepts links from {who} on {', '.join(link.listen)}" if link.listen else "nobody can dial it"
+    )
+    relays = "relays" if settings.relay.enabled else "does not relay"
+    return f"{accepts}; it {relays} for others"
 
 
 def _table(arguments: Namespace) -> dict[str, Any]:
@@ -90,24 +131,42 @@ def _table(arguments: Namespace) -> dict[str, Any]:
         key, at, address = text.partition("@")
         if not at or not address:
             raise UsageError(f"--peer {text!r} is not KEY@ADDRESS, such as 02…@tcp:192.0.2.1:7001.")
-        parse_public_key(key)
-        peers.append({"key": key, "address": address})
+        peers.append({"key": _key(key, "--peer"), "address": address})
     node: dict[str, Any] = {"network": arguments.network}
     if arguments.name:
         node = {"name": arguments.name, **node}
-    table: dict[str, Any] = {"node": node, "link": {"listen": arguments.listen, "peer": peers}}
+    accept: str | list[str] = "any"
+    if arguments.accept is not None:
+        if not arguments.listen:
+            raise UsageError("--accept says who may dial this node; without --listen nobody can.")
+        accept = [_key(key.strip(), "--accept") for key in arguments.accept.split(",") if key.strip()]
+    link = {"listen": arguments.listen, "accept": accept, "peer": peers}
+    table: dict[str, Any] = {"node": node, "link": link, "relay": {"enabled": arguments.relay}}
     if arguments.metrics:
         table["metrics"] = {"listen": arguments.metrics}
     return table
 
 
+def _key(text: str, option: str) -> str:
+    try:
+        return parse_public_key(text).hex()
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}.") from None
+
+
 def _toml(table: dict[str, Any]) -> str:
     """The few shapes of `_table` as TOML. JSON's strings, numbers and lists of strings are TOML's too."""
-    lines = ["# Made by meshnet init. Relative paths are relative to this file."]
+    lines = [
+        "# Made by meshnet init. Relative paths are relative to this file; docs/operations.md has every key."
+    ]
     for section, values in table.items():
         lines += ["", f"[{section}]"]
-        plain = {key: value for key, value in values.items() if key != "peer"}
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+        for key, value in values.items():
+            if key != "peer":
+                lines += [
+                    *_COMMENTS.get((section, key), ()),
+                    f"{key} = {json.dumps(value, ensure_ascii=False)}",
+                ]
         for peer in values.get("peer", []):
             lines += ["", f"[[{section}.peer]]"]
             lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in peer.items()]

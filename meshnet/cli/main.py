@@ -28,6 +28,7 @@ from meshnet.node.dropins import Dropins, find_dropins
 
 Run = Callable[[Namespace], int]
 LEVELS = ("debug", "info", "warn", "error")
+INIT = "make a key and a config: of a node that listens, dials and relays only where it is told to"
 INTERRUPTED = 130  # exit code after Ctrl-C on a verb, as shells expect
 
 
@@ -75,7 +76,7 @@ def build_parser(found: Dropins) -> ArgumentParser:
     directory_argument(up)
     up.add_argument("--config", metavar="FILE", help="the config file, instead of a directory")
     up.add_argument("--log-level", choices=LEVELS, default="info", help="what goes to stderr (default info)")
-    init_arguments(_verb(verbs, "init", "make a key and a config", init))
+    init_arguments(_verb(verbs, "init", INIT, lambda a: init(a, found), node=False))
     key = _group(verbs, "key", "the node's key")
     directory_argument(_verb(key, "show", "print the public key", lambda a: key_show(a, found)))
     config = _group(verbs, "config", "the config file")
@@ -88,12 +89,15 @@ def build_parser(found: Dropins) -> ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, summary: str, run: Run) -> ArgumentParser:
+def _verb(verbs: Any, name: str, summary: str, run: Run, node: bool = True) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(
         name, help=summary, description=summary[:1].upper() + summary[1:]
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--node", metavar="DIR", help="the node's directory, config file or control socket")
+    if node:
+        parser.add_argument(
+            "--node", metavar="DIR", help="the node's directory, config file or control socket"
+        )
     parser.set_defaults(run_verb=run)
     return parser
 

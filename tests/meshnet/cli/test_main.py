@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import tomllib
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -94,6 +95,35 @@ class FileVerbTests(SynchronousTestCase):
         self.assertEqual(code, 1)
         self.assertIn("exists already", err)
 
+    def test_init_says_what_others_may(self) -> None:
+        """The config says in full whom the node accepts and that it does not relay, unless told to."""
+        for more, accept, relays, words in (
+            ([], "any", False, "nobody can dial it; it does not relay"),
+            (
+                ["--listen", "tcp:127.0.0.1:0"],
+                "any",
+                False,
+                "links from anyone on tcp:127.0.0.1:0; it does not",
+            ),
+            (["--listen", "tcp:127.0.0.1:0", "--relay"], "any", True, "; it relays for others"),
+            (
+                ["--listen", "tcp:127.0.0.1:0", "--accept", f"{A.hex()},{B.hex()}"],
+                [A.hex(), B.hex()],
+                False,
+                "2 keys",
+            ),
+        ):
+            _, out, _ = run("init", str(self.folder), *more)
+            self.assertIn(words, out)
+            text = (self.folder / "node.toml").read_text()
+            table = tomllib.loads(text)
+            self.assertEqual((table["link"]["accept"], table["relay"]), (accept, {"enabled": relays}))
+            self.assertIn("# Whether circuits of others may lead on", text)
+            (self.folder / "node.toml").unlink()
+        code, out, _ = run("init", str(self.folder), "--relay", "--json")
+        self.assertEqual((code, json.loads(out)["relay"]), (0, True))
+        self.assertIn("--accept KEYS", run("init", "--help")[1])
+
     def test_init_keeps_a_key(self) -> None:
         """A key that is there is used, not replaced."""
         public = self.init()
@@ -102,9 +132,19 @@ class FileVerbTests(SynchronousTestCase):
 
     def test_init_checks(self) -> None:
         """Wrong arguments leave nothing behind."""
-        for more in (["--peer", "x"], ["--peer", "zz@tcp:h:1"], ["--network", "-1"], ["--metrics", "9100"]):
+        for more, words in (
+            (["--peer", "x"], "is not KEY@ADDRESS"),
+            (["--peer", "zz@tcp:h:1"], "--peer: a public key is 66 hex digits"),
+            (["--network", "-1"], "node.network"),
+            (["--metrics", "9100"], "host:port"),
+            (["--listen", "foo"], "names no transport"),
+            (["--listen", "tcp:127.0.0.1:0", "--accept", "ann"], "--accept: a public key"),
+            (["--accept", A.hex()], "without --listen nobody can"),
+            (["--node", "x"], "--node"),
+        ):
             code, _, err = run("init", str(self.folder), *more)
-            self.assertEqual(code, 2, err)
+            self.assertEqual((code, err.count("\n")), (2, 1), err)
+            self.assertIn(words, err)
             self.assertFalse(self.folder.exists())
 
     def test_config_check(self) -> None:
