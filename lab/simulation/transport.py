@@ -169,6 +169,7 @@ class SimulatedCarrier:
     peer: SimulatedCarrier
 
     def __init__(self, line: Connection, network: Network, own: str, other: str, number: int) -> None:
+        self.remote = f"sim:{other}"
         self._line = line
         self._network = network
         self._own = own

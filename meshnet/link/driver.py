@@ -347,7 +347,8 @@ class Links:
                 self.now(),
                 self._instance,
             )
-            connection = Connection(self, carrier, lane, address)
+            shown = address if remote is not None else carrier.remote or address
+            connection = Connection(self, carrier, lane, shown)
             self._connections[lane] = connection
             if not self._running:  # it was accepted, or stood, in the turn that stopped us
                 connection.close(LinkLostError("this node is stopping"))

@@ -34,6 +34,10 @@ class ByteSink(Protocol):
 class ByteCarrier(Protocol):
     """A transport's connection: where bytes to send go."""
 
+    @property
+    def remote(self) -> str:
+        """Where the other end is, for people: `tcp:192.0.2.7:40222`; empty if that cannot be said."""
+
     def write(self, data: memoryview) -> int:
         """Bytes taken, 0 to len(data); the rest stays the caller's and `drained()` follows."""
 

@@ -22,6 +22,8 @@ _log = Logger()
 class _Carrier:
     """One end; what it has written and the other end has not read lies in `_unread`."""
 
+    remote = ""
+
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._unread = bytearray()

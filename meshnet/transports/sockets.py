@@ -42,6 +42,7 @@ class SocketCarrier:
         self._closing = False
         self._paused = False
         self._sink: ByteSink | None = None
+        self.remote = remote(sock)
         try:
             self._sink = attach(self)
         except BaseException:
@@ -125,6 +126,18 @@ class SocketCarrier:
     def _tell(self, why: MeshError) -> None:
         if self._sink is not None:  # else `attach` raised: there is nobody to tell
             self._sink.lost(why)
+
+
+def remote(sock: socket.socket) -> str:
+    """Where the other end of a socket is, for people; empty if it cannot be said."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return ""
+    if not isinstance(name, tuple):
+        return f"unix:{name}" if name else ""
+    host, port = name[:2]
+    return f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
 
 
 def _lost(problem: OSError) -> LinkLostError:

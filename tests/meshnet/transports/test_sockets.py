@@ -18,8 +18,21 @@ from meshnet.transports.sockets import (
     Connecting,
     SocketCarrier,
     SocketListener,
+    remote,
 )
 from tests.support.transports import Sink
+
+
+class NamedSocket:
+    """A socket that knows, or does not know, the other end's name."""
+
+    def __init__(self, name: object) -> None:
+        self.name = name
+
+    def getpeername(self) -> object:
+        if isinstance(self.name, OSError):
+            raise self.name
+        return self.name
 
 
 class FakeSocket:
@@ -36,6 +49,9 @@ class FakeSocket:
 
     def setblocking(self, on: bool) -> None:
         assert not on
+
+    def getpeername(self) -> tuple[str, int]:
+        return "192.0.2.7", 40222
 
     def fileno(self) -> int:
         return 99 if self.open else -1
@@ -93,6 +109,17 @@ class CarrierTests(SynchronousTestCase):
         assert isinstance(self.sink.why, LinkLostError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         return str(self.sink.why)
+
+    def test_remote(self) -> None:
+        """It says where the other end is, for people; nothing if the socket no longer knows."""
+        for name, shown in (
+            (("192.0.2.7", 40222), "tcp:192.0.2.7:40222"),
+            (("2001:db8::7", 40222, 0, 0), "tcp:[2001:db8::7]:40222"),
+            ("/run/mesh", "unix:/run/mesh"),
+            ("", ""),
+            (OSError(errno.ENOTCONN, "not connected"), ""),
+        ):
+            self.assertEqual(remote(NamedSocket(name)), shown)  # type: ignore[arg-type]
 
     def test_reads(self) -> None:
         """Each event is one receive; nothing there after all, and an interrupt, are no end."""
