@@ -26,6 +26,7 @@ CREATE_SECONDS: Final = 10.0  # without CREATED: FAILED
 CREATES_PER_SECOND: Final = 50.0  # per neighbour, by config
 CREATE_BURST: Final = 200
 LABEL_QUARANTINE: Final = 60.0
+REPEATED_DESTROYS: Final = 1_024  # labels named again over a neighbour's next connection
 QUARANTINED_LABELS: Final = 65_536  # per link; beyond this, unknown labels are not remembered
 EXPIRY_STEP: Final = 300
 EXPIRY_AHEAD: Final = 25 * 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container
+from itertools import islice
 from typing import Final
 
 from meshnet.circuit.interface import Random
@@ -53,6 +54,10 @@ class Labels:
         """Whether `label` may not be used yet."""
         self.settle(now)
         return label in self._resting
+
+    def latest(self, most: int) -> list[int]:
+        """The labels that rest, at most the `most` that were used last."""
+        return [label for _, label in islice(reversed(self._order), most)]
 
     @property
     def crowded(self) -> bool:

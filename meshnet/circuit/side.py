@@ -16,7 +16,7 @@ from meshnet.circuit.messages import CREATED, DESTROY, FAILED, ONION_INSIDE, PLA
 from meshnet.circuit.policy import Bucket, Policy
 from meshnet.codec import encode
 from meshnet.errors import Drop
-from meshnet.limits import LATE_CELLS
+from meshnet.limits import LATE_CELLS, REPEATED_DESTROYS
 
 
 class LabelUser(Protocol):
@@ -139,6 +139,12 @@ class Side:
     def failed_bare(self, label: int, code: int) -> None:
         """Sends FAILED with one of the codes 1–4."""
         self.send(FAILED, Failed(label, code))
+
+    def repeat_destroys(self, now: float) -> None:
+        """Says of every circuit that ended a short while ago that it has: the frame that did may be lost."""
+        self.labels.settle(now)
+        for label in self.labels.latest(REPEATED_DESTROYS):
+            self.destroy(label)
 
     def destroy(self, label: int, reason: int = PLAIN, onion: bytes = b"") -> None:
         """Sends DESTROY."""

@@ -89,6 +89,12 @@ class Circuits:
         if side is not None:
             self._shared.lose(side, now)
 
+    def link_again(self, peer: PublicKey, now: float) -> None:
+        """Another connection serves the link to `peer`: what was under way on the one before may be lost."""
+        side = self._shared.sides.get(peer)
+        if side is not None:
+            side.repeat_destroys(now)
+
     # Circuits of ours
 
     def open(

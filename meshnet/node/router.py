@@ -260,7 +260,10 @@ class Router(Figures):
     # -- what links tell (LinkOwner)
 
     def link_up(self, link: Link, now: float) -> None:
-        """Circuits use it when they need it; the node may wait for it."""
+        """Circuits use it when they need it; the node may wait for it. Where one has ended meanwhile, the
+        neighbour must know."""
+        if link.connections > 1:
+            self.circuits.link_again(link.peer, now)
         self.on_link(link.peer)
 
     def link_restarted(self, link: Link, now: float) -> None:

@@ -338,6 +338,24 @@ class LossTests(RouterCase):
             self.assertEqual(self.m["alice"].router.totals["circuits_opened"], 1)
             self.end()
 
+    def test_ended_while_cut_off(self) -> None:
+        """A circuit that ended while alice had no connection: she learns it with the next one, not by the
+        silence on her stream; a frame that was under way on the lost connection is said again too."""
+        for on_its_way in (False, True):
+            self.mesh()
+            near = self.open(*RELAYS)
+            self.exchange(near)
+            if on_its_way:
+                self.m.wait(self.m["bob"].router.stop())
+                self.m.network.run(0.035)
+                del self.m.nodes["bob"]
+            self.assertEqual(self.m.internet.sever("alice", "r1"), 1)
+            if not on_its_way:
+                self.m.restart("r2", "r3")
+            self.m.network.run(3)
+            self.assertIsNotNone(near.error)
+            self.clean()
+
     def test_a_link_is_gone(self) -> None:
         """After 30 s without a connection the circuits over it are lost, and all their tables empty."""
         self.mesh()
