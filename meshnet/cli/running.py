@@ -20,6 +20,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from meshnet.cli.show import tell
+from meshnet.node.clock import steady
 from meshnet.node.node import Node
 
 
@@ -47,6 +48,7 @@ class Foreground:
 
     def run(self) -> int:
         """Returns when the node has stopped. The ready line is the only thing on stdout."""
+        steady(self._reactor)
         self._reactor.callWhenRunning(self._start)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._node.stopService)
         self._reactor.run()

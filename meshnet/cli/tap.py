@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from meshnet.cli.show import tell
 from meshnet.errors import MeshError
+from meshnet.node.clock import steady
 from meshnet.node.dropins import find_dropins
 from meshnet.node.node import Node
 from meshnet.node.start import open_kind
@@ -52,6 +53,7 @@ def makeService(options: Options) -> Node:
     """The node of a config file; a wrong one ends the program with one sentence and its exit code."""
     from twisted.internet import reactor
 
+    steady(reactor)
     try:
         return open_kind(TwistNode, options["config"], reactor, find_dropins())
     except MeshError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TestClock
@@ -38,6 +39,17 @@ class NodeClock:
                 later.cancel()
 
         return cancel
+
+
+def steady(reactor: Any) -> None:
+    """Lets a reactor count its delays by the monotonic clock.
+
+    Twisted counts them by the wall clock: when that is set back an hour, every timer stands still for an
+    hour. For programs that own their reactor, before anything is scheduled; one that has calls waiting is
+    left as it is.
+    """
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
 
 
 def virtual_clock(clock: TestClock, unix_start: float = 1_800_000_000.0) -> NodeClock:
