@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 
 from meshnet import __version__
 from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments, key_show
-from meshnet.cli.show import print_json, tell
+from meshnet.cli.show import as_told, print_json, tell
 from meshnet.cli.verbs import NODE_VERBS
 from meshnet.control.client import ControlClient
 from meshnet.control.find import find_socket
 from meshnet.control.messages import to_json
-from meshnet.errors import MeshError, UsageError
+from meshnet.errors import UsageError
 from meshnet.node.app import Json, Verb
 from meshnet.node.dropins import Dropins, find_dropins
 
@@ -57,9 +57,10 @@ def main(argv: Sequence[str], found: Dropins | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        if "--json" in argv and isinstance(error, MeshError):
-            print_json(to_json(error)[1])
-        return tell(error)
+        told = as_told(error)
+        if "--json" in argv:
+            print_json(to_json(told)[1])
+        return tell(told)
 
 
 def build_parser(found: Dropins) -> ArgumentParser:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from meshnet.errors import MeshError
+from meshnet.errors import LocalError, MeshError
 
 
 def print_json(value: Any) -> None:
@@ -70,8 +70,20 @@ def tell(error: BaseException | None) -> int:
     """One sentence on stderr; returns the exit code. With $MESHNET_DEBUG the traceback too."""
     if os.environ.get("MESHNET_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    text = str(error) or type(error).__name__
-    if not isinstance(error, MeshError):
-        text = f"This should not have happened ({type(error).__name__}: {text}); MESHNET_DEBUG=1 shows where."
-    print(f"meshnet: {text}", file=sys.stderr)
-    return error.exit_code if isinstance(error, MeshError) else 1
+    told = as_told(error)
+    print(f"meshnet: {str(told) or type(told).__name__}", file=sys.stderr)
+    return told.exit_code
+
+
+def as_told(error: BaseException | None) -> MeshError:
+    """The error as its user is told of it: a file that cannot be used is no fault of ours, the rest is."""
+    if isinstance(error, MeshError):
+        return error
+    told: MeshError
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        told = LocalError(f"Cannot use {os.fsdecode(error.filename)}: {error.strerror.lower()}.")
+    else:
+        what = f"{type(error).__name__}: {error}" if str(error or "") else type(error).__name__
+        told = MeshError(f"This should not have happened ({what}); MESHNET_DEBUG=1 shows where.")
+    told.__cause__ = error
+    return told

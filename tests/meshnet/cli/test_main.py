@@ -55,6 +55,8 @@ class KnockApp:
     def run(self, arguments: Namespace, call: Any) -> int:
         if arguments.who == "bug":
             raise ZeroDivisionError("a bug")
+        if arguments.who == "nobody":
+            raise PermissionError(13, "Permission denied", "/closed/door")
         print(f"knocked at {arguments.who}", arguments.json)
         return 5
 
@@ -218,6 +220,10 @@ class UsageTests(SynchronousTestCase):
         code, _, err = run("knock", "bug")
         self.assertEqual((code, err.count("\n")), (1, 1))
         self.assertIn("ZeroDivisionError", err)
+        code, out, _ = run("knock", "bug", "--json")
+        self.assertEqual((code, json.loads(out)["error"]["code"]), (1, "failed"))
+        code, _, err = run("knock", "nobody")
+        self.assertEqual((code, err), (1, "meshnet: Cannot use /closed/door: permission denied.\n"))
         self.patch(os, "environ", {**os.environ, "MESHNET_DEBUG": "1"})
         self.assertIn("Traceback", run("knock", "bug")[2])
 
