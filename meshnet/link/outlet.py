@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from meshnet.limits import CONTROL_QUEUE_BYTES, CONTROL_QUEUE_FRAMES, LARGEST_FRAME
-from meshnet.link.record import Sealer
+from meshnet.link.record import BUFFER_SIZE, Sealer
+
+BURST_SECONDS: Final = 0.005  # a slow carrier gets so much at a time
+LEAST_BURST: Final = 32 << 10
+MEASURED_SECONDS: Final = 0.01
 
 
 class Source(Protocol):
@@ -65,8 +69,8 @@ class Outlet:
     """Where a link's frames leave; `room` and `commit` are its sealer's own (cached by the hot path)."""
 
     __slots__ = (
-        "_control", "_control_bytes", "_outbox", "_ring", "_sources", "_write", "bundle", "commit",
-        "control_dropped", "room", "sealer",
+        "_burst", "_control", "_control_bytes", "_measured_at", "_measured_bytes", "_outbox", "_ring",
+        "_sources", "_write", "bundle", "commit", "control_dropped", "room", "sealer",
     )  # fmt: skip
 
     def __init__(self, outbox: Outbox) -> None:
@@ -76,6 +80,9 @@ class Outlet:
         self._ring: deque[Source] = deque()
         self._sources: set[Source] = set()
         self.control_dropped = 0
+        self._burst = BUFFER_SIZE
+        self._measured_at = 0.0
+        self._measured_bytes = 0
         self._outbox = outbox
         self.sealer = Sealer(touched=partial(outbox.waiting.append, self), flush=self._push)
         self.bundle = self.sealer
@@ -125,6 +132,7 @@ class Outlet:
 
     def drained(self, now: float) -> None:
         """The carrier takes bytes again."""
+        self._measure(now)
         self._push()
         if not self.sealer.blocked:
             self.flush(now)
@@ -135,12 +143,13 @@ class Outlet:
         A blocked outlet waits for `drained`.
         """
         sealer = self.sealer
-        if sealer.blocked:
-            return
-        if self._control or self._ring:
-            self._gather(now)
-        if (data := sealer.seal()) and self._write is not None:
-            sealer.sent(self._write(data))
+        while not sealer.blocked:
+            if self._control or self._ring:
+                self._gather(now)
+            if (data := sealer.seal()) and self._write is not None:
+                sealer.sent(self._write(data))
+            if not self._ring:
+                return
 
     def _gather(self, now: float) -> None:
         sealer = self.sealer
@@ -153,12 +162,21 @@ class Outlet:
             self.commit(len(body))
             self._control.popleft()
             self._control_bytes -= len(body)
-        ring = self._ring
-        while ring and not sealer.blocked:
+        ring, burst = self._ring, self._burst
+        while ring and not sealer.blocked and sealer.end < burst:
             source = ring.popleft()
             self._sources.discard(source)
             if source.pour(now):
                 self._list(source)
+
+    def _measure(self, now: float) -> None:
+        """Follows the carrier: sealed ahead of it is what it takes in some milliseconds, since what is sealed
+        leaves in order, and who waits for his turn waits longer."""
+        seconds = now - self._measured_at
+        if seconds >= MEASURED_SECONDS:
+            sent = self.sealer.bytes_sent
+            self._burst = max(LEAST_BURST, int((sent - self._measured_bytes) / seconds * BURST_SECONDS))
+            self._measured_at, self._measured_bytes = now, sent
 
     @property
     def waiting(self) -> int:
