@@ -440,6 +440,8 @@ class Links:
         if lane.outgoing:
             connection.send_acts()
         restarted = link.is_another(hello)
+        if restarted:
+            link.outlet.forget()
         link.serve(lane, hello, connection.carrier.write, connection.address, now)
         if old is not None:
             self._retire(old)

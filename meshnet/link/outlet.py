@@ -106,6 +106,11 @@ class Outlet:
         self._write = None
         self.sealer.stop()
 
+    def forget(self) -> None:
+        """Drops the control frames that wait: the neighbour has restarted, their labels mean nothing now."""
+        self._control.clear()
+        self._control_bytes = 0
+
     def send(self, kind: int, body: bytes) -> bool:
         """Queues a control frame ahead of all cells; false if the queue is full or the link is down.
 

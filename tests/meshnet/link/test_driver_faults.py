@@ -105,7 +105,7 @@ class LossTests(DriverCase):
 
     def test_restarted_behind_a_dead_connection(self) -> None:
         """The larger key's node comes back while the smaller's connection to its former run still seems to
-        stand: it serves at once, without a challenge."""
+        stand: it serves at once, without a challenge, and is not told what waited for its former run."""
         world = self.world()
         world.dial(self.small, self.large)
         world.linked(self.small, self.large)
@@ -114,11 +114,16 @@ class LossTests(DriverCase):
             line.far.pause()
         link = self.small.to(self.large)
         assert link is not None
+        for _ in range(100):
+            link.send(31, bytes(10_000))
+            world.run(0)
+        self.assertGreater(len(link.outlet._control), 10)
         self.large.links.stop()
         self.large = world.add("large", LARGE)
         world.dial(self.large, self.small)
         world.run(0.3)
         self.assertEqual((link.connections, len(self.small.restarted)), (2, 1))
+        self.assertEqual((self.large.notes, len(link.outlet._control)), ([], 0))
         self.agree_after(world)
         world.stop()
 
