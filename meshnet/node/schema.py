@@ -132,7 +132,8 @@ def read(cls: type[T], table: object, name: str = "", context: Context | None = 
     try:
         return cls(**values)
     except ValueError as error:
-        raise FieldError(f"{_place(context, name)}: {error}.", name) from None
+        place = f"{_place(context, name)}: " if context.source or name else ""
+        raise FieldError(f"{place}{error}.", name) from None
 
 
 def read_body(cls: type[T], body: Mapping[str, Any], lookup: Callable[[str], PublicKey] = _no_names) -> T:

@@ -154,6 +154,8 @@ class ReadTests(SynchronousTestCase):
     def test_sense(self) -> None:
         """What a class itself refuses names the table."""
         self.refused({"low": 3}, "box", "low is above high", cls=Sensible)
+        error = self.assertRaises(FieldError, read_body, Sensible, {"low": 3})
+        self.assertEqual(str(error), "low is above high.")
 
     def test_body_and_query(self) -> None:
         """Bodies are typed, queries are text; unknown keys are refused in both as usage errors."""
