@@ -77,8 +77,10 @@ class Replays:
         tags, self.refused_until = log.load(unix)
         self._slots = {slot: _Generation(found) for slot, found in tags.items()}
         self._size = sum(len(found) for found in tags.values())
-        self._oldest = 0  # slots below are forgotten for good, also if the clock goes back
+        self._oldest = 0  # the first slot that `settle` left when it was called last
+        self._forgotten = 0  # slots up to this one are over for good, also if the clock goes back
         self._skewed: set[bytes] = set()
+        self._skewed_before: set[bytes] = set()  # the half hour before
         self._skewed_since = unix
         self.settle(unix)
 
@@ -87,12 +89,14 @@ class Replays:
 
     def timely(self, expiry: int, unix: float) -> bool:
         """Whether an onion with this expiry may be accepted now."""
-        return unix - EXPIRY_PAST <= expiry <= unix + EXPIRY_AHEAD and slot_of(expiry) >= self._oldest
+        return unix - EXPIRY_PAST <= expiry <= unix + EXPIRY_AHEAD and slot_of(expiry) > self._forgotten
 
     def refused(self, expiry: int, tag: bytes) -> Reason | None:
         """Why an onion is not worth peeling: REPLAY, or BUSY after a start without all tags."""
         generation = self._slots.get(slot_of(expiry))
         if generation is not None and tag in generation.tags:
+            return Reason.REPLAY
+        if tag in self._skewed or tag in self._skewed_before:
             return Reason.REPLAY
         return Reason.BUSY if expiry <= self.refused_until else None
 
@@ -119,11 +123,11 @@ class Replays:
 
     def admit_skewed(self, tag: bytes, unix: float) -> Reason | None:
         """The same for an onion that is not timely. Its error onion must not be made twice (one-time
-        stream); these tags are only kept for half an hour and not logged."""
+        stream); these tags are only kept for half an hour to an hour and not logged."""
         if abs(unix - self._skewed_since) >= _SKEWED_SECONDS:
-            self._skewed.clear()
+            self._skewed, self._skewed_before = set(), self._skewed
             self._skewed_since = unix
-        if tag in self._skewed:
+        if tag in self._skewed or tag in self._skewed_before:
             return Reason.REPLAY
         if len(self._skewed) >= REPLAY_SKEWED:
             return Reason.BUSY
@@ -135,13 +139,16 @@ class Replays:
         return sum(generation.counts.get(peer, 0) for generation in self._slots.values())
 
     def settle(self, unix: float) -> None:
-        """Forgets slots that are over; call it now and then."""
+        """Forgets slots that are over; call it now and then, by whatever clock there is."""
         oldest = slot_of(int(unix) - EXPIRY_PAST)
-        if oldest <= self._oldest:
+        if oldest == self._oldest:
             return
         self._oldest = oldest
+        # A clock that was ahead at the start is no reason to refuse for longer than after any start.
+        self.refused_until = min(self.refused_until, int(unix) + EXPIRY_AHEAD)
         for slot in [slot for slot in self._slots if slot < oldest]:
             self._size -= len(self._slots.pop(slot).tags)
+            self._forgotten = max(self._forgotten, slot)
             try:
                 self._log.drop(slot)
             except StorageError:

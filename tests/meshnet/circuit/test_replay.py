@@ -60,6 +60,45 @@ class ReplaysTests(SynchronousTestCase):
         known.settle(UNIX + 3_600)
         self.assertFalse(known.timely(expiry, UNIX))
 
+    def test_a_clock_that_jumps_ahead_and_back(self) -> None:
+        """A clock that was wrong by a year shuts nobody out afterwards but onions that may have been seen,
+        and what comes later is forgotten in its time."""
+        known = Replays(NoLog(), UNIX)
+        seen, later = int(UNIX) + 300, int(UNIX) + 900
+        known.admit(seen, tag(1), PEER)
+        known.settle(UNIX + 365 * 86_400)
+        known.settle(UNIX)
+        self.assertFalse(known.timely(seen, UNIX))
+        self.assertTrue(known.timely(later, UNIX))
+        self.assertIsNone(known.admit(later, tag(2), PEER))
+        known.settle(later + EXPIRY_PAST + 1)
+        self.assertEqual(len(known), 0)
+
+    def test_a_start_with_a_clock_ahead(self) -> None:
+        """Onions are refused for 25 minutes after a start without all tags, not until a wrong clock's time."""
+
+        class Lost(NoLog):
+            def load(self, unix: float) -> tuple[dict[int, set[bytes]], int]:
+                return {}, int(unix) + EXPIRY_AHEAD
+
+        known = Replays(Lost(), UNIX + 86_400)
+        known.settle(UNIX)
+        self.assertEqual(known.refused_until, int(UNIX) + EXPIRY_AHEAD)
+        known.settle(UNIX + 600)
+        self.assertEqual(known.refused_until, int(UNIX) + EXPIRY_AHEAD)
+
+    def test_skewed_onions_stay_refused(self) -> None:
+        """An onion that came too early is a replay when its time has come; none is forgotten within half an
+        hour."""
+        known = Replays(NoLog(), UNIX)
+        self.assertIsNone(known.admit_skewed(tag(1), UNIX + 1_700))
+        self.assertIs(known.refused(int(UNIX) + 3_600, tag(1)), Reason.REPLAY)
+        self.assertIsNone(known.admit_skewed(tag(2), UNIX + 1_900))
+        self.assertIs(known.admit_skewed(tag(1), UNIX + 1_900), Reason.REPLAY)
+        self.assertIsNone(known.admit_skewed(tag(3), UNIX + 3_800))
+        self.assertIs(known.refused(int(UNIX), tag(2)), Reason.REPLAY)
+        self.assertIsNone(known.refused(int(UNIX), tag(1)))
+
     def test_full_means_busy(self) -> None:
         """Per neighbour and in all; nothing is evicted."""
         with patch.object(replay, "REPLAY_PER_NEIGHBOUR", 3), patch.object(replay, "REPLAY_IN_ALL", 5):
