@@ -124,9 +124,13 @@ print(entry.value)
 
 
 def probe(python: Path, where: Path) -> list[str]:
-    """What an environment sees of the project, from an unrelated folder."""
+    """What an environment sees of the project, from an unrelated folder; its commands work there, too."""
     done = subprocess.run([python, "-P", "-c", PROBE], cwd=where, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    for words in ([python.parent / "meshnet"], [python, "-P", "-m", "twisted"]):
+        shown = subprocess.run([*words, "--help"], cwd=where, capture_output=True, text=True)
+        assert shown.returncode == 0, shown.stderr
+        assert ("    socks " if len(words) == 1 else "    meshnet ") in shown.stdout
     return done.stdout.splitlines()
 
 
