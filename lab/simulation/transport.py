@@ -284,7 +284,7 @@ class SimulatedCarrier:
         self._network.clock.callLater(delay, self.peer.read_by_peer, size)
 
     def read_by_peer(self, size: int) -> None:
-        """The peer has read `size` bytes: the window opens, by a segment at least (else ever smaller ones)."""
+        """The peer has read `size` bytes: the window opens, by a segment at least, else by ever less."""
         self._unread -= size
         if self._short and WINDOW - self._unread >= SEGMENT and not self._ended and self._sink is not None:
             self._short = False
