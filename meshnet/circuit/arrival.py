@@ -32,6 +32,7 @@ OPEN: Final = "open"
 GONE: Final = "gone"
 
 _BROKEN: Final = "three cells did not open"
+_FAULT: Final = "something is wrong in the node at its end"
 
 
 class _Inputs(Protocol):
@@ -46,8 +47,8 @@ class _Inputs(Protocol):
     def refused(self, reason: Reason, text: str, now: float) -> None:
         """The router does not want it, and the origin learns why."""
 
-    def given_up(self, reason: Reason, text: str, now: float) -> None:
-        """We end it by ourselves, and both the origin and the router learn why."""
+    def given_up(self, reason: Reason, text: str, now: float, fault: Exception | None = None) -> None:
+        """We end it by ourselves, and both the origin and the router learn why, of `fault` only he."""
 
     def closed(self, now: float) -> None:
         """We end it, nothing is wrong."""
@@ -162,8 +163,8 @@ class Arrival:
         shared.timers.cancel(self._timer)
         self._timer = shared.timers.add(now + self.idle, self._due)
 
-    def _broken(self, now: float) -> None:
-        self._life.given_up(Reason.REFUSED, _BROKEN, now)
+    def _broken(self, now: float, fault: Exception | None) -> None:
+        self._life.given_up(Reason.REFUSED, _BROKEN if fault is None else _FAULT, now, fault)
 
     def tell_up(self, reason: Reason, text: str) -> None:
         """Our error onion: FAILED before CREATED, DESTROY after it."""
@@ -232,10 +233,15 @@ def _refused(inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: 
 
 @_opening.upon(_Inputs.given_up).to(_gone)
 @_open.upon(_Inputs.given_up).to(_gone)
-def _given_up(inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: float) -> None:
+def _given_up(
+    inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: float, fault: Exception | None = None
+) -> None:
     arrival.tell_up(reason, text)
     arrival.leave(now)
-    arrival.tell_router(CircuitError(f"the circuit was closed: {text or reason.name.lower()}", reason))
+    why = text or reason.name.lower() if fault is None else repr(fault)
+    error = CircuitError(f"the circuit was closed: {why}", reason)
+    error.__cause__ = fault
+    arrival.tell_router(error)
 
 
 @_opening.upon(_Inputs.closed).to(_gone)

@@ -50,7 +50,7 @@ class CircuitEnd:
     """Joins an outlet and a session; `receive` is a `Step`, `pour` makes it a `Source`.
 
     Cells and bytes (with heads) count what opened and what was sent; `drops` is indexed by `Drop`.
-    `broken` is called after three cells that did not open.
+    `broken` is called after three cells that did not open, or with what the session raised.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class CircuitEnd:
         outgoing: Layers,
         max_cell: int,
         opened: bool,
-        broken: Callable[[float], None],
+        broken: Callable[[float, Exception | None], None],
         now: float,
     ) -> None:
         """`opened` is true at the origin, which sends first; the last hop starts with false."""
@@ -80,7 +80,7 @@ class CircuitEnd:
         self._commit = outlet.bundle.commit
         self._incoming = incoming
         self._outgoing = outgoing
-        self._broken: Callable[[float], None] | None = broken
+        self._broken: Callable[[float, Exception | None], None] | None = broken
         self._bad = 0
         self._turn = 0  # bytes that were too many in the last turn: below 0
         self._closed = False
@@ -101,7 +101,10 @@ class CircuitEnd:
             return Drop.MALFORMED
         if incoming.each:
             incoming.apply(number, body)
-        drop = self.session.receive(number, body, now, marked)
+        try:
+            drop = self.session.receive(number, body, now, marked)
+        except Exception as fault:
+            return self._failed(fault, now)
         if drop:
             return self._refused(drop, now)
         self.cells_in += 1
@@ -125,7 +128,11 @@ class CircuitEnd:
             room = self._room(self.kind, most + CELL_HEAD)
             if room is None:
                 return True
-            size = session.fill(room[CELL_HEAD:], now)
+            try:
+                size = session.fill(room[CELL_HEAD:], now)
+            except Exception as fault:
+                self._failed(fault, now)
+                return False
             if not size:
                 self._turn = 0
                 return False
@@ -159,8 +166,15 @@ class CircuitEnd:
         if drop is Drop.BAD_TAG:
             self._bad += 1
             if self._bad >= BAD_CELLS and self._broken is not None:
-                self._broken(now)
+                self._broken(now, None)
         return drop
+
+    def _failed(self, fault: Exception, now: float) -> Drop:
+        """A fault of our own: it costs this circuit, and neither the link the cell came by nor another."""
+        self.drops[Drop.MALFORMED] += 1
+        if self._broken is not None:
+            self._broken(now, fault)
+        return Drop.MALFORMED
 
     def snapshot(self) -> dict[str, Any]:
         """For status pages."""

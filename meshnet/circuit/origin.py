@@ -192,9 +192,12 @@ class OriginCircuit:
         else:
             self._timer = self._shared.timers.add(min(self.born + CIRCUIT_LIFE, used + self.idle), self._due)
 
-    def _broken(self, now: float) -> None:
-        text = "cells came back changed: three did not open"
-        self._life.given_up(CircuitError(text, Reason.FORGED), now)
+    def _broken(self, now: float, fault: Exception | None) -> None:
+        error = CircuitError("cells came back changed: three did not open", Reason.FORGED)
+        if fault is not None:
+            error = CircuitError(f"something is wrong in this node: {fault!r}", Reason.REFUSED)
+            error.__cause__ = fault
+        self._life.given_up(error, now)
 
     # What the machine does
 

@@ -15,11 +15,12 @@ from typing import Final, Protocol, TypeVar
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
-from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost
+from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost, Event
 from meshnet.circuit.messages import FRAME_KINDS
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.policy import Policy
@@ -287,14 +288,22 @@ class Router(Figures):
     def _circuit_events(self, now: float) -> None:
         while events := self.circuits.events():
             for event in events:
-                if isinstance(event, Arrived):
-                    self._arrived(event.arrival, now)
-                elif isinstance(event, Built):
-                    self._built(event, now)
-                elif isinstance(event, CircuitFailed):
-                    self._failed(event.circuit, event.error, now)
-                elif isinstance(event, CircuitLost):
-                    self._lost(event.circuit, event.error, now)
+                try:
+                    self._act(event, now)
+                except Exception:  # ours or an app's: the link whose frame this was did nothing wrong
+                    _log.failure("acting on a circuit's event failed ({event})", event=type(event).__name__)
+
+    def _act(self, event: Event, now: float) -> None:
+        if isinstance(event, Arrived):
+            self._arrived(event.arrival, now)
+        elif isinstance(event, Built):
+            self._built(event, now)
+        elif isinstance(event, CircuitFailed):
+            self._failed(event.circuit, event.error, now)
+        elif isinstance(event, CircuitLost):
+            if event.error.__cause__ is not None:
+                _log.failure("a session failed", Failure(event.error.__cause__))
+            self._lost(event.circuit, event.error, now)
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """A circuit ends here: answer the handshake, and listen to what the session brings."""

@@ -75,7 +75,7 @@ class ReplaysTests(SynchronousTestCase):
         self.assertEqual(len(known), 0)
 
     def test_a_start_with_a_clock_ahead(self) -> None:
-        """Onions are refused for 25 minutes after a start without all tags, not until a wrong clock's time."""
+        """Onions are refused 25 minutes after a start without all tags, not until a wrong clock's time."""
 
         class Lost(NoLog):
             def load(self, unix: float) -> tuple[dict[int, set[bytes]], int]:
