@@ -174,9 +174,9 @@ def _ping(arguments: Namespace, call: Call) -> int:
         progress_done()
     if arguments.json:
         print_json(report)
-        return 0
-    print(f"{report['target']} {_over(len(report['via']))}: {_measured(report)}")
-    return 0
+    else:
+        print(f"{report['target']} {_over(len(report['via']))}: {_measured(report)}")
+    return PARTIAL if report.get("lost") else 0
 
 
 def _over(relays: int) -> str:
@@ -189,6 +189,8 @@ def _measured(report: Json) -> str:
         least, most = report["rtt_min_ms"], report["rtt_max_ms"]
         parts.append(f"round trip {report['rtt_ms']:.2f} ms (least {least:.2f}, most {most:.2f})")
     parts.append(f"{report['received']} of {report['sent']} answered")
+    if report.get("lost"):
+        parts.append(f"then lost: {report['lost']}")
     return ", ".join(parts)
 
 

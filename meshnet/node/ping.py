@@ -24,8 +24,8 @@ PATIENCE: Final = 5.0  # seconds for one answer
 
 class Ping:
     """Runs at once; `result` fires with setup_ms, sent, received, rtt_ms (median), rtt_min_ms, rtt_max_ms,
-    and `error` (text) where the circuit was lost in between. It fails with what the circuit failed with, or
-    TimedOutError, if nothing ever came back."""
+    and `lost` (why, a text) where the circuit was lost in between. It fails with what the circuit failed
+    with, or TimedOutError, if nothing ever came back."""
 
     def __init__(self, router: Router, route: Route, count: int) -> None:
         self.result: Deferred[Json] = Deferred()
@@ -89,6 +89,6 @@ class Ping:
                 "rtt_ms": round(median(trips) * 1e3, 3) if trips else None,
                 "rtt_min_ms": round(trips[0] * 1e3, 3) if trips else None,
                 "rtt_max_ms": round(trips[-1] * 1e3, 3) if trips else None,
-                **({} if why is None else {"error": str(why)}),
+                **({} if why is None else {"lost": str(why)}),
             }
         )

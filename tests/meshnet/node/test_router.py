@@ -482,7 +482,7 @@ class PingTests(RouterCase):
         self.m.network.run(2)
         self.m.restart("r2", "r3")
         report = self.m.wait(result, 10)
-        self.assertIn("link", report["error"])
+        self.assertIn("link", report["lost"])
         self.assertGreater(report["received"], 20)
         self.until(lambda: self.m["r2"].router.links.by_key.keys() >= set(self.m.route("r1", "r3")), 20)
         result = self.ping(1_000)
@@ -525,7 +525,7 @@ class StopTests(RouterCase):
             self.assertEqual(len(results), 2, f"after {moment} s")
             measured = next((each for each in results if isinstance(each, dict)), None)
             if measured is not None:
-                self.assertIn("stopping", measured["error"])
+                self.assertIn("stopping", measured["lost"])
             if reader.stream is not None:
                 self.assertIn("stopping", str(reader.error))
             else:
