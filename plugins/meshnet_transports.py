@@ -26,4 +26,3 @@ class _Transport:
 
 
 tcp = _Transport("tcp", "meshnet.transports.tcp:TcpTransport")
-memory = _Transport("memory", "meshnet.transports.memory:MemoryTransport")

@@ -18,7 +18,8 @@ from attrs import frozen
 from meshnet.control.messages import LARGEST_ANSWER, from_json
 from meshnet.errors import MeshError, TimedOutError, UnreachableError
 
-PATIENCE: Final = 300.0  # seconds a route may take to answer
+PATIENCE: Final = 300.0  # seconds that something asked of a node may take
+QUICK: Final = 10.0  # the same for what a node only has to say
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -49,13 +50,14 @@ class ControlClient:
             path += f"?{urlencode(body)}" if body else ""
         else:
             payload = json.dumps(body or {}).encode()
-        connection = _UnixConnection(self.path, self.timeout)
+        timeout = min(self.timeout, QUICK) if method == "GET" else self.timeout
+        connection = _UnixConnection(self.path, timeout)
         try:
             connection.request(method, path, payload, {"Content-Type": "application/json"})
             response = connection.getresponse()
             data = response.read(LARGEST_ANSWER)
         except TimeoutError:
-            raise TimedOutError(f"The node at {self.path} did not answer in {self.timeout:.0f} s.") from None
+            raise TimedOutError(f"The node at {self.path} did not answer in {timeout:.0f} s.") from None
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self.path, error) from None
         finally:
