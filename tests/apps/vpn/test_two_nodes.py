@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
@@ -26,6 +25,7 @@ from meshnet.storage.disk import RealDisk
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
 from tests.support.loopback import Blob, Collect, fetch, talk
+from tests.support.nodes import new_folder
 
 reactor: Any = the_reactor
 
@@ -35,8 +35,7 @@ class TwoNodesTests(TestCase):
 
     def make(self, name: str, **table: Any) -> Node:
         """A node of a config table, not yet started."""
-        folder = Path(self.mktemp())
-        folder.mkdir(parents=True)
+        folder = new_folder(self)
         apps, disk, secret = [VpnApp()], RealDisk(), SecretKey.generate()
         table = {"node": {"name": name}, **table}
         settings = from_table(table, folder / "node.toml", apps)
