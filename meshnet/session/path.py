@@ -10,10 +10,12 @@ A path satisfies what a circuit's end asks of a session: `number`, `receive`, `f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from meshnet.cipher.aead import TAG_SIZE, BadTag
+from meshnet.cipher.hashing import hmac256
 from meshnet.codec.varint import write_varint
 from meshnet.errors import Drop, UnreachableError
 from meshnet.limits import CELLS_IN_FLIGHT, PACKETS, SMALLEST_CELL
@@ -28,7 +30,20 @@ from meshnet.session.window import ReplayWindow
 if TYPE_CHECKING:
     from meshnet.session.session import Session
 
+SKIP_LEAST: Final = 256  # cells between two numbers left out
+SKIP_MOST: Final = 1_024
+
 _NONCE: Final = Struct("<4xQ").pack
+
+
+def skipped_numbers(keys: CircuitKeys) -> Iterator[int]:
+    """Packet numbers that this end leaves out, ascending, known to nobody else: a peer that acknowledges
+    cells before they have come, so as to be sent more than the path carries, will name one of them."""
+    number, block = 0, keys.ephemeral.secret
+    while True:
+        block = hmac256(block, b"skip" + keys.send_ad)
+        number += SKIP_LEAST + int.from_bytes(block[:4], "big") % (SKIP_MOST - SKIP_LEAST)
+        yield number
 
 
 class Path:
@@ -40,9 +55,9 @@ class Path:
     """
 
     __slots__ = (
-        "_open", "_receive_ad", "_seal", "_send_ad", "_session", "acks", "bad_tags", "bytes_received",
-        "bytes_sent", "cells_received", "cells_sent", "congestion", "heard", "keys", "max_cell", "number",
-        "rate", "recovery", "replayed", "window",
+        "_open", "_receive_ad", "_seal", "_send_ad", "_session", "_skip", "_skips", "acks", "bad_tags",
+        "bytes_received", "bytes_sent", "cells_received", "cells_sent", "congestion", "heard", "keys",
+        "max_cell", "number", "rate", "recovery", "replayed", "window",
     )  # fmt: skip
 
     def __init__(self, session: Session, keys: CircuitKeys, max_cell: int, trip: float | None) -> None:
@@ -60,6 +75,8 @@ class Path:
         self.recovery = Recovery(
             self.rate, self.congestion, session.outbox.arrived, session.outbox.lost, trip
         )
+        self._skips = skipped_numbers(keys)
+        self._skip = next(self._skips)
         self.number = -1
         self.heard = False
         self.cells_sent = self.bytes_sent = 0
@@ -162,6 +179,9 @@ class Path:
             self.rate.idle(recovery.in_flight + (pos and pos + TAG_SIZE))
         if not pos:
             return 0
+        if recovery.next == self._skip:
+            recovery.skip()
+            self._skip = next(self._skips)
         if contents:
             first = not recovery.sent
             recovery.record(now, pos + TAG_SIZE, contents)

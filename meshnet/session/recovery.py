@@ -43,7 +43,7 @@ class Recovery:
     __slots__ = (
         "_arrived", "_last_sent_at", "_loss_at", "_lost", "_lowest", "_marks", "_newest_acked_sent_at",
         "_probe_count", "_quiet_since", "congestion", "in_flight", "largest_acked", "lost_cells", "next",
-        "probes", "probes_sent", "rate", "sent", "shortest", "trip", "variation",
+        "probes", "probes_sent", "rate", "sent", "shortest", "skipped", "trip", "variation",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,7 @@ class Recovery:
         self.variation = (FIRST_TRIP if trip is None else trip) / 2
         self.lost_cells = 0
         self.probes_sent = 0
+        self.skipped = -1  # the last number left out
         self._lowest = 0  # no cell below is in `sent`
         self._probe_count = 0
         self._loss_at: float | None = None
@@ -77,6 +78,11 @@ class Recovery:
         self._marks = 0
 
     # sending
+
+    def skip(self) -> None:
+        """Number `next` is never sent: whoever acknowledges it acknowledges what he has not got."""
+        self.skipped = self.next
+        self.next += 1
 
     def record(self, now: float, size: int, contents: Contents) -> None:
         """Cell `next` is being sent; `contents` is not empty. The caller then raises `next`."""
@@ -114,7 +120,7 @@ class Recovery:
 
         Raises SessionFaultError if it names a cell that was never sent.
         """
-        if largest >= self.next:
+        if largest >= self.next or any(low <= self.skipped <= high for low, high in ranges):
             raise SessionFaultError(Code.MALFORMED, "an ACK names a cell that was never sent")
         before = self.in_flight
         newest, size, highest, lowest_new = self._take(ranges)

@@ -96,7 +96,6 @@ class WholeCircuits(SynchronousTestCase):
         network.pump()
         self.assertEqual((far.heard, near.heard), ([b"hello"], [b"too early"]))
 
-
     def test_answers_a_malformed_first_cell(self) -> None:
         """A first cell that opens but says nonsense lets the last hop send: it must be able to say CLOSE."""
         network = FakeNetwork()

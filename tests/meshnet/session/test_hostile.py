@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,9 +13,10 @@ from meshnet.session import items
 from meshnet.session.congestion import Congestion
 from meshnet.session.events import Closed
 from meshnet.session.memory import Account, Memory
+from meshnet.session.path import SKIP_LEAST, SKIP_MOST, skipped_numbers
 from meshnet.session.rate import DeliveryRate
 from meshnet.session.recovery import Recovery
-from tests.meshnet.session.pair import Pair
+from tests.meshnet.session.pair import Pair, circuit_keys
 
 
 class BeforeAuthTests(SynchronousTestCase):
@@ -88,6 +90,35 @@ class AckTests(SynchronousTestCase):
         self.assertLess(recovery.sent.looked, 200)
         self.assertTrue(recovery.acknowledged(100_000, 0, 0, [(0, 100_000)], 1.0))
         self.assertEqual(recovery.sent, {})
+
+    def test_acknowledging_ahead_is_found_out(self) -> None:
+        """Who acknowledges what cannot have arrived yet, to be sent more, names a number that never was."""
+        pair = Pair(8, delay=0.2)
+        pair.run(2.0)
+        pair.send(bytes(2_000_000))
+        session = pair.a.session
+        for _ in range(200):
+            if not session.live:
+                break
+            pair.run(0.01)
+            largest = session.path.recovery.next - 1
+            ack = bytearray(64)
+            end = items.put_ack(memoryview(ack), 0, 64, 0, 0, [0], [largest])
+            pair.inject(1, bytes(ack[:end]))
+        self.assertFalse(session.live)
+        self.assertLess(pair.a.session.path.cells_sent, 4 * SKIP_MOST)
+        self.assertIn("never sent", str(session._fault))
+
+    def test_skipped_numbers_differ(self) -> None:
+        """Nobody but the sender can tell which numbers it leaves out."""
+        numbers = []
+        for name in ("one", "other"):
+            ours = circuit_keys(name)[0]
+            skips = skipped_numbers(ours)
+            numbers.append([next(skips) for _ in range(20)])
+            steps = [following - number for number, following in pairwise([0, *numbers[-1]])]
+            self.assertTrue(all(SKIP_LEAST <= step <= SKIP_MOST for step in steps), steps)
+        self.assertEqual(set(numbers[0]) & set(numbers[1]), set())
 
 
 class WindowTests(SynchronousTestCase):
