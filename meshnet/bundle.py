@@ -11,6 +11,7 @@ knows nothing of keys and connections; `meshnet/link/record.py` seals it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from mmap import mmap
 from struct import Struct
 from typing import Final
 
@@ -18,21 +19,29 @@ FRAME_HEAD: Final = 3
 put_frame = Struct(">HB").pack_into
 
 
+def pages(size: int) -> memoryview:
+    """`size` zero bytes that take memory only where they are used.
+
+    A node keeps half a megabyte of buffers for each neighbour; a bytearray would take all of it at once,
+    which a crowd of silent neighbours could use.
+    """
+    return memoryview(mmap(-1, max(size, 1)))[:size]
+
+
 def nothing() -> None:
     """What a bundle without an owner calls."""
 
 
 class Bundle:
-    """Frames from `first` to `end` of `buffer`; none may reach beyond `limit`, which is 0 when blocked.
+    """Frames from `first` to `end` of `view`; none may reach beyond `limit`, which is 0 when blocked.
 
     `touched` is called when the first frame enters an empty bundle.
     """
 
-    __slots__ = ("_kind", "buffer", "end", "first", "limit", "touched", "view")
+    __slots__ = ("_kind", "end", "first", "limit", "touched", "view")
 
     def __init__(self, size: int, touched: Callable[[], object] = nothing) -> None:
-        self.buffer = bytearray(size)
-        self.view = memoryview(self.buffer)
+        self.view = pages(size)
         self.first = self.end = 0
         self.limit = size
         self.touched = touched
@@ -54,7 +63,7 @@ class Bundle:
     def commit(self, size: int) -> None:
         """The body handed out last is `size` bytes long and will be sent."""
         end = self.end
-        put_frame(self.buffer, end, size + 1, self._kind)
+        put_frame(self.view, end, size + 1, self._kind)
         self.end = end + FRAME_HEAD + size
         if end == self.first:
             self.touched()

@@ -106,7 +106,7 @@ class Hop:
             return self._with_care(seq, body, marked)
         self._reset(_nonce(1, seq))
         self._apply(body, bundle.view[end + CELL_FRAME : stop])
-        _put_cell(bundle.buffer, end, size + CELL_COUNTED, self.kind, self.label, seq + self.offset & MASK)
+        _put_cell(bundle.view, end, size + CELL_COUNTED, self.kind, self.label, seq + self.offset & MASK)
         bundle.end = stop
         if end == bundle.first:
             bundle.touched()
@@ -129,7 +129,7 @@ class Hop:
         if leaving + count > MASK:
             return begin, 0
         reset, apply = self._reset, self._apply
-        buffer, target = bundle.buffer, bundle.view
+        target = bundle.view
         for position in range(begin, begin + count * size, size):
             theirs, seq = _get_cell(memory, position)
             if seq != expected or theirs != head:
@@ -137,7 +137,7 @@ class Hop:
             reset(_nonce(1, seq))
             after = out + size
             apply(memory[position + CELL_FRAME : position + size], target[out + CELL_FRAME : after])
-            _put_run_cell(buffer, out, ours, leaving)
+            _put_run_cell(target, out, ours, leaving)
             expected += 1
             leaving += 1
             out = after

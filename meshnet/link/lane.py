@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from automat import TypeMachineBuilder
 
+from meshnet.bundle import pages
 from meshnet.cipher.aead import TAG_SIZE, Backend
 from meshnet.cipher.bolt8 import Initiator, Responder
 from meshnet.cipher.keys import PublicKey, SecretKey
@@ -98,7 +99,7 @@ class Lane:
     """One connection. `remote` is given by who dials, learned by who accepts."""
 
     __slots__ = (
-        "_buffer", "_end", "_ephemeral", "_expected", "_has_keys", "_instance", "_machine", "_open_next",
+        "_end", "_ephemeral", "_expected", "_has_keys", "_instance", "_machine", "_open_next",
         "_owner", "_secret", "_start", "_view", "backend", "backward", "bytes_received", "cells", "control",
         "deadline", "dialled", "drops", "filled", "forward", "frames", "initiator", "network_id", "outgoing",
         "remote", "responder", "runs", "sealer", "state",
@@ -118,8 +119,7 @@ class Lane:
         self._ephemeral = ephemeral
         self._owner = owner
         self._instance = instance
-        self._buffer = bytearray(FIRST_BUFFER)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(FIRST_BUFFER))
         self._start = self._end = 0
         self._has_keys = False
         self._open_next: Callable[[memoryview, int, int], int]
@@ -166,12 +166,12 @@ class Lane:
         """
         self.bytes_received += size
         filled = self._end = self._end + size
-        buffer, view, open_next, start = self._buffer, self._view, self._open_next, self._start
+        view, open_next, start = self._view, self._open_next, self._start
         cells = 0
         while start < filled and (after := open_next(view, start, filled)):
             position, end, start = start + LENGTH_SIZE, after - TAG_SIZE, after
             while position < end:
-                length, kind, label, seq = _unpack(buffer, position)
+                length, kind, label, seq = _unpack(view, position)
                 stop = position + 2 + length
                 if kind & 0x7E != CELL or length < _CELL_COUNTED or stop > end:
                     self._other_frame(kind, position, stop, end, now)
@@ -275,8 +275,7 @@ class Lane:
         """The handshake gave keys: (sending, receiving, chaining). Our HELLO follows at once."""
         send, receive, chaining = keys
         rest = self._view[self._start : self._end]
-        self._buffer = bytearray(BUFFER_SIZE + _CELL_HEAD)
-        self._view = memoryview(self._buffer)
+        self._view = pages(BUFFER_SIZE + _CELL_HEAD)
         self._view[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
         self._open_next = Opener(RotatingKey(receive, chaining, self.backend)).open_next

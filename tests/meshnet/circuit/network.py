@@ -43,7 +43,7 @@ class FakeOutlet:
 
     @blocked.setter
     def blocked(self, value: bool) -> None:
-        self.bundle.limit = 0 if value else len(self.bundle.buffer)
+        self.bundle.limit = 0 if value else len(self.bundle.view)
 
     def ready(self, source: Source) -> None:
         if source not in self.waiting:
@@ -57,10 +57,10 @@ class FakeOutlet:
                 self.ready(source)
         bundle, found, position = self.bundle, [], 0
         while position < bundle.end:
-            length = int.from_bytes(bundle.buffer[position : position + 2], "big")
+            length = int.from_bytes(bundle.view[position : position + 2], "big")
             stop = position + 2 + length
-            body = bytes(bundle.buffer[position + FRAME_HEAD : stop])
-            found.append((bundle.buffer[position + 2], body))
+            body = bytes(bundle.view[position + FRAME_HEAD : stop])
+            found.append((bundle.view[position + 2], body))
             position = stop
         bundle.end = 0
         return found
