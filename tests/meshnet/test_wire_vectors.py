@@ -83,7 +83,7 @@ class FrameTests(SynchronousTestCase):
             assert room is not None
             room[:] = body
             bundle.commit(len(body))
-            self.assertEqual(bytes(bundle.buffer[: bundle.end]), whole, case["name"])
+            self.assertEqual(bytes(bundle.view[: bundle.end]), whole, case["name"])
             self.assertEqual(whole[:3], (len(body) + 1).to_bytes(2, "big") + bytes([kind]))
             self.assertEqual(decode(cls, whole[3:]), cls(**fields))
 
@@ -245,7 +245,7 @@ class CellTests(SynchronousTestCase):
                     before, after = case["links"][place], case["links"][place + 1]
                     body = memoryview(bytearray.fromhex(before["body"]))
                     self.assertEqual(relay.relay(int(before["seq"], 16), body, 0.0, False), Drop.NONE)
-                    sent = bytes(outlet.bundle.buffer[: outlet.bundle.end])
+                    sent = bytes(outlet.bundle.view[: outlet.bundle.end])
                     self.assertEqual(sent[3:].hex(), f"{9:08x}" + after["seq"] + after["body"])
 
     def test_origin_layers(self) -> None:
