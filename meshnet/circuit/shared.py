@@ -85,8 +85,9 @@ class Totals:
 
     def add_drops(self, drops: list[int]) -> None:
         """Adds drops by reason."""
-        for index, number in enumerate(drops):
-            self.drops[index] += number
+        if any(drops):
+            for index, number in enumerate(drops):
+                self.drops[index] += number
 
 
 class Shared:
