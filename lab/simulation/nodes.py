@@ -29,7 +29,9 @@ NETWORK_ID = 77
 
 
 class Forgetful:
-    """Remembers onions only as long as the router lives (`meshnet.node.router.ReplayMemory`)."""
+    """Remembers onions only as long as the router lives (`meshnet.node.replay.ReplayMemory`)."""
+
+    fault = ""
 
     def open(self, unix: float) -> Replays:
         """Nothing is remembered."""

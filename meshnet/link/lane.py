@@ -23,7 +23,7 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.cipher.rotation import RotatingKey
 from meshnet.codec import decode, encode
 from meshnet.errors import Drop, LinkLostError, MeshError, ProtocolError, TimedOutError
-from meshnet.limits import HANDSHAKE_SECONDS, LARGEST_RECORD
+from meshnet.limits import HANDSHAKE_SECONDS, LARGEST_FRAME, LARGEST_RECORD
 from meshnet.link.frame import CELL, HELLO, MARKED, PAD, Hello, check_hello, our_hello
 from meshnet.link.record import BUFFER_SIZE, LENGTH_SIZE, OVERHEAD, Opener, Sealer
 
@@ -257,6 +257,8 @@ class Lane:
     def _other_frame(self, kind: int, position: int, stop: int, end: int, now: float) -> None:
         if stop > end or stop == position + 2:
             raise ProtocolError("a frame is longer than its bundle, or empty")
+        if stop - position - 2 > LARGEST_FRAME:
+            raise ProtocolError(f"a frame is longer than the {LARGEST_FRAME} bytes that HELLO allows")
         if kind & 0x7E == CELL:
             raise ProtocolError("a cell is shorter than its header")
         self.frames += 1

@@ -16,6 +16,7 @@ from meshnet.errors import Drop
 from meshnet.link.driver import Links
 from meshnet.node.app import Clock, Json
 from meshnet.node.conversation import Conversation
+from meshnet.node.replay import ReplayMemory
 
 
 class Figures:
@@ -26,6 +27,7 @@ class Figures:
     _clock: Clock
     _conversations: dict[OriginCircuit | Arrival, Conversation]
     _past_drops: list[int]
+    _memory: ReplayMemory
 
     def brief(self) -> Json:
         """`links` (JSON objects), `circuits` (a number), `roles` (circuits by what this node is in them),
@@ -107,6 +109,11 @@ class Figures:
             for link in self.links.by_key.values()
         ]
         return {"links": links, "circuits": sum(self.circuits.standing.values()), "dropped": self.dropped}
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with this node now, in sentences."""
+        return [self._memory.fault] if self._memory.fault else []
 
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""

@@ -48,6 +48,10 @@ class Routing(Protocol):
     """Called for each link that comes up."""
 
     @property
+    def faults(self) -> list[str]:
+        """What is wrong with it now, in sentences."""
+
+    @property
     def totals(self) -> Mapping[str, int]:
         """Counts that only grow, by name."""
 
@@ -415,7 +419,7 @@ class Node(Service):
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
             "apps": {name: self._app_status(name, service) for name, service in self._services.items()},
-            "notes": self.notes,
+            "notes": [*self.notes, *self._router.faults],
         }
 
     def _app_status(self, name: str, service: IAppService) -> Json:

@@ -7,7 +7,7 @@ first log stands.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -23,8 +23,23 @@ from meshnet.storage.service import DiskThread
 _log = Logger()
 
 
+class ReplayMemory(Protocol):
+    """Where the onions seen before are remembered. `fault` is why that fails now, empty while it does not."""
+
+    fault: str
+
+    def open(self, unix: float) -> Replays:
+        """What is remembered. Raises StorageError."""
+
+    def sync(self) -> None:
+        """Makes durable what was added; called twice a second, returns at once."""
+
+    def close(self) -> Deferred[None]:
+        """Fires when all is durable and closed."""
+
+
 class ReplayKeeper:
-    """The replay log of a node in `data`/replay (`meshnet.node.router.ReplayMemory`)."""
+    """The replay log of a node in `data`/replay (a `ReplayMemory`)."""
 
     def __init__(self, disk: Disk, data: Path, key: Path, reactor: Any) -> None:
         self._disk = disk
@@ -35,6 +50,8 @@ class ReplayKeeper:
         self._replays: Replays | None = None
         self._busy = False
         self._failing = False
+        self.fault = ""
+        """Why tags cannot be saved now, in a sentence; empty while they can."""
 
     def open(self, unix: float) -> Replays:
         """Reads what was seen before `unix`. Raises StorageError."""
@@ -79,6 +96,7 @@ class ReplayKeeper:
         if self._failing and (self._replays is None or self._replays.fault is None):
             _log.info("the replay log is saved again")
             self._failing = False
+            self.fault = ""
 
     def _failed(self, failure: Failure) -> None:
         failure.trap(StorageError)
@@ -86,6 +104,7 @@ class ReplayKeeper:
 
     def _complain(self, why: object) -> None:
         """Said once, until it works again: a full disk would fill the log too."""
+        self.fault = f"the replay log cannot be saved, new circuits are refused: {why}"
         if not self._failing:
             _log.error("the replay log cannot be saved, new circuits are refused: {why}", why=str(why))
         self._failing = True

@@ -10,7 +10,7 @@ No cell passes this file: it only ties the ends together and acts on what happen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -24,7 +24,6 @@ from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost, E
 from meshnet.circuit.messages import FRAME_KINDS
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.policy import Policy
-from meshnet.circuit.replay import Replays
 from meshnet.circuit.table import Circuits
 from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, Reason, UsageError
 from meshnet.limits import CIRCUIT_LIFE, SESSIONS
@@ -34,6 +33,7 @@ from meshnet.node.app import Clock, Datagram, Json, Receive
 from meshnet.node.conversation import Conversation, Route
 from meshnet.node.figures import Figures
 from meshnet.node.ports import Ports
+from meshnet.node.replay import ReplayMemory
 from meshnet.session import keys as end_to_end
 from meshnet.session.events import AppFailed, Closed, DatagramReceived, PathDead, Ponged
 from meshnet.session.memory import Memory
@@ -52,19 +52,6 @@ T = TypeVar("T")
 
 Waiter = Callable[[Conversation | MeshError, float], None]
 """Told once when a circuit stands or fails."""
-
-
-class ReplayMemory(Protocol):
-    """Where the onions seen before are remembered."""
-
-    def open(self, unix: float) -> Replays:
-        """What is remembered. Raises StorageError."""
-
-    def sync(self) -> None:
-        """Makes durable what was added; called twice a second, returns at once."""
-
-    def close(self) -> Deferred[None]:
-        """Fires when all is durable and closed."""
 
 
 @define(eq=False)

@@ -88,10 +88,12 @@ class SaidTests(TestCase):
             for number in range(5):
                 self.assertEqual(replays.admit(EXPIRY * 2, tag(number), PEER), Reason.BUSY)
                 await synced()
+            self.assertIn("cannot be saved", keeper.fault)
             disk.capacity = None
             self.assertIsNone(replays.admit(EXPIRY * 2, tag(9), PEER))
             await synced()
             await synced()
+        self.assertEqual(keeper.fault, "")
         lines = [str(event["log_format"]) for event in logged if "replay log" in str(event.get("log_format"))]
         self.assertEqual(
             [line.split(",")[0].split(":")[0] for line in lines],

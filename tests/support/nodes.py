@@ -59,6 +59,7 @@ class FakeRouter:
     circuits: list[dict[str, Any]] = field(factory=list)
     dropped: dict[str, int] = field(factory=dict)
     totals: dict[str, int] = field(factory=dict)
+    faults: list[str] = field(factory=list)
     peers: list[tuple[PublicKey, str]] = field(factory=list)
     pinged: list[tuple[PublicKey, tuple[PublicKey, ...], int]] = field(factory=list)
     unreachable: set[PublicKey] = field(factory=set)

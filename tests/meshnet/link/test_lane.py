@@ -318,6 +318,11 @@ class FrameTests(SynchronousTestCase):
             self.assertRaises(ProtocolError, feed, self.lane, self.voice.bundle(data))
             self.assertEqual(self.cells, [])
 
+    def test_larger_than_agreed(self) -> None:
+        """A frame that fits its record but is longer than our HELLO allows: closed."""
+        feed(self.lane, self.voice.frames((31, bytes(LARGEST_FRAME - 1))))
+        self.assertRaises(ProtocolError, feed, self.lane, self.voice.frames((31, bytes(LARGEST_FRAME))))
+
     def test_an_empty_bundle(self) -> None:
         """A record of nothing says nothing; many of them cost no memory."""
         for _ in range(300):
