@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, TextIO
+import resource
+from typing import Any, Final, TextIO
 
 from twisted.internet.defer import Deferred
 from twisted.logger import (
@@ -22,6 +23,8 @@ from twisted.python.failure import Failure
 from meshnet.cli.show import tell
 from meshnet.node.clock import steady
 from meshnet.node.node import Node
+
+FILES: Final = 65_536  # open at most, sockets among them
 
 
 def begin_logging(level: str, out: TextIO) -> None:
@@ -49,6 +52,7 @@ class Foreground:
     def run(self) -> int:
         """Returns when the node has stopped. The ready line is the only thing on stdout."""
         steady(self._reactor)
+        raise_file_limit()
         self._reactor.callWhenRunning(self._start)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._node.stopService)
         self._reactor.run()
@@ -66,6 +70,22 @@ class Foreground:
     def _failed(self, failure: Failure) -> None:
         self.code = tell(failure.value)
         self._reactor.stop()
+
+
+def raise_file_limit(wanted: int = FILES) -> int:
+    """Lets this process open as many files as the system grants it, at most `wanted`; returns how many.
+
+    The usual first limit of 1,024 is below what a busy relay's links need.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft == resource.RLIM_INFINITY or soft >= granted:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    except (OSError, ValueError):
+        return soft
+    return granted
 
 
 def ready_line(node: Node, as_json: bool) -> str:
