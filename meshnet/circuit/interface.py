@@ -20,10 +20,10 @@ the congestion bit. What it returns is what became of the cell."""
 Steps = dict[int, Step]
 """By label."""
 
-Run = Callable[[memoryview, int, int, float], tuple[int, int]]
+Run = Callable[[memoryview, int, int, float], int]
 """Takes cells that lie together in a bundle: (memory, position, end, now). The frame at `position` is a cell
-of this label, none reaches beyond `end`. Takes as many as are its own and need no care; returns the position
-of the first it did not take, and how many it took."""
+of this label, none reaches beyond `end`. Takes as many as are its own, as long as that one and need no care;
+returns how many it took."""
 
 Random = Callable[[int], bytes]
 """So many random bytes."""

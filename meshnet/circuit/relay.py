@@ -47,9 +47,9 @@ class Hop:
     is indexed by `Drop`; `used` is when the last cell came; `queued` counts bytes that wait."""
 
     __slots__ = (
-        "_apply", "_bundle", "_ceiling", "_commit", "_largest", "_ours", "_outlet", "_pool", "_queue",
-        "_reset", "_room", "_size", "_theirs", "_turn", "bytes", "cells", "drops", "kind", "label", "offset",
-        "queued", "used", "window",
+        "_apply", "_body", "_bundle", "_ceiling", "_commit", "_largest", "_ours", "_outlet", "_pool",
+        "_queue", "_reset", "_room", "_size", "_theirs", "_turn", "bytes", "cells", "drops", "kind", "label",
+        "offset", "queued", "used", "window",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +82,7 @@ class Hop:
         self._theirs = b""
         self._ours = b""
         self._size = CELL_FRAME
+        self._body = 0
         self.window = Window()
         self.cells = 0
         self.bytes = 0
@@ -114,20 +115,24 @@ class Hop:
         self.bytes += size
         return _NONE
 
-    def run(self, memory: memoryview, begin: int, end: int, now: float) -> tuple[int, int]:
+    def run(self, memory: memoryview, begin: int, end: int, now: float) -> int:
         """Passes on the cells at `begin` that belong together; a `Run`.
 
         The same as `relay` for many cells of one size, with everything at hand: it stops at the first
         that is not of this circuit and size, not in order, marked, or without room.
         """
-        window, bundle, head, size, ours = self.window, self._bundle, self._theirs, self._size, self._ours
+        window = self.window
+        bundle = self._bundle
+        head = self._theirs
+        size = self._size
+        ours = self._ours
         first = expected = window.next
         start = out = bundle.end
         leaving = first + self.offset & MASK
         room, count = bundle.limit - start, end - begin
         count = (count if count < room else room) // size
         if leaving + count > MASK:
-            return begin, 0
+            return 0
         reset, apply = self._reset, self._apply
         target = bundle.view
         for position in range(begin, begin + count * size, size):
@@ -143,14 +148,14 @@ class Hop:
             out = after
         cells = expected - first
         if not cells:
-            return self.run(memory, begin, end, now) if self._learn(memory, begin) else (begin, 0)
+            return self.run(memory, begin, end, now) if self._learn(memory, begin) else 0
         window.next, bundle.end = expected, out
         self.used = now
         self.cells += cells
-        self.bytes += cells * (size - CELL_FRAME)
+        self.bytes += cells * self._body
         if start == bundle.first:
             bundle.touched()
-        return begin + cells * size, cells
+        return cells
 
     def _learn(self, memory: memoryview, position: int) -> bool:
         """Remembers how cells like this one leave; false if that is known already, or if it needs care."""
@@ -158,7 +163,7 @@ class Hop:
         size = (head[0] << 8 | head[1]) + 2
         if head == self._theirs or head[2] != self.kind or not CELL_FRAME <= size <= self._ceiling:
             return False
-        self._theirs, self._size = head, size
+        self._theirs, self._size, self._body = head, size, size - CELL_FRAME
         self._ours = _HEAD.pack(size - 2, self.kind, self.label)
         return True
 

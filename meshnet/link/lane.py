@@ -29,12 +29,12 @@ from meshnet.link.record import BUFFER_SIZE, LENGTH_SIZE, OVERHEAD, Opener, Seal
 
 Step = Callable[[int, memoryview, float, bool], Drop]
 Steps = dict[int, Step]
-Run = Callable[[memoryview, int, int, float], tuple[int, int]]
+Run = Callable[[memoryview, int, int, float], int]
 
 
 class Tables(Protocol):
     """Where the cells of a link go, by label: one at a time, or those that lie together in a bundle at once
-    (memory, position, end, now → position of the first not taken, how many were). `drops` counts by `Drop`.
+    (memory, position, end, now → how many of one length were taken). `drops` counts by `Drop`.
     """
 
     forward: Steps
@@ -177,12 +177,11 @@ class Lane:
                     self._other_frame(kind, position, stop, end, now)
                     position = stop
                     continue
-                if stop < end and (run := self.runs.get(label)):
-                    beyond, taken = run(view, position, end, now)
-                    if taken:
-                        cells += taken
-                        position = beyond
-                        continue
+                run = self.runs.get(label) if stop < end else None
+                if run is not None and (taken := run(view, position, end, now)):
+                    cells += taken
+                    position += taken * (length + 2)
+                    continue
                 cells += 1
                 step = (self.backward if kind & 1 else self.forward).get(label)
                 if step is None:
