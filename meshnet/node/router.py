@@ -25,7 +25,7 @@ from meshnet.circuit.messages import FRAME_KINDS
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.policy import Policy
 from meshnet.circuit.table import Circuits
-from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, Reason, UsageError
+from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, ProtocolError, Reason, UsageError
 from meshnet.limits import CIRCUIT_LIFE, SESSIONS
 from meshnet.link.driver import Identity, Links
 from meshnet.link.link import Link
@@ -267,7 +267,12 @@ class Router(Figures):
         self._circuit_events(now)
 
     def _frame(self, link: Link, kind: int, body: memoryview, now: float) -> None:
-        self.circuits.receive(link, kind, body, now, self._clock.unix())
+        try:
+            self.circuits.receive(link, kind, body, now, self._clock.unix())
+        except ProtocolError:
+            raise
+        except Exception:  # a fault of ours, maybe met in what comes from afar: not the neighbour's
+            _log.failure("a frame of kind {kind} could not be acted on", kind=kind)
         self._circuit_events(now)
 
     # -- what circuits tell

@@ -8,6 +8,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from lab.simulation.nodes import Collector, Mesh
+from meshnet.circuit.admission import Admission
 from meshnet.errors import MeshError
 from meshnet.session.session import Session
 
@@ -55,6 +56,18 @@ class ContainedTests(SynchronousTestCase):
             self.mesh.network.run(1)
         self.assertIsInstance(near.error, MeshError)
         self.assertGreaterEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.links_stand()
+
+    def test_a_create_that_raises(self) -> None:
+        """A bug met in an onion that comes from afar costs that onion: the neighbour only passed it on."""
+        with patch.object(Admission, "_admit", side_effect=LookupError("a bug")):
+            calls = [
+                self.mesh["alice"].router.ping(self.mesh["bob"].public, self.mesh.route("r1"), 1)
+                for _ in range(3)
+            ]
+            for call in calls:
+                self.assertRaises(MeshError, self.mesh.wait, call)
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 3)
         self.links_stand()
 
     def test_a_waiter_that_raises(self) -> None:
