@@ -17,6 +17,7 @@ from meshnet.link.driver import Links
 from meshnet.node.app import Clock, Json
 from meshnet.node.conversation import Conversation
 from meshnet.node.replay import ReplayMemory
+from meshnet.session.memory import Memory
 
 
 class Figures:
@@ -27,11 +28,12 @@ class Figures:
     _clock: Clock
     _conversations: dict[OriginCircuit | Arrival, Conversation]
     _past_drops: list[int]
+    session_memory: Memory
     _memory: ReplayMemory
 
     def brief(self) -> Json:
         """`links` (JSON objects), `circuits` (a number), `roles` (circuits by what this node is in them),
-        `dropped` and `refused` (reason to count), `waiting_bytes`, `half_open`."""
+        `dropped` and `refused` (reason to count), `waiting_bytes`, `session_bytes`, `half_open`."""
         now = self._clock.now()
         roles = self.circuits.standing
         return {
@@ -43,6 +45,7 @@ class Figures:
                 reason.name.lower(): number for reason, number in self.circuits.totals.refused.items()
             },
             "waiting_bytes": self.circuits.waiting,
+            "session_bytes": self.session_memory.used,
             "half_open": self.links.half_open,
         }
 

@@ -218,6 +218,11 @@ class NodeCollector:
             "Bytes of relayed cells that wait in queues, their heads of 12 bytes included.",
             waiting,
         )
+        yield gauge(
+            "meshnet_session_bytes",
+            "Bytes that peers make sessions hold, without heads: streams, what is unread or unacknowledged.",
+            snapshot.get("session_bytes", 0),
+        )
         half = snapshot.get("half_open", 0)
         yield gauge("meshnet_half_open_connections", "Connections in their handshake.", half)
 
