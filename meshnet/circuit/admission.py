@@ -138,6 +138,9 @@ class Admission:
         if down is None:
             self._refuse(up, frame, peeled, Reason.NO_LINK, now)
             return
+        if not down.leads_on(up, now):
+            self._refuse(up, frame, peeled, Reason.NEXT_BUSY, now)
+            return
         label = down.labels.draw(down.circuits)
         onward = Create(label, frame.expiry, terms.epoch or 0, NO_PATH_KEY, packet)
         if not down.link.send(CREATE, encode(onward)):

@@ -115,6 +115,7 @@ class OriginCircuit:
             associated_data(shared.network_id, expiry),
         )
         self.shared_secrets, self._ephemerals = onion.shared_secrets, onion.ephemerals
+        self.side.onward.take(1, self.born)
         return self.side.send(CREATE, Create(self.label, expiry, 0, NO_PATH_KEY, onion.packet))
 
     # What the router calls

@@ -72,9 +72,14 @@ def not_open(seq: int, body: memoryview, now: float, marked: bool) -> Drop:
 
 
 class Side:
-    """One neighbour. `theirs` counts the circuits it opened here; `stray` frames that fitted no circuit."""
+    """One neighbour. `theirs` counts the circuits it opened here; `stray` frames that fitted no circuit.
 
-    __slots__ = ("_late", "bucket", "circuits", "labels", "link", "peer", "stray", "theirs", "unsent")
+    `bucket` limits its CREATEs; `onward` says how many of ours it will take, if its limit is as ours.
+    """
+
+    __slots__ = (
+        "_late", "bucket", "circuits", "labels", "link", "onward", "peer", "stray", "theirs", "unsent",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -90,6 +95,7 @@ class Side:
         self.labels = Labels(own_key, link.peer, random)
         self.circuits: dict[int, LabelUser] = {}
         self.bucket = Bucket(policy.creates_per_second, policy.create_burst, now)
+        self.onward = Bucket(policy.creates_per_second, policy.create_burst, now)
         self.theirs = 0
         self.stray = 0
         self.unsent = 0
@@ -103,6 +109,14 @@ class Side:
         else:
             self.link.forward[label] = not_open
             self.theirs += 1
+
+    def leads_on(self, up: Side, now: float) -> bool:
+        """Whether a circuit of `up` may lead on over this link: who asks for much leaves the last part of
+        what this neighbour takes from us to those who ask for little."""
+        onward, their = self.onward, up.bucket
+        onward.take(0, now)
+        reserved = onward.burst / 2 * (1 - their.level / their.burst)
+        return onward.level - 1 >= reserved and onward.take(1, now)
 
     def open(self, label: int, step: Step, run: Run | None = None) -> None:
         """Cells of `label` go to `step`, those that follow the first in a bundle to `run`."""
