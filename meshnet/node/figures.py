@@ -63,6 +63,9 @@ class Figures:
             shown["rtt_ms"] = round(path.rtt * 1e3, 3)
             shown["cell_size"] = path.cell_size
             shown["window"] = path.cwnd
+            shown["lost_cells"] = path.recovery.lost_cells
+            shown["probes"] = path.recovery.probes_sent
+            shown["datagrams_dropped"] = conversation.session.datagrams_dropped
         return shown
 
     @property

@@ -181,7 +181,8 @@ def _missing(context: Context, name: str, key: str, wanted: str) -> FieldError:
 
 
 def _unknown(context: Context, name: str, key: str, raw: object, choices: list[str]) -> FieldError:
-    why = f"is not a known key{nearest(key, choices)}; choices: {', '.join(sorted(choices))}"
+    known = f"choices: {', '.join(sorted(choices))}" if choices else "none is taken here"
+    why = f"is not a known key{nearest(key, choices)}; {known}"
     return _error(context, _join(name, key), raw, why)
 
 

@@ -30,6 +30,11 @@ KEY = SecretKey(bytes(31) + b"\x07").public
 
 
 @frozen
+class Empty:
+    """Takes no key."""
+
+
+@frozen
 class Inner:
     size: int = 1
 
@@ -114,6 +119,11 @@ class ReadTests(SynchronousTestCase):
             {"color": "red"}, "file.toml", "box.color", '"red"', "did you mean colour?", "count"
         )
         self.assertEqual(error.field, "box.color")
+
+    def test_nothing_is_taken(self) -> None:
+        """Where no key is known, the sentence does not offer an empty list."""
+        error = self.assertRaises(UsageError, read_query, Empty, {"x": "1"})
+        self.assertIn("none is taken here", str(error))
 
     def test_wrong_choice(self) -> None:
         """A choice that is none names the choices."""
