@@ -215,9 +215,9 @@ def told(report: dict[str, Any]) -> str:
     ]
     for node in report["nodes"]:
         metrics = "metrics ok" if node["metrics_ok"] else "METRICS WRONG"
+        links = "1 link" if node["links"] == 1 else f"{node['links']} links"
         lines.append(
-            f"{node['name']:11} {node['role']:6} {node['links']} links, "
-            f"{node['cells_relayed']} cells relayed, {metrics}"
+            f"{node['name']:11} {node['role']:6} {links}, {node['cells_relayed']} cells relayed, {metrics}"
         )
     dropped = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()) or "nothing"
     lines.append(f"dropped     {dropped}")

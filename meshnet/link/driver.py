@@ -140,19 +140,25 @@ class Connection:
             self.close(problem)
         except Exception:
             self._failed()
-        self._flush(now)
+        try:
+            outbox.flush(now)
+        except Exception:
+            _unsent()
 
     def drained(self) -> None:
         """The carrier takes bytes again."""
         link = self.link
         if link is not None and link.lane is self.lane:
-            now = self._now()
-            self._outbox.reading = True
+            outbox, now = self._outbox, self._now()
+            outbox.reading = True
             try:
                 link.outlet.drained(now)
             except Exception:
                 self._failed()
-            self._flush(now)
+            try:
+                outbox.flush(now)
+            except Exception:
+                _unsent()
 
     def lost(self, why: MeshError) -> None:
         """The connection has ended."""
@@ -165,13 +171,6 @@ class Connection:
             self.why = why
             self.carrier.close()
 
-    def _flush(self, now: float) -> None:
-        """Sends what this turn made, by whatever links."""
-        try:
-            self._outbox.flush(now)
-        except Exception:  # whose source it was is not known; this connection did nothing wrong
-            _log.failure("sending failed")
-
     def _failed(self) -> None:
         """A fault of our own: it costs this connection and a report, not the node."""
         _log.failure("a connection over {address} failed", address=self.address)
@@ -183,6 +182,11 @@ class Connection:
         if self.carrier.write(memoryview(bytes(acts))) < len(acts):
             raise LinkLostError("the connection does not take even a handshake")
         acts.clear()
+
+
+def _unsent() -> None:
+    """A fault while sending what a turn made: whose it was is not known, the connection did nothing wrong."""
+    _log.failure("sending failed")
 
 
 class Links:
