@@ -10,6 +10,7 @@ from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.errors import MeshError
+from meshnet.node.services import Service
 from meshnet.session.path import Path
 from meshnet.session.session import Session
 
@@ -31,7 +32,8 @@ class Turns(Protocol):
 
 
 class Conversation:
-    """One session over one circuit; `route` is empty where the other side opened it.
+    """One session over one circuit; `route` is empty where the other side opened it. `service` is whose
+    ports are open to the other side.
 
     `on_end` is set by who waits for something of the session: it is called once, with the reason, if the
     session ends.
@@ -49,10 +51,13 @@ class Conversation:
         "on_end",
         "pinged",
         "route",
+        "service",
         "session",
     )
 
-    def __init__(self, turns: Turns, circuit: OriginCircuit | Arrival, route: Route, now: float) -> None:
+    def __init__(
+        self, turns: Turns, circuit: OriginCircuit | Arrival, route: Route, service: Service, now: float
+    ) -> None:
         self._turns = turns
         self._stirred = False
         self._stopped = False
@@ -60,6 +65,7 @@ class Conversation:
         self._cancel: Callable[[], None] | None = None
         self.circuit = circuit
         self.route = route
+        self.service = service
         self.end: CircuitEnd | None = None
         self.session: Session | None = None
         self.on_end: Callable[[MeshError, float], None] | None = None

@@ -32,8 +32,8 @@ from meshnet.link.link import Link
 from meshnet.node.app import Clock, Datagram, Json, Receive
 from meshnet.node.conversation import Conversation, Route
 from meshnet.node.figures import Figures
-from meshnet.node.ports import Ports
 from meshnet.node.replay import ReplayMemory
+from meshnet.node.services import Service, Services
 from meshnet.session import keys as end_to_end
 from meshnet.session.events import AppFailed, Closed, DatagramReceived, PathDead, Ponged
 from meshnet.session.memory import Memory
@@ -85,7 +85,7 @@ class Router(Figures):
         self._clock = clock
         self._random = random
         self._backend = backend
-        self._ports = Ports()
+        self.services = Services(secret)
         self._dialled: dict[OriginCircuit, _Dialled] = {}
         self._calls: dict[tuple[Route, str], OriginCircuit] = {}
         self._conversations: dict[OriginCircuit | Arrival, Conversation] = {}
@@ -176,11 +176,11 @@ class Router(Figures):
 
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
         """Takes a datagram port; raises LocalError if it is taken."""
-        return self._ports.listen_datagrams(port, receive)
+        return self.services.own.ports.listen_datagrams(port, receive)
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
-        return self._ports.listen(port, accept)
+        return self.services.own.ports.listen(port, accept)
 
     def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Sets up an anonymous circuit of its own, asks `count` times, and takes it down again."""
@@ -302,20 +302,21 @@ class Router(Figures):
         if len(self._conversations) >= SESSIONS:
             self.circuits.refuse(arrival, Reason.BUSY, f"{SESSIONS} sessions are open already", now)
             return
+        service = self.services.of(arrival)
         ephemeral = SecretKey.draw(self._random)
         try:
             reply, keys = end_to_end.respond(
-                self._secret, self._network_id, arrival.first_message, ephemeral, self._backend
+                service.secret, self._network_id, arrival.first_message, ephemeral, self._backend
             )
         except HandshakeError:
             self.circuits.refuse(arrival, Reason.UNKNOWN_SERVICE, "", now)
             return
-        conversation = Conversation(self, arrival, (), now)
+        conversation = Conversation(self, arrival, (), service, now)
         session = Session(
             keys,
             wake=conversation.wake,
             notify=conversation.notify,
-            accept=self._ports.accept,
+            accept=service.ports.accept,
             memory=self.session_memory,
             max_cell=arrival.side.link.max_cell,
         )
@@ -337,12 +338,13 @@ class Router(Figures):
             error = CircuitError(f"the last hop could not prove its key: {problem}", Reason.FORGED)
             self._tell(dialled, error, now)
             return
-        conversation = Conversation(self, circuit, dialled.route, now)
+        service = self.services.own
+        conversation = Conversation(self, circuit, dialled.route, service, now)
         session = Session(
             keys,
             wake=conversation.wake,
             notify=conversation.notify,
-            accept=self._ports.accept,
+            accept=service.ports.accept,
             memory=self.session_memory,
             peer=dialled.route[-1],
             identity=dialled.identity,
@@ -391,19 +393,19 @@ class Router(Figures):
                 if told is not None:
                     told(event.trip)
             elif isinstance(event, DatagramReceived):
-                self._datagram(session, event)
+                self._datagram(conversation.service, session, event)
             elif isinstance(event, AppFailed):
                 _log.error("a stream's reader failed: {error!r}", error=event.error)
             elif isinstance(event, PathDead | Closed):
                 self.hang_up(conversation, now)
                 conversation.ended(event.error, now)
 
-    def _datagram(self, session: Session, event: DatagramReceived) -> None:
+    def _datagram(self, service: Service, session: Session, event: DatagramReceived) -> None:
         def reply(data: bytes) -> bool:
             return session.send_datagram(event.source, data, event.target) if event.source else False
 
         try:
-            self._ports.receive(event.target, Datagram(event.source, event.data, session.peer, reply))
+            service.ports.receive(event.target, Datagram(event.source, event.data, session.peer, reply))
         except Exception:  # an app's code: its fault costs a line in the log
             _log.failure("the app on datagram port {port} failed", port=event.target)
 

@@ -40,7 +40,7 @@ class ConversationTests(SynchronousTestCase):
         self.settled: list[float] = []
         self.on_settle: Callable[[], object] = lambda: None
         self.session = FakeSession()
-        self.conversation = Conversation(self, None, (), 0.0)  # type: ignore[arg-type]
+        self.conversation = Conversation(self, None, (), None, 0.0)  # type: ignore[arg-type]
         self.conversation.session = self.session  # type: ignore[assignment]
 
     # conversation.Turns
