@@ -9,7 +9,9 @@ from tests.support.sources import INSTALLED, ROOT, python_files
 
 FILES = python_files(*INSTALLED, "lab", "tests")
 TEXTS = [
-    *(path for path in ROOT.glob("*.*") if path.is_file()),
+    *(
+        path for path in ROOT.glob("*.*") if path.is_file() and path.name != ".git"
+    ),  # a worktree has such a file
     *(path for folder in ("docs", "conf", ".ci") for path in (ROOT / folder).rglob("*") if path.is_file()),
     *(ROOT / path for path in python_files(*INSTALLED, "lab")),
     ROOT / "mesh",
