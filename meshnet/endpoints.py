@@ -1,6 +1,6 @@
 """Mesh streams for any Twisted program: endpoints and their strings.
 
-    mesh:<key or name>:<port>[:via=A,B][:as=node][:node=NAME]      a client, for `clientFromString`
+    mesh:<key, address or name>:<port>[:via=A,B][:as=node][:node=NAME]      a client, for `clientFromString`
     mesh:<port>[:callers=A,B][:node=NAME]                          a server, for `serverFromString`
 
 The node is one that runs in this process and said so with `NODES.add`; `node=` names it where there are
@@ -28,6 +28,7 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from meshnet.cipher.address import node_key
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, MeshError, UsageError
 from meshnet.stream_transport import MeshAddress, Node, accept_transport, connect_transport
@@ -92,7 +93,7 @@ class MeshClientEndpoint:
 
         def start() -> Deferred[IProtocol]:
             node = self.nodes.find(self.name)
-            via = None if self.via is None else tuple(node.lookup(hop) for hop in self.via)
+            via = None if self.via is None else tuple(node_key(node.lookup(hop)) for hop in self.via)
             return connect_transport(
                 node,
                 node.lookup(self.target),
@@ -119,7 +120,7 @@ class MeshServerEndpoint:
         """Fires with an IListeningPort; fails with a MeshError."""
         try:
             node = self.nodes.find(self.name)
-            callers = frozenset(node.lookup(caller) for caller in self.callers)
+            callers = frozenset(node_key(node.lookup(caller)) for caller in self.callers)
             port = _MeshPort(node, self.port, callers, protocolFactory)
             port.startListening()
         except MeshError as error:

@@ -81,6 +81,10 @@ DATAGRAM_QUEUE_BYTES: Final = 1 << 20
 CLOSE_TEXT: Final = 200  # UTF-8 bytes of a CLOSE's sentence
 PONGS_WAITING: Final = 16  # answers to PING not yet sent
 
+# Receivers that hide (§6)
+TAIL_HOPS: Final = 4  # nodes of a blinded tail, the introduction node and the service's own included
+HIDDEN_DATA: Final = 64  # what a tail tells one of its nodes, padded; 16 more encrypted
+
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret
 JOURNAL_RECORD: Final = 64 << 10  # data of one record

@@ -30,6 +30,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, MeshError
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -64,7 +65,7 @@ class Node(Protocol):
 
     def connect(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         reader: StreamReader,
         *,
@@ -76,14 +77,15 @@ class Node(Protocol):
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
 
-    def lookup(self, text: str) -> PublicKey:
-        """The key that hex digits or a pet name stand for; raises UsageError."""
+    def lookup(self, text: str) -> Target:
+        """What hex digits, an address or a pet name stand for; raises UsageError."""
 
 
 @implementer(IAddress)
 @frozen
 class MeshAddress:
-    """A node and a port of it: `key` is None for an anonymous caller, `port` 0 where none is known."""
+    """A node or hidden service by its key, and a port of it: `key` is None for an anonymous caller, `port` 0
+    where none is known."""
 
     key: PublicKey | None
     port: int
@@ -456,7 +458,7 @@ class StreamTransport:
 
 def connect_transport(
     node: Node,
-    target: PublicKey,
+    target: Target,
     port: int,
     make_protocol: Callable[[MeshAddress], IProtocol | None],
     *,
@@ -467,7 +469,7 @@ def connect_transport(
 
     Fails as `Node.connect` does. Cancelling it ends the stream.
     """
-    peer = MeshAddress(target, port)
+    peer = MeshAddress(proves(target), port)
     transport = StreamTransport(node.clock, MeshAddress(node.public_key, 0), peer)
 
     def opened(stream: Stream) -> IProtocol:

@@ -28,6 +28,7 @@ from apps.vpn.messages import (
     take,
 )
 from apps.vpn.splice import Role, Side
+from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import CodecError
 from meshnet.node.app import MeshNode
@@ -72,7 +73,7 @@ class MeshCaller(Caller):
     """A stream to a mesh port; answered as soon as it is open."""
 
     def call(
-        self, node: MeshNode, target: PublicKey, port: int, via: Sequence[PublicKey] | None, identity: str
+        self, node: MeshNode, target: Target, port: int, via: Sequence[PublicKey] | None, identity: str
     ) -> None:
         """Opens the stream."""
         d = connect_transport(node, target, port, self._wanted, via=via, identity=identity)
@@ -100,7 +101,7 @@ class ExitCaller(MeshCaller):
         self._stop_waiting: Any = None
 
     def call_exit(
-        self, node: MeshNode, target: PublicKey, via: Sequence[PublicKey] | None, identity: str
+        self, node: MeshNode, target: Target, via: Sequence[PublicKey] | None, identity: str
     ) -> None:
         """Opens the stream and asks."""
         self.call(node, target, EXIT_PORT, via, identity)

@@ -25,6 +25,7 @@ from apps.vpn.messages import Code, as_reason, code_of
 from apps.vpn.settings import Forward, Socks
 from apps.vpn.socks import Asked, Over, Send, SocksMachine, State
 from apps.vpn.splice import Role, Side
+from meshnet.cipher.address import proves
 from meshnet.cipher.keys import BadKeyError, PublicKey, parse_dns_label
 from meshnet.errors import LocalError, MeshError
 from meshnet.node.app import Json, MeshNode
@@ -297,7 +298,7 @@ class SocksListener(LocalListener):
         """With its exit."""
         return {
             **LocalListener.describe(self),
-            "exit": self.settings.exit.hex(),
+            "exit": proves(self.settings.exit).hex(),
             "via": show_via(self.settings.via),
             "identity": self.settings.identity,
         }
@@ -322,7 +323,7 @@ class ForwardListener(LocalListener):
         """With its target."""
         return {
             **LocalListener.describe(self),
-            "to": self.settings.to.hex(),
+            "to": proves(self.settings.to).hex(),
             "port": self.settings.port,
             "via": show_via(self.settings.via),
             "identity": self.settings.identity,

@@ -23,6 +23,7 @@ from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, sh
 from apps.vpn.ports import ExitPort, MeshPort, ServePort
 from apps.vpn.settings import Forward, RuleText, Serve, Socks, VpnSettings
 from apps.vpn.splice import Role
+from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, UsageError
 from meshnet.node.app import IAppService, Json, MeshNode, Route
@@ -136,9 +137,9 @@ class VpnService(Service):
         self._served[settings.port] = port
         return port
 
-    def _check(self, key: str, target: PublicKey, via: tuple[PublicKey, ...] | None) -> None:
+    def _check(self, key: str, target: Target, via: tuple[PublicKey, ...] | None) -> None:
         if target == self._node.public_key:
-            raise UsageError(f"{key} = {target.hex()} is this node's own key; name another node.")
+            raise UsageError(f"{key} = {proves(target).hex()} is this node's own key; name another node.")
         if self._node.public_key in (via or ()):
             raise UsageError("via passes this node itself; leave its own key out.")
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 
 from apps.vpn.policy import PUBLIC, Policy, Rule, rule
+from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.node.config import route_refusal
 from meshnet.node.schema import Between, HostPort, Parse, Port, host_port
@@ -27,8 +28,8 @@ Via = tuple[PublicKey, ...] | None
 Streams = Annotated[int, Between(1, 65_536)]
 
 
-def _check_route(via: Via, target: PublicKey) -> None:
-    refusal = route_refusal([*(via or ()), target])
+def _check_route(via: Via, target: Target) -> None:
+    refusal = route_refusal(via or (), target)
     if refusal:
         raise ValueError(f"via {refusal.rstrip('.')}")
 
@@ -41,7 +42,7 @@ def _target(text: str) -> tuple[str, int]:
     return host, port
 
 
-Target = Annotated[tuple[str, int], Parse(_target, "host:port")]
+Place = Annotated[tuple[str, int], Parse(_target, "host:port")]
 
 
 @frozen
@@ -49,7 +50,7 @@ class Socks:
     """[socks]: a SOCKS5 listener. `exit` is the node that connects; with `identity = "node"` it learns our
     key. `username` and `password` are asked of programs if both are given (RFC 1929, sent in the clear)."""
 
-    exit: PublicKey
+    exit: Target
     listen: HostPort = ("127.0.0.1", 1080)
     via: Via = None
     identity: Identity = "anonymous"
@@ -70,7 +71,7 @@ class Forward:
     """[[forward]]: a local TCP port whose connections go to mesh port `port` of the node `to`."""
 
     listen: HostPort
-    to: PublicKey
+    to: Target
     port: Port
     via: Via = None
     identity: Identity = "anonymous"
@@ -85,7 +86,7 @@ class Serve:
     keys, and then callers must say who they are."""
 
     port: Port
-    target: Target
+    target: Place
     callers: Callers = "any"
 
 

@@ -16,6 +16,7 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry, generate_latest
 from twisted.internet.defer import Deferred
 
+from meshnet.cipher.address import Address, Target, proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.control.messages import to_json
 from meshnet.errors import MeshError, UsageError
@@ -36,7 +37,7 @@ class Nothing:
 class PingRequest:
     """Measures a circuit: its set-up and `count` round trips."""
 
-    target: PublicKey
+    target: Target
     via: tuple[PublicKey, ...] | None = None
     """Relays, nearest first; left out: the configured route, else a direct link."""
     count: Annotated[int, Between(1, MOST_PINGS)] = 1
@@ -46,7 +47,7 @@ class PingRequest:
 class TraceRequest:
     """Measures a circuit to each hop of a route (docs/wire-format.md §8)."""
 
-    target: PublicKey
+    target: Target
     via: tuple[PublicKey, ...] | None = None
     count: Annotated[int, Between(1, 100)] = 3
 
@@ -73,13 +74,13 @@ class ApiNode(Protocol):
     def history(self) -> History:
         """Its past samples."""
 
-    def lookup(self, text: str) -> PublicKey:
-        """The key that hex digits or a pet name stand for; raises UsageError."""
+    def lookup(self, text: str) -> Target:
+        """What hex digits, an address or a pet name stand for; raises UsageError."""
 
-    def route_to(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+    def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         """The relays to use."""
 
-    def ping(self, target: PublicKey, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
+    def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit."""
 
     def status(self) -> Json:
@@ -152,19 +153,21 @@ class _Api:
         request = read_body(PingRequest, body, self._node.lookup)
         via = self._route(request.target, request.via)
         report = await self._node.ping(request.target, via, request.count)
-        return {"target": request.target.hex(), "via": [hop.hex() for hop in via], **report}
+        return {"target": proves(request.target).hex(), "via": [hop.hex() for hop in via], **report}
 
     async def trace(self, body: Json) -> Json:
         request = read_body(TraceRequest, body, self._node.lookup)
         via = self._route(request.target, request.via)
-        route = [*via, request.target]
-        hops = [await self._hop(route[:length], request.count) for length in range(1, len(route) + 1)]
-        return {"target": request.target.hex(), "hops": hops, "complete": "error" not in hops[-1]}
+        hops = [await self._hop(via[:place], relay, request.count) for place, relay in enumerate(via)]
+        hops.append(await self._hop(via, request.target, request.count))
+        return {"target": proves(request.target).hex(), "hops": hops, "complete": "error" not in hops[-1]}
 
-    async def _hop(self, route: Sequence[PublicKey], count: int) -> Json:
-        hop: dict[str, Any] = {"hop": len(route), "key": route[-1].hex()}
+    async def _hop(self, via: Sequence[PublicKey], target: Target, count: int) -> Json:
+        hop: dict[str, Any] = {"hop": len(via) + 1, "key": proves(target).hex()}
+        if isinstance(target, Address):
+            hop["hidden_hops"] = len(target.tail)
         try:
-            report = await self._node.ping(route[-1], tuple(route[:-1]), count)
+            report = await self._node.ping(target, tuple(via), count)
         except MeshError as error:
             return {**hop, **to_json(error)[1]}
         return {**hop, **report}
@@ -174,13 +177,13 @@ class _Api:
         self._node.stop_soon()
         return {"stopping": True}
 
-    def _route(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+    def _route(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         if target == self._node.public_key:
             raise UsageError("That is this node's own key; name another node.")
         route = self._node.route_to(target, via)
         if self._node.public_key in route:
             raise UsageError("The route passes this node itself; leave its own key out.")
-        refusal = route_refusal([*route, target])
+        refusal = route_refusal(route, target)
         if refusal:
             raise UsageError(f"The route {refusal}")
         return route

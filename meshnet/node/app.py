@@ -27,6 +27,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.storage.disk import Disk
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -79,14 +80,15 @@ class MeshNode(Protocol):
 
     def connect(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         reader: StreamReader,
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
     ) -> Deferred[Stream]:
-        """Opens a stream. `via` names the relays in order; None takes the configured route, else a direct
+        """Opens a stream to a node, or to a hidden service by its address. `via` names the relays in order
+        (to an address, those before its introduction node); None takes the configured route, else a direct
         link. `identity` is `anonymous` or `node`. Fails with CircuitError, UnreachableError,
         RefusedError or TimedOutError."""
 
@@ -95,7 +97,7 @@ class MeshNode(Protocol):
 
     def send_datagram(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         data: bytes,
         *,
@@ -109,8 +111,10 @@ class MeshNode(Protocol):
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
         """Takes a datagram port (they are apart from those of streams); raises LocalError if it is taken."""
 
-    def lookup(self, text: str) -> PublicKey:
-        """The key that 66 hex digits or a pet name of the config ([[known]]) stand for; raises UsageError."""
+    def lookup(self, text: str) -> Target:
+        """What 66 hex digits, an address or a pet name of the config ([[known]]) stand for. Raises
+        UsageError, also for an address that is expired or of another network. Where only a node will do, ask
+        `meshnet.cipher.address.node_key` about the answer."""
 
 
 @frozen

@@ -15,7 +15,8 @@ import attrs
 from attrs import field, frozen
 
 from meshnet import limits
-from meshnet.cipher.keys import PublicKey, parse_public_key
+from meshnet.cipher.address import Address, Target, looks_like_address, parse_target
+from meshnet.cipher.keys import PublicKey
 from meshnet.errors import ConfigError, UsageError
 from meshnet.node.schema import Between, Context, FieldError, HostPort, nearest, read, show
 
@@ -93,9 +94,9 @@ class ControlSettings:
 
 @frozen
 class RouteSettings:
-    """[[route]]: the relays to a node, nearest first."""
+    """[[route]]: the relays to a node, nearest first; to a hidden service, those before its tail."""
 
-    to: PublicKey
+    to: Target
     via: tuple[PublicKey, ...] = ()
 
 
@@ -105,6 +106,7 @@ class KnownSettings:
 
     name: str
     key: str
+    """A node's public key, or the address of a hidden service."""
 
 
 @frozen
@@ -125,7 +127,7 @@ class Settings(CoreSections):
     """A whole config file."""
 
     file: Path | None = None
-    names: Mapping[str, PublicKey] = field(factory=dict)
+    names: Mapping[str, Target] = field(factory=dict)
     """Pet names and what they stand for."""
     apps: Mapping[str, Any] = field(factory=dict)
     """By app name, an instance of its `settings` class."""
@@ -137,8 +139,8 @@ class Settings(CoreSections):
         """Where the control socket is."""
         return self.control.socket or self.node.data / "control.sock"
 
-    def lookup(self, text: str) -> PublicKey:
-        """The key that hex digits or a pet name stand for; raises UsageError."""
+    def lookup(self, text: str) -> Target:
+        """What hex digits, an address or a pet name stand for; raises UsageError."""
         return lookup_in(self.names, text)
 
 
@@ -156,16 +158,17 @@ class AddressBook(Protocol):
         """Raises ConfigError unless `address` is one of a known transport."""
 
 
-def lookup_in(names: Mapping[str, PublicKey], text: str) -> PublicKey:
-    """The key that hex digits or one of `names` stand for; raises UsageError."""
+def lookup_in(names: Mapping[str, Target], text: str) -> Target:
+    """What hex digits, an address or one of `names` stand for; raises UsageError."""
     if text in names:
         return names[text]
-    if len(text) == 66:
-        return parse_public_key(text)
+    if len(text) == 66 or looks_like_address(text):
+        return parse_target(text)
     known = list(names)
     choices = f"; known names: {', '.join(sorted(known))}" if known else "; no names are known ([[known]])"
     raise UsageError(
-        f"{show(text)} is neither 66 hex digits nor a known name{nearest(text, known)}{choices}."
+        f"{show(text)} is neither 66 hex digits nor an address nor a known name"
+        f"{nearest(text, known)}{choices}."
     )
 
 
@@ -229,9 +232,9 @@ def _app_settings(app: AppSections, table: Mapping[str, Any], context: Context) 
     return read(app.settings, {key: table[key] for key in table if key in mine}, "", context)
 
 
-def _names(raw: object, context: Context) -> dict[str, PublicKey]:
+def _names(raw: object, context: Context) -> dict[str, Target]:
     known = read(CoreSections, {"known": raw}, "", context).known
-    names: dict[str, PublicKey] = {}
+    names: dict[str, Target] = {}
     for index, entry in enumerate(known):
         place = f"known.{index}"
         if not entry.name or any(c in " ,:\t\n" for c in entry.name) or len(entry.name) >= 66:
@@ -240,9 +243,9 @@ def _names(raw: object, context: Context) -> dict[str, PublicKey]:
         if entry.name in names:
             raise FieldError(f"{context.source}: {place}.name = {show(entry.name)} is there twice.", place)
         try:
-            names[entry.name] = parse_public_key(entry.key)
+            names[entry.name] = parse_target(entry.key)
         except UsageError as error:
-            text = f"{context.source}: {place}.key = {show(entry.key)} is no public key: {error}"
+            text = f"{context.source}: {place}.key = {show(entry.key)} leads nowhere: {error}"
             raise FieldError(text, f"{place}.key") from None
     return names
 
@@ -254,13 +257,13 @@ def _check_sense(settings: Settings, source: str) -> None:
         if peer.key in dialled:
             raise FieldError(f"{source}: link.peer.{index}.key is there twice.", f"link.peer.{index}.key")
         dialled.add(peer.key)
-    routed: set[PublicKey] = set()
+    routed: set[Target] = set()
     for index, route in enumerate(settings.route):
         name = f"route.{index}"
         if route.to in routed:
             raise FieldError(f"{source}: {name}.to has a route already; give each node one.", f"{name}.to")
         routed.add(route.to)
-        refusal = route_refusal([*route.via, route.to])
+        refusal = route_refusal(route.via, route.to)
         if refusal:
             raise FieldError(f"{source}: {name}.via {refusal}", f"{name}.via")
     listen = settings.control.listen
@@ -269,11 +272,14 @@ def _check_sense(settings: Settings, source: str) -> None:
         raise FieldError(f"{source}: control.listen = {show(listen[0])} {why}.", "control.listen")
 
 
-def route_refusal(route: Sequence[PublicKey]) -> str:
-    """Why these hops, the target last, are no route: a sentence, empty if they are one."""
-    if len(route) > limits.HOPS:
-        return f"names {len(route) - 1} relays; at most {limits.HOPS - 1} fit."
-    if len(set(route)) < len(route):
+def route_refusal(via: Sequence[PublicKey], target: Target) -> str:
+    """Why these relays do not lead to the target: a sentence, empty if they do."""
+    tail = len(target.tail) if isinstance(target, Address) else 1
+    if len(via) + tail > limits.HOPS:
+        behind = f", and {tail} hops of the address follow" if isinstance(target, Address) else ""
+        return f"names {len(via)} relays{behind}; at most {limits.HOPS - tail} fit."
+    first = target.introduction if isinstance(target, Address) else target
+    if len({*via, first}) < len(via) + 1:
         return "passes a node twice."
     return ""
 

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshnet import __version__
+from meshnet.cipher.address import Address, Target, node_key, proves
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.endpoints import NODES
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason, UnreachableError, UsageError
@@ -184,7 +185,8 @@ class Node(Service):
         and with UnreachableError if the node is stopped before. It may be cancelled."""
         peers = {each.key for each in self.settings.link.peer}
         try:
-            wanted = peers if peer is None else {self.lookup(peer) if isinstance(peer, str) else peer}
+            asked = self.lookup(peer) if isinstance(peer, str) else peer
+            wanted = peers if asked is None else {node_key(asked)}
         except UsageError as error:
             return fail(error)
         if not wanted or wanted - peers:
@@ -304,7 +306,7 @@ class Node(Service):
 
     def connect(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         reader: StreamReader,
         *,
@@ -313,12 +315,12 @@ class Node(Service):
     ) -> Deferred[Stream]:
         """Opens a stream; see MeshNode."""
         route = self.route_to(target, via)
-        stream = self._router.connect(target, port, reader, via=route, identity=identity)
+        stream = self._router.connect(node_key(target), port, reader, via=route, identity=identity)
         return stream.addErrback(self._explained, (*route, target))
 
     def send_datagram(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         data: bytes,
         *,
@@ -328,7 +330,9 @@ class Node(Service):
     ) -> Deferred[bool]:
         """Sends one datagram; see MeshNode."""
         route = self.route_to(target, via)
-        sent = self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
+        sent = self._router.send_datagram(
+            node_key(target), port, data, source=source, via=route, identity=identity
+        )
         return sent.addErrback(self._explained, (*route, target))
 
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
@@ -339,30 +343,35 @@ class Node(Service):
         """Takes a mesh port; raises LocalError if it is taken."""
         return self._router.listen(port, accept)
 
-    def lookup(self, text: str) -> PublicKey:
-        """The key that hex digits or a pet name stand for; raises UsageError."""
-        return self.settings.lookup(text)
+    def lookup(self, text: str) -> Target:
+        """What hex digits, an address or a pet name stand for; raises UsageError."""
+        target = self.settings.lookup(text)
+        if isinstance(target, Address):
+            refusal = target.refusal(self.settings.node.network, self.clock.unix())
+            if refusal:
+                raise UsageError(refusal)
+        return target
 
     # -- what the control API asks
 
-    def route_to(self, target: PublicKey, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+    def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         """The relays to `target`: those given, else the configured route's, else none."""
         if via is not None:
             return tuple(via)
         return next((route.via for route in self.settings.route if route.to == target), ())
 
-    def ping(self, target: PublicKey, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
+    def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit of its own; such circuits are counted apart, too."""
         self._probes += 1
         route = self.route_to(target, via)
-        return self._router.ping(target, route, count).addErrback(self._explained, (*route, target))
+        return self._router.ping(node_key(target), route, count).addErrback(self._explained, (*route, target))
 
-    def _explained(self, failure: Failure, route: Sequence[PublicKey]) -> Failure:
+    def _explained(self, failure: Failure, route: Sequence[Target]) -> Failure:
         """Where our own first link is missing: what is known of it, and what to do."""
         error = failure.value
         if not isinstance(error, CircuitError) or error.reason is not Reason.NO_LINK or error.hop is not None:
             return failure
-        first = route[0].hex()
+        first = (route[0].introduction if isinstance(route[0], Address) else route[0]).hex()
         link = next((link for link in self.links() if link["peer"] == first), None)
         text = f"there is no link to {self._called(first)}"
         if link is not None:
@@ -374,7 +383,7 @@ class Node(Service):
         return Failure(CircuitError(text, Reason.NO_LINK))
 
     def _called(self, key: str) -> str:
-        name = next((name for name, known in self.settings.names.items() if known.hex() == key), "")
+        name = next((name for name, known in self.settings.names.items() if proves(known).hex() == key), "")
         return f"{name} ({key[:8]}…)" if name else f"{key[:8]}…"
 
     def links(self) -> list[Json]:
@@ -389,7 +398,7 @@ class Node(Service):
         for link in links:
             link["lost_seconds"] = None if link["up"] else self._presence.lost_seconds(link["peer"], now)
             link["why"] = None if link["up"] else waiting.get(link["peer"], "it dials us, we do not dial it")
-        names = {key.hex(): name for name, key in self.settings.names.items()}
+        names = {proves(target).hex(): name for name, target in self.settings.names.items()}
         return [{**link, "name": names.get(link["peer"])} for link in links]
 
     def circuits(self) -> list[Json]:

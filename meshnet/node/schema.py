@@ -4,7 +4,7 @@ Each field of a class is a key of the table, its annotation what the value may b
 
 - `bool`, `int`, `float`, `str`, `Literal["a", "b"]`
 - `Path`: text; relative paths are relative to the file's directory; `~` is the home directory
-- `PublicKey`: 66 hex digits or a pet name
+- `PublicKey`: 66 hex digits or a pet name; `Target`: also the address of a hidden service
 - `tuple[X, ...]`: a list; `Mapping[str, X]`: a table with free keys; another attrs class: a table
 - `X | None`, `Literal["any"] | tuple[PublicKey, ...]`: either
 - `Annotated[int, Between(1, 65_535)]` limits a number, `Annotated[T, Parse(convert)]` makes T of text
@@ -25,7 +25,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import attrs
 from attrs import field, frozen
 
-from meshnet.cipher.keys import PublicKey, parse_public_key
+from meshnet.cipher.address import Target, node_key, parse_target
+from meshnet.cipher.keys import PublicKey
 from meshnet.errors import ConfigError, UsageError
 
 T = TypeVar("T")
@@ -94,17 +95,13 @@ HostPort = Annotated[tuple[str, int], Parse(host_port, "host:port")]
 """An address of the old internet."""
 
 
-def _no_names(text: str) -> PublicKey:
-    return parse_public_key(text)
-
-
 @frozen
 class Context:
     """What values mean here: the directory of relative paths, what pet names stand for, and whether
     numbers come as text (queries)."""
 
     base: Path = field(factory=Path)
-    lookup: Callable[[str], PublicKey] = _no_names
+    lookup: Callable[[str], Target] = parse_target
     text: bool = False
     source: str = ""
 
@@ -136,12 +133,12 @@ def read(cls: type[T], table: object, name: str = "", context: Context | None = 
         raise FieldError(f"{place}{error}.", name) from None
 
 
-def read_body(cls: type[T], body: Mapping[str, Any], lookup: Callable[[str], PublicKey] = _no_names) -> T:
+def read_body(cls: type[T], body: Mapping[str, Any], lookup: Callable[[str], Target] = parse_target) -> T:
     """The body of a control request as an instance of `cls`; raises FieldError (a UsageError)."""
     return read(cls, body, "", Context(lookup=lookup))
 
 
-def read_query(cls: type[T], query: Mapping[str, Any], lookup: Callable[[str], PublicKey] = _no_names) -> T:
+def read_query(cls: type[T], query: Mapping[str, Any], lookup: Callable[[str], Target] = parse_target) -> T:
     """The query of a GET request, whose values are text, as an instance of `cls`; raises FieldError."""
     return read(cls, query, "", Context(lookup=lookup, text=True))
 
@@ -194,6 +191,8 @@ def nearest(word: str, choices: list[str]) -> str:
 
 def describe(hint: Any) -> str:
     """What a value of this annotation is, for a person, with the bounds of a number."""
+    if hint == Target:
+        return _PLAIN[hint]
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         parsed = [extra.wanted for extra in args[1:] if isinstance(extra, Parse)]
@@ -215,10 +214,13 @@ _PLAIN: dict[Any, str] = {
     str: "text",
     Path: "a path",
     PublicKey: "a public key (66 hex digits) or a known name",
+    Target: "a public key (66 hex digits), the address of a hidden service or a known name",
 }
 
 
 def _convert(hint: Any, raw: object, name: str, context: Context) -> Any:
+    if hint == Target:
+        return _target(raw, name, context)
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _annotated(args[0], args[1:], raw, name, context)
@@ -316,8 +318,17 @@ def _from_text(raw: str) -> object:
         return raw
 
 
-def _key(raw: str, name: str, context: Context) -> PublicKey:
+def _target(raw: object, name: str, context: Context) -> Target:
+    if not isinstance(raw, str):
+        raise _error(context, name, raw, f"is not {_PLAIN[Target]}")
     try:
         return context.lookup(raw)
+    except UsageError as error:
+        raise _error(context, name, raw, f"leads nowhere: {str(error).rstrip('.')}") from None
+
+
+def _key(raw: str, name: str, context: Context) -> PublicKey:
+    try:
+        return node_key(context.lookup(raw))
     except UsageError as error:
         raise _error(context, name, raw, f"is no public key: {str(error).rstrip('.')}") from None

@@ -43,6 +43,7 @@ SECTIONS = {
     "[exit]": vpn.Exit,
 }
 SHORT = {
+    "a public key (66 hex digits), the address of a hidden service or a known name": "target",
     "a public key (66 hex digits) or a known name": "key",
     "a rule such as public, 10.0.0.0/8:80-443 or example.org": "rule",
     "a whole number from ": "integer ",

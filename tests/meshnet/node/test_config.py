@@ -71,7 +71,7 @@ class ConfigTests(SynchronousTestCase):
             ([{"name": "a b", "key": KEYS[0]}], ["known.0.name", "is not a name"]),
             ([{"name": "", "key": KEYS[0]}], ["is not a name"]),
             ([{"name": "a" * 66, "key": KEYS[0]}], ["is not a name"]),
-            ([{"name": "a", "key": "b"}], ["known.0.key", "no public key"]),
+            ([{"name": "a", "key": "b"}], ["known.0.key", "leads nowhere"]),
             ([{"name": "a", "key": KEYS[0]}] * 2, ["known.1", "twice"]),
             ([{"name": "a"}], ["known.0.key", "missing"]),
         ):
