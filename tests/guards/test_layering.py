@@ -39,6 +39,10 @@ def test_the_house_stands() -> None:
         ("apps/vpn/service.py", "from lab.processes import start"),
         ("apps/vpn/service.py", "import twisted.internet.reactor"),
         ("meshnet/link/record.py", "from meshnet import circuit"),
+        ("coin/chain/rules.py", "import time"),
+        ("coin/chain/rules.py", "from coin.store import store"),
+        ("coin/service.py", "from apps.vpn import socks"),
+        ("apps/vpn/service.py", "from coin.chain import block"),
     ],
 )
 def test_the_checker_refuses(path: str, source: str) -> None:
@@ -57,6 +61,7 @@ def test_the_checker_refuses(path: str, source: str) -> None:
         ("meshnet/cli/main.py", "from twisted.internet import reactor"),
         ("apps/vpn/service.py", "from apps.vpn.socks import Socks\nfrom meshnet.node.app import MeshNode"),
         ("lab/processes.py", "from twisted.internet import reactor"),
+        ("coin/chain/rules.py", "from coin.chain.block import Block\nfrom meshnet.errors import MeshError"),
     ],
 )
 def test_the_checker_allows(path: str, source: str) -> None:

@@ -2,7 +2,8 @@
 
 `violations(path, source)` is the whole checker; it looks at one file and returns sentences. Floors:
 0 errors, limits, cipher, codec, storage · 1 the pure cores, which do not import each other ·
-2 transports, control, endpoints, and `driver.py`/`service.py` of floors 0–1 · 3 node · 4 cli.
+2 transports, control, endpoints, and `driver.py`/`service.py` of floors 0–1 · 3 node · 4 cli. Beside them
+stand the apps and the coin, whose rules (`coin/chain`) are as pure as floor 0.
 """
 
 from __future__ import annotations
@@ -83,6 +84,14 @@ def _forbidden(path: str, own: str, top: str, name: str) -> str:
         mine, other = own.split(".")[1:2], name.split(".")[1:2]
         if mine and other and mine != other:
             return "apps do not import each other"
+    if own.startswith("coin.chain") and target in IMPURE:
+        return "the rules of the chain do no I/O, read no clock and draw no randomness"
+    if own.startswith("coin.chain") and target == "coin" and not name.startswith("coin.chain"):
+        return "the rules of the chain know nothing of what is built on them"
+    if top == "apps" and target == "coin":
+        return "apps and the coin do not import each other"
+    if top == "coin" and target == "apps":
+        return "apps and the coin do not import each other"
     return _forbidden_in_meshnet(path, own, name) if top == "meshnet" else ""
 
 
