@@ -63,8 +63,16 @@ class DiskFullError(StorageError):
     """No space left, or a quota is used up."""
 
 
+class FailingDiskError(StorageError):
+    """The disk reports an input/output error."""
+
+
 class LockedError(StorageError):
     """Another process holds the lock."""
+
+
+class CorruptFileError(StorageError):
+    """The file is not what it should be."""
 
 
 @frozen
@@ -174,7 +182,7 @@ def storage_error(fault: OSError, doing: str, path: StrPath) -> StorageError:
     if code == errno.EROFS:
         return StorageError(f"cannot {doing} {name}: the disk is read-only")
     if code == errno.EIO:
-        return StorageError(f"cannot {doing} {name}: the disk reports an input/output error, check it")
+        return FailingDiskError(f"cannot {doing} {name}: the disk reports an input/output error, check it")
     return StorageError(f"cannot {doing} {name}: {fault.strerror or fault}")
 
 

@@ -10,12 +10,14 @@ Temporary names are `.<name>.<random>.tmp`; what a crash leaves of them, `sweep`
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 from meshnet.errors import StorageError
 from meshnet.limits import SECRET_FILE
 from meshnet.storage.disk import (
     Bytes,
+    CorruptFileError,
     Disk,
     ExistingFileError,
     StrPath,
@@ -44,6 +46,23 @@ def write_file(disk: Disk, path: StrPath, data: Bytes, mode: int = 0o600) -> Non
     disk.fsyncdir(directory_of(name))
 
 
+@contextlib.contextmanager
+def replacing(disk: Disk, path: StrPath, mode: int = 0o600) -> Iterator[str]:
+    """The path of an empty temporary file, for somebody else (SQLite) to fill; when the block ends it is
+    synced and takes the place of any file at `path`. When the block raises, it goes, and the old one stays."""
+    name = name_of(path)
+    temporary = _write_temporary(disk, name, b"", mode)
+    try:
+        yield temporary
+        with contextlib.closing(disk.open(temporary, "write")) as file:
+            file.fsync()
+        disk.rename(temporary, name)
+    except BaseException:
+        _remove(disk, temporary)
+        raise
+    disk.fsyncdir(directory_of(name))
+
+
 def create_file(disk: Disk, path: StrPath, data: Bytes, mode: int = 0o600) -> None:
     """As `write_file`, but `ExistingFileError` if there is a file at `path` already, which stays as it is."""
     name = name_of(path)
@@ -56,11 +75,11 @@ def create_file(disk: Disk, path: StrPath, data: Bytes, mode: int = 0o600) -> No
 
 
 def read_file(disk: Disk, path: StrPath, maximum: int) -> bytes:
-    """The content of a file; `StorageError` if it is longer than `maximum` bytes."""
+    """The content of a file; `CorruptFileError` if it is longer than `maximum` bytes."""
     with contextlib.closing(disk.open(path)) as file:
         data = file.pread(min(file.size(), maximum) + 1, 0)
     if len(data) > maximum:
-        raise StorageError(f"{name_of(path)} is longer than {maximum} bytes, the most it may be")
+        raise CorruptFileError(f"{name_of(path)} is longer than {maximum} bytes, the most it may be")
     return data
 
 

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from meshnet.errors import StorageError
 from meshnet.limits import JOURNAL_RECORD, JOURNAL_SIZE
-from meshnet.storage.disk import Bytes, Disk, File, StrPath, directory_of, name_of
+from meshnet.storage.disk import Bytes, CorruptFileError, Disk, File, StrPath, directory_of, name_of
 from meshnet.storage.files import write_file
 
 MAGIC: Final = b"meshlog1"
@@ -30,10 +30,6 @@ _CHUNK: Final = 1 << 20
 
 Reader = Callable[[int, bytes], None]
 """Called with the sequence and the data of each whole record when a journal is opened."""
-
-
-class CorruptFileError(StorageError):
-    """The file is not what it should be."""
 
 
 class Journal:

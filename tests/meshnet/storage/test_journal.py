@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lab.simulation.disk import SimulatedDisk, after_power_cuts
 from meshnet.errors import StorageError
-from meshnet.storage.disk import Disk, DiskFullError, RealDisk
+from meshnet.storage.disk import CorruptFileError, Disk, DiskFullError, RealDisk
 from meshnet.storage.files import read_file, write_file
-from meshnet.storage.journal import CorruptFileError, Journal, open_journal
+from meshnet.storage.journal import Journal, open_journal
 
 
 def records(disk: Disk, path: str = "/log") -> tuple[list[bytes], Journal]:

@@ -1,0 +1,216 @@
+"""SQLite databases that a power cut does not harm: written, read, copied, closed.
+
+One process has a database open, one thread writes it. What a `transaction` of the DURABLE profile wrote is on
+the medium when its block is left; CACHE may lose the last transactions at a power cut, never its shape.
+
+    NAME                    the database; NAME-wal, NAME-shm beside it are SQLite's
+    NAME.lock               locked while it is open
+    NAME.clean              closed in order: size u64 ‖ SHA-256 of NAME, as a kept file (`kept.py`)
+    NAME.damaged            being rebuilt, see `opening.py`
+    NAME.v3                 copy of NAME before it was migrated from version 3; the newest few are kept
+
+It never guesses: a database that is damaged, newer than this program or another program's is refused with a
+sentence and left as it is, unless the caller can rebuild it. Which thread calls is `service.py`'s affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from meshnet.errors import StorageError
+from meshnet.storage.disk import (
+    CorruptFileError,
+    Disk,
+    FailingDiskError,
+    Lock,
+    StrPath,
+    directory_of,
+    name_of,
+)
+from meshnet.storage.files import make_directory
+from meshnet.storage.opening import (
+    CACHE,
+    DURABLE,
+    Damage,
+    Found,
+    Migration,
+    Opening,
+    Profile,
+    Rebuild,
+    Schema,
+    copy_database,
+    note_clean,
+)
+from meshnet.storage.quarantine import Quarantine
+from meshnet.storage.sqlite import Connect, Connection, connect_sqlite
+
+__all__ = [
+    "CACHE",
+    "DURABLE",
+    "Connection",
+    "Damage",
+    "Database",
+    "Found",
+    "Migration",
+    "Profile",
+    "Rebuild",
+    "Schema",
+    "Work",
+    "open_database",
+]
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+"""What is done inside a transaction. It runs in another thread and touches nothing but the connection."""
+
+
+class Database:
+    """An open database. `found` says what was there, `notes` what the operator should know, in sentences.
+
+    `write` and `transaction` are for one thread at a time, `read` for one at a time, which may be another.
+    """
+
+    def __init__(
+        self, disk: Disk, path: str, lock: Lock, writer: Connection, reader: Connection | None, found: Found
+    ) -> None:
+        self._disk = disk
+        self._lock = lock
+        self._writer = writer
+        self._reader = reader
+        self._broken: StorageError | None = None
+        self.path = path
+        self.found = found
+        self.notes: list[str] = []
+
+    @property
+    def separate_reader(self) -> bool:
+        """Whether `read` may run while `write` does."""
+        return self._reader is not None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that writes: committed when the block ends, taken back when it raises.
+
+        StorageError if it cannot be committed; then nothing of it is there. After an input/output error or
+        damage the database takes no more writes until it is opened anew, which checks it.
+        """
+        self._check()
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(StorageError):  # SQLite may have taken it back itself
+                    self._writer.execute("ROLLBACK")
+                raise
+        except (CorruptFileError, FailingDiskError) as fault:
+            self._broken = fault
+            raise
+
+    def write(self, work: Work[T]) -> T:
+        """The result of `work` in a transaction that writes."""
+        with self.transaction() as connection:
+            return work(connection)
+
+    def write_many(self, works: Sequence[Work[T]]) -> list[T | Exception]:
+        """Several works in one transaction: one sync for all. Each work's result, or its exception, which
+        takes back that work alone. Raises StorageError if nothing could be committed."""
+        results: list[T | Exception] = []
+        with self.transaction() as connection:
+            for work in works:
+                connection.execute("SAVEPOINT work")
+                try:
+                    results.append(work(connection))
+                except (CorruptFileError, FailingDiskError):
+                    raise
+                except Exception as fault:
+                    connection.execute("ROLLBACK TO work")
+                    results.append(fault)
+                connection.execute("RELEASE work")
+        return results
+
+    def read(self, work: Work[T]) -> T:
+        """The result of `work`, which sees one state of the database throughout and writes nothing."""
+        connection = self._reader or self._writer
+        try:
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                with contextlib.suppress(StorageError):
+                    connection.execute("ROLLBACK")
+        except CorruptFileError as fault:
+            self._broken = self._broken or fault
+            raise
+
+    def backup_to(self, path: StrPath) -> None:
+        """A copy of the present state at `path`, in place of any file there; durable on return. The database
+        can be used meanwhile, where it has a reading connection of its own."""
+        copy_database(self._disk, self._reader or self._writer, name_of(path))
+
+    def close(self) -> None:
+        """Close it in order: all in one file, and its hash noted; a second call does nothing."""
+        lock, self._lock = self._lock, _Released()
+        try:
+            if self._broken is None:
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            orderly = self._broken is None
+            self._broken = self._broken or StorageError(f"{self.path} is closed")
+            if self._reader is not None:
+                self._reader.close()
+            self._writer.close()
+            if orderly and not isinstance(lock, _Released):
+                note_clean(self._disk, self.path)
+            lock.release()
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise StorageError(f"{self.path} takes no more writes: {self._broken}") from self._broken
+
+
+class _Released:
+    """The lock of a database that is closed."""
+
+    def release(self) -> None:
+        """Nothing."""
+
+
+def open_database(
+    disk: Disk,
+    path: StrPath,
+    schema: Schema,
+    *,
+    profile: Profile = DURABLE,
+    connect: Connect = connect_sqlite,
+    separate_reader: bool = True,
+    quarantine: Quarantine | None = None,
+    rebuild: Rebuild | None = None,
+) -> Database:
+    """Open the database at `path`, or make it, with its directory.
+
+    `LockedError` if another process has it open; `CorruptFileError` if it is damaged and `quarantine` and
+    `rebuild` are not both given; `StorageError` if it is newer than `schema` or another program's. Without
+    `separate_reader` there is one connection, which keeps SQLite's lock: no memory is shared with others.
+    """
+    name = name_of(path)
+    make_directory(disk, directory_of(name))
+    lock = disk.lock(f"{name}.lock")
+    try:
+        opening = Opening(disk, name, schema, profile, connect, separate_reader)
+        try:
+            found, writer = opening.begin()
+        except CorruptFileError as fault:
+            if quarantine is None or rebuild is None:
+                raise
+            found, writer = opening.replace(str(fault), quarantine, rebuild)
+        reader = opening.connect_reader() if separate_reader else None
+    except BaseException:
+        lock.release()
+        raise
+    database = Database(disk, name, lock, writer, reader, found)
+    database.notes += opening.notes
+    return database
