@@ -48,8 +48,8 @@ def write_file(disk: Disk, path: StrPath, data: Bytes, mode: int = 0o600) -> Non
 
 @contextlib.contextmanager
 def replacing(disk: Disk, path: StrPath, mode: int = 0o600) -> Iterator[str]:
-    """The path of an empty temporary file, for somebody else (SQLite) to fill; when the block ends it is
-    synced and takes the place of any file at `path`. When the block raises, it goes, and the old one stays."""
+    """The path of an empty temporary file, for others (SQLite) to fill; when the block ends it is
+    synced and takes the place of any file at `path`. When the block raises, the old file stays."""
     name = name_of(path)
     temporary = _write_temporary(disk, name, b"", mode)
     try:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -154,9 +155,7 @@ class VersionTests(DatabaseCase):
     def test_of_another(self) -> None:
         """Another program's database is refused."""
         self.open().close()
-        self.assertIn(
-            "another program", str(self.assertRaises(StorageError, self.open, Schema(7, (FIRST,))))
-        )
+        self.assertIn("another program", str(self.assertRaises(StorageError, self.open, Schema(7, (FIRST,)))))
 
     def test_failing_migration(self) -> None:
         """A migration that fails leaves what was there, and the next opening tries again."""
@@ -211,7 +210,8 @@ class StopTests(DatabaseCase):
     def test_killed(self) -> None:
         """A process that was killed leaves an unclean database, which is checked, with all its commits."""
         die = (
-            "import os, signal, sys; from meshnet.storage.database import *; from meshnet.storage.disk import *\n"
+            "import os, signal, sys; from meshnet.storage.database import *\n"
+            "from meshnet.storage.disk import *\n"
             "database = open_database(RealDisk(), sys.argv[1], Schema(0x4D455348, (sys.argv[2],)))\n"
             "database.write(lambda c: c.execute(\"INSERT INTO note (text) VALUES ('one')\"))\n"
             "os.kill(os.getpid(), signal.SIGKILL)"
@@ -223,7 +223,7 @@ class StopTests(DatabaseCase):
     def test_each_flipped_byte(self) -> None:
         """After an orderly stop, any changed byte is noticed; whoever changed it himself can say so."""
         self.filled().close()
-        content = open(self.path, "rb").read()
+        content = Path(self.path).read_bytes()
         for at in range(0, len(content), 211):
             with open(self.path, "r+b") as file:
                 file.seek(at)
@@ -256,9 +256,9 @@ class StopTests(DatabaseCase):
         with open(self.path, "r+b") as file:
             file.seek(4096)
             file.write(bytes(2000))
-        before = open(self.path, "rb").read()
+        before = Path(self.path).read_bytes()
         self.assertRaises(CorruptFileError, self.open)
-        self.assertEqual(open(self.path, "rb").read(), before)
+        self.assertEqual(Path(self.path).read_bytes(), before)
         self.assertEqual(self.reopened().found, Found.REBUILT)
 
     def test_no_database(self) -> None:
