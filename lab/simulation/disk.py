@@ -2,17 +2,18 @@
 
 `SimulatedDisk` is a `meshnet.storage.disk.Disk`. It keeps what programs see at once, and beside it the
 effects that are not durable yet (`medium.py`): each write cut at sector borders, the size apart from the
-bytes, each name in a directory by itself (a rename is two: the new name appears, the old one goes). `fsync`
-makes the effects on one file durable, `fsyncdir` those on the names in one directory. After a power cut any
-subset of the others may have happened: the strictest legal model, without order between two things that are
-not synced.
+bytes, the names in directories. Which of them a sync makes durable, and which must come before which, says
+its model (`models.py`); by default the strictest legal one, in which nothing is ordered but by a sync.
 
     crash     `crash(keep)` makes one state, `crash_states()` all of them, or a sample when they are too many
+    death     `fork()`: the programs died, the machine runs on; what is not durable stays so
     cut       `cut_after(n)`: the n-th operation from now raises `PowerCut` and does nothing
     faults    `fail(operation, code, after)`, `capacity` (bytes, then ENOSPC), `short_writes` (bytes a call)
+    log       what was done, in order, each with its effects; `watch` is called before each next operation
 
-A failing fsync is as on Linux: the kernel calls the pages clean, so no later fsync makes them durable.
-It knows no symbolic links, no times, and one user.
+A failing fsync is as on Linux: the kernel calls the pages clean, so no later fsync makes them durable. A call
+that a signal interrupts (EINTR) is done again, as Python does it (PEP 475). The disk knows no symbolic links,
+no times, and one user.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from lab.simulation.medium import Effect, Node, apply, subsets
+from lab.simulation import subsets
+from lab.simulation.medium import Change, Effect, Medium, Node, fork, pending, rebuild
+from lab.simulation.models import STRICT, Model
 from meshnet.storage.disk import (
     Bytes,
     Lock,
@@ -50,6 +53,18 @@ class _Fault:
     operation: str
     code: int
     after: int
+
+
+@frozen(eq=False)
+class Operation:
+    """One thing that a program did to the disk: a word, what to, and the effects it left."""
+
+    word: str
+    path: str
+    effects: tuple[Effect, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.word} {self.path}"
 
 
 @define(eq=False)
@@ -80,7 +95,7 @@ class SimulatedFile:
         taken = min(len(data), self._disk.short_writes or len(data), max(0, room - offset))
         if taken == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._disk.put(self._node, bytes(data[:taken]), offset)
+        self._disk.put(self._node, bytes(data[:taken]), offset, self.path)
         return taken
 
     def append(self, data: Bytes) -> int:
@@ -93,21 +108,14 @@ class SimulatedFile:
         """See `File`."""
         with failing("cut", self.path):
             self._begin("cut")
-            content = self._node.content
-            if size != len(content):
-                self._node.effects.append(Effect(self._node, size=size))
-                del content[size:]
-                content.extend(bytes(size - len(content)))
+            self._disk.cut(self._node, size, self.path)
 
     def fsync(self) -> None:
         """See `File`."""
         with failing("sync", self.path):
-            try:
-                self._begin("sync")
-            except OSError:
-                self._node.fail_sync()
-                raise
-            self._node.sync()
+            if not self._open:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self._disk.sync(self._node, "sync", self.path)
 
     def stat(self) -> Stat:
         """See `File`."""
@@ -140,14 +148,19 @@ class SimulatedLock:
 
 
 class SimulatedDisk:
-    """See the module. `sector` is the size in bytes at which a write may tear."""
+    """See the module. `sector` is the size in bytes at which a write may tear, by default the model's."""
 
-    def __init__(self, *, sector: int = 512, capacity: int | None = None) -> None:
-        self.sector = sector
+    def __init__(
+        self, *, sector: int | None = None, capacity: int | None = None, model: Model = STRICT
+    ) -> None:
+        self.model = model if sector is None else model.with_sector(sector, torn=model.torn)
         self.capacity = capacity
         self.short_writes = 0
         self.operations = 0
-        self._root = Node(directory=True, permissions=0o700)
+        self.log: list[Operation] = []
+        self.watch: Callable[[], object] | None = None
+        self.root = Node(directory=True, permissions=0o700)
+        self._medium = Medium(self.model)
         self._locks: set[str] = set()
         self._faults: list[_Fault] = []
         self._cut_at: int | None = None
@@ -167,7 +180,7 @@ class SimulatedDisk:
                 if mode == "read":
                     raise OSError(errno.ENOENT, "")
                 node = Node(directory=False, permissions=permissions)
-                self._name(parent, name, node)
+                self._name("make", path, (parent, name, node))
             if node.directory:
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
             return SimulatedFile(os.fspath(path), self, node, mode != "read")
@@ -175,13 +188,7 @@ class SimulatedDisk:
     def fsyncdir(self, path: StrPath) -> None:
         """See `Disk`."""
         with failing("sync", path):
-            node = self._directory(path)
-            try:
-                self.begin("syncdir")
-            except OSError:
-                node.fail_sync()
-                raise
-            node.sync()
+            self.sync(self._directory(path), "syncdir", os.fspath(path))
 
     def rename(self, old: StrPath, new: StrPath) -> None:
         """See `Disk`."""
@@ -198,8 +205,8 @@ class SimulatedDisk:
                 )
             if replaced is not None and replaced.names:
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-            self._name(there, target, node)
-            self._name(here, name, None)
+            word = f"rename {os.fspath(old)} to"
+            self._name(word, new, (there, target, node), (here, name, None), replacing=replaced and node)
 
     def link(self, old: StrPath, new: StrPath) -> None:
         """See `Disk`."""
@@ -212,7 +219,7 @@ class SimulatedDisk:
                 raise OSError(errno.EEXIST, "")
             if node.directory:
                 raise OSError(errno.EPERM, "")
-            self._name(there, target, node)
+            self._name(f"link {os.fspath(old)} as", new, (there, target, node))
 
     def unlink(self, path: StrPath) -> None:
         """See `Disk`."""
@@ -221,7 +228,7 @@ class SimulatedDisk:
             parent, name = self._place(path)
             if self._there(parent, name).directory:
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-            self._name(parent, name, None)
+            self._name("remove", path, (parent, name, None))
 
     def mkdir(self, path: StrPath, permissions: int = 0o700) -> None:
         """See `Disk`."""
@@ -231,7 +238,7 @@ class SimulatedDisk:
             if name in parent.names:
                 raise OSError(errno.EEXIST, "")
             node = Node(directory=True, permissions=permissions)
-            self._name(parent, name, node)
+            self._name("make directory", path, (parent, name, node))
 
     def listdir(self, path: StrPath) -> list[str]:
         """See `Disk`."""
@@ -292,36 +299,36 @@ class SimulatedDisk:
 
     def pending(self) -> list[Effect]:
         """All effects that a power cut now may lose."""
-        found, seen = [self._root], {self._root}
-        for node in found:  # grows while it is walked: whatever some crash state may show
-            for child in (*node.durable_names.values(), *(one.target for one in node.effects)):
-                if child is not None and child not in seen:
-                    seen.add(child)
-                    found.append(child)
-        return [effect for node in found for effect in node.pending()]
+        return pending(self.root)
 
     def snapshot(self) -> dict[str, bytes | None]:
         """Every path with its content; None for directories."""
-        return dict(_walk(self._root, ""))
+        return dict(_walk(self.root, ""))
 
-    def crash(self, keep: Callable[[Effect], bool]) -> SimulatedDisk:
-        """The disk as it is found after a power cut now, of the pending effects those that `keep` picks."""
-        after = SimulatedDisk(sector=self.sector, capacity=self.capacity)
-        made: dict[Node, Node] = {}
+    def crash(self, keep: Callable[[Effect], bool], fill: bytes = b"") -> SimulatedDisk:
+        """The disk as it is found after a power cut now, of the pending effects those that `keep` picks.
 
-        def rebuild(node: Node) -> Node:
-            if node in made:
-                return made[node]
-            chosen = [one for one in node.effects if one in node.forced or keep(one)]
-            content, names = apply(node, chosen)
-            copy = made[node] = Node(node.directory, node.permissions, bytearray(content))
-            copy.durable_content = content
-            copy.names = {name: rebuild(child) for name, child in names.items()}
-            copy.durable_names = dict(copy.names)
-            return copy
+        What lacks something that it needs is lost too. `fill` is what grown files hold where no bytes came.
+        """
+        kept = set[Effect]()
+        for effect in self.pending():
+            if keep(effect) and all(one.forced or one in kept for one in effect.needs):
+                kept.add(effect)
+        return self.found(rebuild(self.root, kept.__contains__, fill))
 
-        after._root = rebuild(self._root)
+    def found(self, root: Node) -> SimulatedDisk:
+        """A disk like this one that holds this tree, after a fall of the machine."""
+        after = SimulatedDisk(capacity=self.capacity, model=self.model)
+        after.root = root
         after._tokens = self._tokens
+        return after
+
+    def fork(self) -> SimulatedDisk:
+        """The disk as the next program finds it when all programs were killed and the machine runs on."""
+        after = SimulatedDisk(capacity=self.capacity, model=self.model)
+        after.root, after._medium, twin = fork(self.root, self._medium)
+        after._tokens = self._tokens
+        after.log = [Operation(one.word, one.path, tuple(map(twin, one.effects))) for one in self.log]
         return after
 
     def synced(self) -> SimulatedDisk:
@@ -329,13 +336,13 @@ class SimulatedDisk:
         return self.crash(lambda _: True)
 
     def crash_states(self, most: int = 1 << 10, seed: int = 0) -> Iterator[SimulatedDisk]:
-        """Every different state that a power cut now may leave, or about `most` of them.
-
-        When 2^pending is more than `most`: all, none, each effect alone, each but one, then seeded samples.
-        """
-        pending, seen = self.pending(), set[frozenset[tuple[str, bytes | None]]]()
-        for kept in subsets(pending, most, seed):
-            state = self.crash(kept.__contains__)
+        """Every different state that a power cut now may leave, or about `most` of them (`subsets.py`)."""
+        lost = self.pending()
+        bits = {effect: 1 << place for place, effect in enumerate(lost)}
+        needs = [sum(bits[one] for one in effect.needs if one in bits) for effect in lost]
+        seen = set[frozenset[tuple[str, bytes | None]]]()
+        for mask in subsets.all_or_some(needs, most, seed):
+            state = self.crash(lambda effect, mask=mask: bool(bits[effect] & mask))  # type: ignore[misc]
             mark = frozenset(state.snapshot().items())
             if mark not in seen:
                 seen.add(mark)
@@ -347,12 +354,22 @@ class SimulatedDisk:
         """Count an operation unless it only reads; raises `PowerCut`, or a fault asked for as OSError."""
         if self._cut_at is not None and self.operations >= self._cut_at:
             raise PowerCut
-        self.operations += operation not in _READS
+        if operation not in _READS:
+            self.operations += 1
+            if self.watch is not None:
+                self.watch()
+        if self._faults:
+            self._fault(operation)
+
+    def _fault(self, operation: str) -> None:
         for fault in self._faults:
             if fault.operation == operation:
                 fault.after -= 1
                 if fault.after < 0:
                     self._faults.remove(fault)
+                    if fault.code == errno.EINTR:
+                        return  # done again at once
+                    self.log.append(Operation(f"{errno.errorcode[fault.code]} instead of", operation))
                     raise OSError(fault.code, os.strerror(fault.code))
 
     def room(self, node: Node, end: int) -> int:
@@ -361,27 +378,45 @@ class SimulatedDisk:
             return end
         return min(end, max(len(node.content), self.capacity - self._used() + len(node.content)))
 
-    def put(self, node: Node, data: bytes, offset: int) -> None:
+    def put(self, node: Node, data: bytes, offset: int, path: str) -> None:
         """Write; the effects are the new size and one for each sector touched."""
-        end = offset + len(data)
-        if end > len(node.content):
-            node.content.extend(bytes(end - len(node.content)))
-            node.effects.append(Effect(node, size=end))
-        node.content[offset:end] = data
-        at = offset
-        while at < end:
-            stop = min(end, (at // self.sector + 1) * self.sector)
-            node.effects.append(Effect(node, offset=at, data=data[at - offset : stop - offset]))
-            at = stop
+        effects = self._medium.write(node, data, offset)
+        end, content = offset + len(data), node.own()
+        if end > len(content):
+            content.extend(bytes(end - len(content)))
+        content[offset:end] = data
+        self.log.append(Operation(f"write {len(data)} bytes at {offset} of", path, tuple(effects)))
+
+    def cut(self, node: Node, size: int, path: str) -> None:
+        """Make a file so long."""
+        if size == len(node.content):
+            return
+        effects = self._medium.cut(node, size)
+        content = node.own()
+        del content[size:]
+        content.extend(bytes(size - len(content)))
+        self.log.append(Operation(f"cut to {size} bytes", path, tuple(effects)))
+
+    def sync(self, node: Node, operation: str, path: str) -> None:
+        """Make durable what the model says, or fail at it."""
+        try:
+            self.begin(operation)
+        except OSError:
+            self._medium.fail_sync(node)
+            raise
+        self._medium.sync(node)
+        self.log.append(Operation("sync", path))
 
     def _used(self) -> int:
         return sum(len(content) for content in self.snapshot().values() if content is not None)
 
-    def _name(self, parent: Node, name: str, node: Node | None) -> None:
-        parent.effects.append(Effect(parent, name=name, target=node))
-        parent.names.pop(name, None)
-        if node is not None:
-            parent.names[name] = node
+    def _name(self, word: str, path: StrPath, *changes: Change, replacing: Node | None = None) -> None:
+        effects = self._medium.rename(changes, replacing)
+        for parent, name, node in changes:
+            parent.names.pop(name, None)
+            if node is not None:
+                parent.names[name] = node
+        self.log.append(Operation(word, os.fspath(path), tuple(effects)))
 
     def _there(self, parent: Node, name: str) -> Node:
         if name not in parent.names:
@@ -389,7 +424,7 @@ class SimulatedDisk:
         return parent.names[name]
 
     def _find(self, path: StrPath) -> Node | None:
-        node = self._root
+        node = self.root
         for part in _parts(path):
             if part not in node.names:
                 return None
