@@ -21,7 +21,8 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.cipher.rotation import NONCES, RotatingKey
 from meshnet.circuit.relay import Hop
 from meshnet.errors import Drop
-from meshnet.link.driver import Connection, Identity, Links
+from meshnet.link.connection import Connection
+from meshnet.link.driver import Identity, Links
 from meshnet.link.frame import CELL, our_hello
 from meshnet.link.lane import Lane
 from meshnet.link.link import Link
@@ -100,7 +101,7 @@ class Relay:
         self.links = Links(identity, Transports(()), _Clock(), bytes, _Owner(), {})
         self.incoming, source = self._link(SecretKey(bytes([2]) * 32).public, library)
         _, target = self._link(SecretKey(bytes([3]) * 32).public, library)
-        self.hop = Hop(target.outlet, CELL, LABEL, library.stream(KEY), OFFSET, 61_000, 0.0)
+        self.hop = Hop(target.outlet(LABEL), CELL, LABEL, library.stream(KEY), OFFSET, 61_000, 0.0)
         source.forward[LABEL] = self.hop.relay
         source.runs[LABEL] = self.hop.run
 
@@ -109,7 +110,9 @@ class Relay:
         lane.keyed((KEY, KEY, KEY))
         connection = Connection(self.links, _Carrier(), lane, "bench")
         connection.link = link = Link(peer, self.links.outbox, {})
-        link.serve(lane, our_hello(), _Carrier.write, "bench", 0.0)
+        link.greet(our_hello())
+        connection.seat = link.seats[0]
+        link.serve(0, lane, _Carrier.write, "bench", 0.0)
         return connection, link
 
 

@@ -141,9 +141,9 @@ class Admission:
         if not down.leads_on(up, now):
             self._refuse(up, frame, peeled, Reason.NEXT_BUSY, now)
             return
-        label = down.labels.draw(down.circuits)
+        label = down.draw()
         onward = Create(label, frame.expiry, terms.epoch or 0, NO_PATH_KEY, packet)
-        if not down.link.send(CREATE, encode(onward)):
+        if not down.link.send(CREATE, encode(onward), label):
             self._refuse(up, frame, peeled, Reason.NEXT_BUSY, now)
             return
         Transit(

@@ -145,7 +145,7 @@ class Arrival:
         max_cell = self.side.link.max_cell
         self.end = CircuitEnd(
             session,
-            self.side.link.outlet,
+            self.side.link.outlet(self.label),
             CELL_BACKWARD,
             self.label,
             incoming=Layers(sequence_start(ck, FORWARD)),

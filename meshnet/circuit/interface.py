@@ -1,4 +1,4 @@
-"""What circuits need of the floors beside them: a link's sending side, a neighbour, a session.
+"""What circuits need of the floors beside them: a lane's sending side, a neighbour, a session.
 
 Circuits import neither links nor sessions; `meshnet/node/router.py` hands these in. A `memoryview`
 argument is borrowed until return.
@@ -6,7 +6,7 @@ argument is borrowed until return.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from meshnet.bundle import Bundle
@@ -37,7 +37,7 @@ class Source(Protocol):
 
 
 class Outlet(Protocol):
-    """The sending side of a link, the same object for the link's whole life."""
+    """The sending side of a lane, the same object for the link's whole life."""
 
     @property
     def bundle(self) -> Bundle:
@@ -55,8 +55,15 @@ class Neighbour(Protocol):
         """The neighbour's key."""
 
     @property
-    def outlet(self) -> Outlet:
-        """Where cells leave."""
+    def lanes(self) -> int:
+        """How many lanes it has: 1, 2, 4, 8 or 16."""
+
+    @property
+    def standing(self) -> Sequence[int]:
+        """The lanes that a connection serves now, by number."""
+
+    def outlet(self, label: int) -> Outlet:
+        """Where cells of this label leave: lane `label` modulo `lanes`; the same object always."""
 
     @property
     def forward(self) -> Steps:
@@ -74,8 +81,9 @@ class Neighbour(Protocol):
     def max_cell(self) -> int:
         """The largest cell body, tag included, that the neighbour takes."""
 
-    def send(self, kind: int, body: bytes) -> bool:
-        """Sends a control frame ahead of waiting cells; false if the link is down or its queue full."""
+    def send(self, kind: int, body: bytes, label: int) -> bool:
+        """Sends a control frame about `label` by its lane, ahead of waiting cells; false if that lane is down
+        or its queue full."""
 
 
 class SessionEnd(Protocol):

@@ -36,7 +36,7 @@ class Labels:
 
     def draw(self, taken: Container[int], residue: int = 0, modulus: int = 1) -> int:
         """A fresh label, neither resting nor in `taken`, equal to `residue` modulo `modulus` (a power of
-        two: the number of workers)."""
+        two: the number of lanes)."""
         while True:
             label = int.from_bytes(self._random(4), "big") & ~(TOP | modulus - 1) | self.ours
             label |= residue & modulus - 1

@@ -101,7 +101,7 @@ class OriginCircuit:
         self._ephemerals: tuple[SecretKey, ...] = ()
         self._incoming = self._outgoing = Layers(0)
         self._life: _Inputs = _machine(self)
-        self.label = side.labels.draw(side.circuits)
+        self.label = side.draw()
         side.enter(self.label, self)
         self._timer: Timer = shared.timers.add(now + PATIENCE, self._due)
 
@@ -116,7 +116,7 @@ class OriginCircuit:
         )
         self.shared_secrets, self._ephemerals = onion.shared_secrets, onion.ephemerals
         self.side.onward.take(1, self.born)
-        return self.side.send(CREATE, Create(self.label, expiry, 0, NO_PATH_KEY, onion.packet))
+        return self.side.send(CREATE, Create(self.label, expiry, 0, NO_PATH_KEY, onion.packet), self.label)
 
     # What the router calls
 
@@ -128,7 +128,7 @@ class OriginCircuit:
             raise ValueError("a circuit has one session")
         self.end = CircuitEnd(
             session,
-            self.side.link.outlet,
+            self.side.link.outlet(self.label),
             CELL_FORWARD,
             self.label,
             incoming=self._incoming,

@@ -78,7 +78,8 @@ class Side:
     """
 
     __slots__ = (
-        "_late", "bucket", "circuits", "labels", "link", "onward", "peer", "stray", "theirs", "unsent",
+        "_late", "_turn", "bucket", "circuits", "labels", "link", "onward", "peer", "stray", "theirs",
+        "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +101,7 @@ class Side:
         self.stray = 0
         self.unsent = 0
         self._late = late_steps
+        self._turn = 0
 
     def enter(self, label: int, circuit: LabelUser) -> None:
         """`circuit` uses `label`, whose cells are refused until `open`."""
@@ -135,24 +137,33 @@ class Side:
         self.labels.rest(label, now)
         self._late.add(self.link.backward if ours else self.link.forward, label, now)
 
-    def send(self, kind: int, message: object) -> bool:
-        """Sends a frame; one that cannot be sent is counted, and the other side's time-outs do the rest."""
-        if self.link.send(kind, encode(message)):
+    def draw(self) -> int:
+        """A fresh label of ours; by turns on the lanes that stand."""
+        link = self.link
+        standing = link.standing
+        self._turn += 1
+        lane = standing[self._turn % len(standing)] if standing else self._turn
+        return self.labels.draw(self.circuits, lane, link.lanes)
+
+    def send(self, kind: int, message: object, label: int) -> bool:
+        """Sends a frame about `label`; one that cannot be sent is counted, and the other side's time-outs do
+        the rest."""
+        if self.link.send(kind, encode(message), label):
             return True
         self.unsent += 1
         return False
 
     def created(self, label: int, slots: bytes) -> None:
         """Sends CREATED."""
-        self.send(CREATED, Created(label, slots))
+        self.send(CREATED, Created(label, slots), label)
 
     def failed(self, label: int, onion: bytes) -> None:
         """Sends FAILED with an error onion."""
-        self.send(FAILED, Failed(label, ONION_INSIDE, onion))
+        self.send(FAILED, Failed(label, ONION_INSIDE, onion), label)
 
     def failed_bare(self, label: int, code: int) -> None:
         """Sends FAILED with one of the codes 1–4."""
-        self.send(FAILED, Failed(label, code))
+        self.send(FAILED, Failed(label, code), label)
 
     def repeat_destroys(self, now: float) -> None:
         """Says of every circuit that ended a short while ago that it has: the frame that did may be lost."""
@@ -162,4 +173,4 @@ class Side:
 
     def destroy(self, label: int, reason: int = PLAIN, onion: bytes = b"") -> None:
         """Sends DESTROY."""
-        self.send(DESTROY, Destroy(label, reason, onion))
+        self.send(DESTROY, Destroy(label, reason, onion), label)

@@ -154,7 +154,7 @@ class Transit:
     def _hop(self, ck: bytes, direction: bytes, to: Side, kind: int, label: int, now: float) -> Hop:
         layer = self._shared.backend.stream(layer_key(ck, direction))
         step = offset(ck, direction)
-        return Hop(to.link.outlet, kind, label, layer, step, self.max_cell, now, self._shared.pool)
+        return Hop(to.link.outlet(label), kind, label, layer, step, self.max_cell, now, self._shared.pool)
 
     @property
     def max_cell(self) -> int:

@@ -1,13 +1,10 @@
-"""Links under a reactor: listens, dials, joins carriers with lanes, and decides which lane serves a link.
+"""Links under a reactor: listens, joins carriers with lanes, and lets connections serve as contests decide.
 
-    carrier ⇄ Connection ⇄ lane ─ tables, control ─→ link
-                                 ←─── outlet ───────┘
+    transports ─ attach ─→ Connection ─ up ─→ Link ─ seat ─→ Contest ─ Serves, Ask, Ends ─→ here
+    configured neighbours: `service.py` dials them and is told here which lanes stand
 
-Of two connections between the same pair the one dialled by the smaller key stays; a newer one from the same
-dialler replaces the older (docs/wire-format.md §1). Before the smaller key's older connection beats a newer
-one it is pinged, since it may be dead without our knowing. The loser is still read for a while, never
-written. After an hour the dialler makes a fresh connection, for fresh keys. One turn of the reactor reads the
-clock once. What goes wrong on a connection, be it a fault of ours, ends that connection and no other.
+Which connection serves a lane is `contest.py`'s to say (docs/wire-format.md §1). When the machine has slept
+or its network has changed, all links are asked at once whether they still stand.
 """
 
 from __future__ import annotations
@@ -15,30 +12,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from attrs import frozen
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
-from meshnet.errors import LinkLostError, LocalError, MeshError, RefusedError
+from meshnet.errors import LinkLostError, LocalError, MeshError, ProtocolError, RefusedError
 from meshnet.limits import HALF_OPEN_LINKS, LINK_SURVIVES, LINKS
-from meshnet.link.dialler import DiallerCore, DiallerInputs, make_dialler
+from meshnet.link.connection import Connection
+from meshnet.link.contest import Ask, Serves, patience
 from meshnet.link.frame import Hello
 from meshnet.link.lane import Lane
 from meshnet.link.link import FrameReceiver, Link
 from meshnet.link.outlet import Outbox
-from meshnet.transports.interface import ByteCarrier, ByteSink, Listener
+from meshnet.link.seat import Seat
+from meshnet.link.service import Calls, Peer
+from meshnet.transports.interface import Attach, ByteCarrier, Listener
 from meshnet.transports.registry import Transports
 
 TICK: Final = 1.0
-LOSER_READ: Final = 5.0
-CHALLENGE_LEAST: Final = 1.0
-CHALLENGE_RTTS: Final = 4
-RENEW: Final = 3_600.0  # a connection this old is replaced by its dialler
+SLEPT: Final = 5.0  # a tick later than this: the machine has slept, or stood still as long
 QUIET: Final = 10.0  # seconds between lines of the log about strangers' handshakes
-RENEW_AGAIN: Final = 60.0  # after a try that failed
 
 _log = Logger()
 
@@ -58,7 +52,7 @@ class LinkOwner(Protocol):
     """Who uses the links: the router."""
 
     def link_up(self, link: Link, now: float) -> None:
-        """A connection serves this link, for the first time or again."""
+        """A connection serves a lane of this link, for the first time or again."""
 
     def link_gone(self, link: Link, now: float) -> None:
         """It has had no connection for `LINK_SURVIVES` seconds: its labels mean nothing any more."""
@@ -69,124 +63,13 @@ class LinkOwner(Protocol):
 
 @frozen
 class Identity:
-    """Who this node is on its links, and whom it accepts (None: anyone)."""
+    """Who this node is on its links, whom it accepts (None: anyone), and how many lanes it wants."""
 
     secret: SecretKey
     network_id: int
     backend: Backend
     accept: frozenset[PublicKey] | None = None
-
-
-@define(eq=False)
-class Peer:
-    """A configured neighbour to dial."""
-
-    key: PublicKey
-    address: str
-    dialler: DiallerInputs = field(init=False)
-    core: DiallerCore = field(init=False)
-    renew_at: float = 0.0
-    """Not before this, and not before the connection is old."""
-
-
-@define(eq=False)
-class Challenge:
-    """A newer connection that waits whether the link's present one, pinged, still answers."""
-
-    connection: Connection
-    hello: Hello
-    token: int
-    cancel: Callable[[], None]
-
-
-class Connection:
-    """A carrier and its lane; the transport's sink."""
-
-    __slots__ = (
-        "_links",
-        "_now",
-        "_outbox",
-        "address",
-        "born",
-        "buffer",
-        "carrier",
-        "closing",
-        "lane",
-        "link",
-        "why",
-    )
-
-    def __init__(self, links: Links, carrier: ByteCarrier, lane: Lane, address: str) -> None:
-        self._links = links
-        self.carrier = carrier
-        self.lane = lane
-        self.address = address
-        self.buffer = lane.buffer
-        self._now = links.now
-        self._outbox = links.outbox
-        self.born = links.now()
-        self.link: Link | None = None
-        self.closing = False
-        self.why: MeshError | None = None
-
-    def filled(self, size: int) -> None:
-        """Bytes have come: open them, act on them, then send what that made."""
-        outbox, now = self._outbox, self._now()
-        outbox.reading = True
-        try:
-            if self.lane.filled(size, now):
-                self.send_acts()
-        except MeshError as problem:
-            self.close(problem)
-        except Exception:
-            self._failed()
-        try:
-            outbox.flush(now)
-        except Exception:
-            _unsent()
-
-    def drained(self) -> None:
-        """The carrier takes bytes again."""
-        link = self.link
-        if link is not None and link.lane is self.lane:
-            outbox, now = self._outbox, self._now()
-            outbox.reading = True
-            try:
-                link.outlet.drained(now)
-            except Exception:
-                self._failed()
-            try:
-                outbox.flush(now)
-            except Exception:
-                _unsent()
-
-    def lost(self, why: MeshError) -> None:
-        """The connection has ended."""
-        self._links.ended(self, self.lane.ended(self.why or why))
-
-    def close(self, why: MeshError) -> None:
-        """Ends the connection for this reason."""
-        if not self.closing:
-            self.closing = True
-            self.why = why
-            self.carrier.close()
-
-    def _failed(self) -> None:
-        """A fault of our own: it costs this connection and a report, not the node."""
-        _log.failure("a connection over {address} failed", address=self.address)
-        self.close(LinkLostError("an internal error, see the log"))
-
-    def send_acts(self) -> None:
-        """Gives the handshake's bytes to the carrier, which is empty and takes so few at once."""
-        acts = self.lane.outgoing
-        if self.carrier.write(memoryview(bytes(acts))) < len(acts):
-            raise LinkLostError("the connection does not take even a handshake")
-        acts.clear()
-
-
-def _unsent() -> None:
-    """A fault while sending what a turn made: whose it was is not known, the connection did nothing wrong."""
-    _log.failure("sending failed")
+    lanes: int = 1
 
 
 class Links:
@@ -205,7 +88,7 @@ class Links:
         self.now: Callable[[], float] = clock.now
         self.outbox = Outbox(lambda call: clock.call_later(0, call), clock.now)
         self.by_key: dict[PublicKey, Link] = {}
-        self.peers: dict[PublicKey, Peer] = {}
+        self.calls = Calls(self, transports, clock.call_later, self._jitter)
         self.handshakes_failed = 0
         self._quiet_until = 0.0
         self._unsaid = 0
@@ -218,20 +101,21 @@ class Links:
         self._instance = int.from_bytes(random(8), "big")
         self._connections: dict[Lane, Connection] = {}
         self._half_open: dict[Connection, None] = {}
-        self._challenges: dict[PublicKey, Challenge] = {}
-        self._attempts: set[Deferred[None]] = set()
+        self._deadlines: dict[Seat, Callable[[], None]] = {}
         self._timers: dict[object, Callable[[], None]] = {}
         self._listeners: list[Listener] = []
         self._cancel_tick: Callable[[], None] | None = None
+        self._next_tick = 0.0
         self._running = False
 
     async def start(self, addresses: list[str]) -> list[str]:
         """Binds all addresses; returns them as bound. Raises LocalError or ConfigError."""
         self._running = True
+        self._next_tick = self.now() + TICK
         self._cancel_tick = self._clock.call_later(TICK, self._tick)
         for address in addresses:
             transport, rest = self._transports.find(address)
-            listener = await transport.listen(rest, self._attacher(None, address))
+            listener = await transport.listen(rest, self._accepter(address))
             if not self._running:
                 listener.stop()
                 raise LocalError("the node was stopped while it started")
@@ -246,27 +130,25 @@ class Links:
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()
-        for peer in self.peers.values():
-            peer.dialler.stop()
-        for attempt in list(self._attempts):
-            attempt.cancel()
+        self.calls.stop()
         for cancel in list(self._timers.values()):
             cancel()
         self._timers.clear()
-        self._challenges.clear()
+        self._deadlines.clear()
         for connection in list(self._connections.values()):
             connection.close(LinkLostError("this node is stopping"))
 
-    def add_peer(self, key: PublicKey, address: str) -> None:
-        """Keeps a connection to `key` at `address` from now on. Raises ConfigError, LocalError."""
-        self._transports.find(address)
+    def add_peer(self, key: PublicKey, *addresses: str) -> None:
+        """Keeps connections to `key` from now on, at the first of `addresses` that answers. Raises
+        ConfigError, LocalError."""
         if key == self.identity.secret.public:
             raise LocalError("a node cannot be its own neighbour")
-        peer = Peer(key, address)
-        peer.core = DiallerCore(lambda: self._dial(peer), self._clock.call_later, self._jitter)
-        peer.dialler = make_dialler(peer.core)
-        self.peers[key] = peer
-        peer.dialler.start()
+        self.calls.add(key, addresses)
+
+    @property
+    def peers(self) -> Mapping[PublicKey, Peer]:
+        """The configured neighbours."""
+        return self.calls.peers
 
     def standing(self, key: PublicKey) -> Link | None:
         """The link to `key` if a connection serves it."""
@@ -277,6 +159,16 @@ class Links:
     def half_open(self) -> int:
         """Connections that have not finished their handshake."""
         return len(self._half_open)
+
+    def check(self, why: str) -> None:
+        """The machine has slept, or its network has changed: asks every neighbour whether it is still there,
+        with little patience, and dials at once whom it waits to dial."""
+        now = self.now()
+        _log.info("{why}: all links are checked", why=why)
+        for link in self.by_key.values():
+            for seat in link.seats:
+                seat.check(now)
+        self.calls.hurry()
 
     # What lanes tell (LaneOwner)
 
@@ -291,82 +183,105 @@ class Links:
         self._check_room(peer)
 
     def up(self, lane: Lane, hello: Hello, now: float) -> None:
-        """A lane stands: it serves its link, or loses against the one that does. Raises RefusedError."""
+        """HELLO came: the connection takes part in the contest for its lane. Raises RefusedError if there is
+        no room, ProtocolError if there is no such lane."""
         connection = self._connections[lane]
         self._half_open.pop(connection, None)
         key = lane.remote
         assert key is not None  # known to both sides after the handshake
-        link = self.by_key.get(key)
-        if link is None:
-            if not lane.dialled:
-                self._check_room(key)  # others may have come since act three
-            link = self.by_key[key] = Link(key, self.outbox, self._receivers)
-        connection.link = link
-        peer = self.peers.get(key)
-        if peer is not None:
-            peer.dialler.standing()
-        old = link.lane
-        same_dialler = old is not None and old.dialled == lane.dialled
-        if old is None or link.is_another(hello) or same_dialler or self._smaller_dialled(lane):
-            if (challenge := self._end_challenge(key)) is not None:
-                self._retire(challenge.connection)
-            self._take_over(connection, link, hello, now)
+        link = self._link(lane, key, hello)
+        connection.send_acts()
+        if link.is_another(hello):
+            self._restart(link, hello, now)
         else:
-            self._challenge(connection, link, hello, now)
+            link.greet(hello)
+        seat = link.seats[lane.number]
+        connection.link, connection.seat = link, seat
+        self.calls.stands(key, lane.number, link.lanes)
+        link.read(lane.number, lane)
+        # Where no ping has been answered yet, the handshake just done tells: it took one to two round trips.
+        trip = seat.telemetry.rtt if seat.telemetry.pongs else (now - connection.born) / 2
+        seat.contest.arrived(connection, self._smaller_dialled(lane), now, patience(trip))
+        self._settle(link, seat, now)
+
+    # What connections tell (ConnectionOwner)
 
     def ended(self, connection: Connection, why: MeshError) -> None:
         """A connection is gone."""
-        lane = connection.lane
+        lane, now = connection.lane, self.now()
         self._connections.pop(lane, None)
         if self._half_open.pop(connection, 0) is None:
             self._handshake_failed(connection, why)
-        key, link = lane.remote, connection.link
-        if key is None:
+        link, seat = connection.link, connection.seat
+        served = False
+        if link is not None and seat is not None:
+            served = seat.lane is lane
+            if served:
+                link.stop(seat.number, now)
+                _log.info("{lane} lost: {why}", lane=_named(link, seat), why=str(why))
+            seat.contest.lost(connection, now)
+            self._settle(link, seat, now)
+        key = lane.remote
+        if key is None or not self._running:
             return
-        challenge = self._challenges.get(key)
-        if challenge is not None and challenge.connection is connection:
-            self._end_challenge(key)
-        served = link is not None and link.lane is lane
-        if link is not None and served:
-            link.stop(self.now())
-            _log.info("link to {peer} lost: {why}", peer=key.hex(), why=str(why))
-            if (challenge := self._end_challenge(key)) is not None:
-                self._take_over(challenge.connection, link, challenge.hello, self.now())
-        peer = self.peers.get(key) if self._running else None
-        if peer is not None and (lane.dialled or served) and self.standing(key) is None:
-            peer.dialler.failed(why)
+        if (lane.dialled or served) and not self.served(key, lane.number):
+            self.calls.failed(key, lane.number, why)
+        if served and self.standing(key) is None:
+            self.calls.alone(key)
 
-    # Inside
+    def failed(self, what: str) -> None:
+        """A fault of our own is logged."""
+        _log.failure("{what} failed", what=what)
 
-    def _attacher(self, remote: PublicKey | None, address: str) -> Callable[[ByteCarrier], ByteSink]:
+    # What the dialling asks (CallOwner)
+
+    def served(self, key: PublicKey, number: int) -> bool:
+        """Whether a connection serves this lane."""
+        link = self.by_key.get(key)
+        return link is not None and number in link.standing
+
+    def attacher(self, key: PublicKey, number: int, address: str) -> Attach:
+        """Makes connections of what was dialled."""
+
         def attach(carrier: ByteCarrier) -> Connection:
-            identity = self.identity
-            ephemeral = SecretKey.draw(self._random)
-            lane = Lane(
-                identity.secret,
-                identity.network_id,
-                ephemeral,
-                identity.backend,
-                self,
-                self.now(),
-                self._instance,
-            )
-            shown = address if remote is not None else carrier.remote or address
-            connection = Connection(self, carrier, lane, shown)
-            self._connections[lane] = connection
-            if not self._running:  # it was accepted, or stood, in the turn that stopped us
-                connection.close(LinkLostError("this node is stopping"))
-                return connection
-            self._half_open[connection] = None
-            if remote is None:
-                lane.accept()
-                self._bound_half_open()
-            else:
-                lane.dial(remote)
-                self._later(0, lambda: self._begin(connection))
+            connection = self._connection(carrier, address)
+            connection.lane.dial(key, number)
+            self._later(0, lambda: self._begin(connection))
             return connection
 
         return attach
+
+    # Inside
+
+    def _accepter(self, address: str) -> Attach:
+        def attach(carrier: ByteCarrier) -> Connection:
+            connection = self._connection(carrier, carrier.remote or address)
+            connection.lane.accept()
+            self._bound_half_open()
+            return connection
+
+        return attach
+
+    def _connection(self, carrier: ByteCarrier, address: str) -> Connection:
+        identity = self.identity
+        ephemeral = SecretKey.draw(self._random)
+        lane = Lane(
+            identity.secret,
+            identity.network_id,
+            ephemeral,
+            identity.backend,
+            self,
+            self.now(),
+            self._instance,
+            identity.lanes,
+        )
+        connection = Connection(self, carrier, lane, address)
+        self._connections[lane] = connection
+        if self._running:
+            self._half_open[connection] = None
+        else:  # it was accepted, or stood, in the turn that stopped us
+            connection.close(LinkLostError("this node is stopping"))
+        return connection
 
     def _begin(self, connection: Connection) -> None:
         """Sends act one, once the transport has finished making the connection."""
@@ -406,31 +321,53 @@ class Links:
             self.refused += 1
             raise RefusedError(f"there are {LINKS} links already")
 
-    def _dial(self, peer: Peer) -> None:
-        if self.standing(peer.key) is not None:
-            peer.dialler.standing()
-        else:
-            self._attempt(peer)
+    def _link(self, lane: Lane, key: PublicKey, hello: Hello) -> Link:
+        """The link that this connection is of, made where there is none."""
+        link = self.by_key.get(key)
+        lanes = max(hello.lanes, self.identity.lanes)
+        if lane.number >= lanes:  # we dialled it while the neighbour had more
+            raise ProtocolError(f"the link has {lanes} lanes, there is no lane {lane.number}")
+        if link is None:
+            if not lane.dialled:
+                self._check_room(key)  # others may have come since act three
+            link = Link(key, self.outbox, self._receivers, self.identity.lanes)
+            self.by_key[key] = link
+        return link
 
-    def _attempt(self, peer: Peer) -> None:
-        transport, rest = self._transports.find(peer.address)
-        attempt = maybeDeferred(transport.dial, rest, self._attacher(peer.key, peer.address))
-        self._attempts.add(attempt)
-        attempt.addErrback(self._dial_failed, peer)
-        attempt.addBoth(lambda _: self._attempts.discard(attempt))
+    def _restart(self, link: Link, hello: Hello, now: float) -> None:
+        """The neighbour runs anew: its connections of before end, and all circuits over this link."""
+        for seat in link.seats:
+            seat.contest.forget()
+            self._settle(link, seat, now)
+        link.greet(hello)
+        _log.info("{peer} has restarted", peer=link.peer.hex())
+        self._owner.link_restarted(link, now)
 
-    def _dial_failed(self, failure: Failure, peer: Peer) -> None:
-        why = failure.value
-        if isinstance(why, CancelledError):
-            return
-        if not isinstance(why, MeshError):
-            _log.failure("dialling {address} failed", failure, address=peer.address)
-            why = LinkLostError(f"dialling {peer.address} failed: {failure.getErrorMessage()}")
-        if self.standing(peer.key) is None:
-            peer.dialler.failed(why)
+    def _settle(self, link: Link, seat: Seat, now: float) -> None:
+        """Does what the contest for a lane has decided, and comes back when it is due."""
+        contest = seat.contest
+        for event in contest.events():
+            if isinstance(event, Serves):
+                self._serve(event.connection, link, seat, now)
+            elif isinstance(event, Ask):
+                seat.ask(now)
+            else:
+                event.connection.close(LinkLostError("another connection serves this link"))
+        if (cancel := self._deadlines.pop(seat, None)) is not None:
+            cancel()
+        if (due := contest.deadline()) is not None and self._running:
+            self._deadlines[seat] = self._later(max(0.0, due - now), lambda: self._due(link, seat))
 
-    def _jitter(self) -> float:
-        return self._random(1)[0] / 255
+    def _due(self, link: Link, seat: Seat) -> None:
+        now = self.now()
+        seat.contest.tick(now)
+        self._settle(link, seat, now)
+
+    def _serve(self, connection: Connection, link: Link, seat: Seat, now: float) -> None:
+        lane = connection.lane
+        link.serve(seat.number, lane, connection.carrier.write, connection.address, now)
+        _log.info("{lane} up over {address}", lane=_named(link, seat), address=connection.address)
+        self._owner.link_up(link, now)
 
     def _smaller_dialled(self, lane: Lane) -> bool:
         """Whether the smaller of both keys dialled this lane."""
@@ -438,57 +375,8 @@ class Links:
         ours = self.identity.secret.public
         return lane.dialled == (ours < lane.remote)
 
-    def _take_over(self, connection: Connection, link: Link, hello: Hello, now: float) -> None:
-        old = self._connections.get(link.lane) if link.lane is not None else None
-        lane = connection.lane
-        if lane.outgoing:
-            connection.send_acts()
-        restarted = link.is_another(hello)
-        if restarted:
-            link.outlet.forget()
-        link.serve(lane, hello, connection.carrier.write, connection.address, now)
-        if old is not None:
-            self._retire(old)
-        if restarted:
-            _log.info("{peer} has restarted", peer=link.peer.hex())
-            self._owner.link_restarted(link, now)
-        _log.info("link to {peer} up over {address}", peer=link.peer.hex(), address=connection.address)
-        self._owner.link_up(link, now)
-
-    def _retire(self, loser: Connection) -> None:
-        why = LinkLostError("another connection serves this link")
-        self._later(LOSER_READ, lambda: loser.close(why))
-
-    def _challenge(self, connection: Connection, link: Link, hello: Hello, now: float) -> None:
-        """The older connection may stay if it still answers; both are read meanwhile."""
-        connection.lane.serve(link, link.control)
-        challenge = self._challenges.get(link.peer)
-        if challenge is not None:  # the same dialler has come again: the question stands
-            self._retire(challenge.connection)
-            challenge.connection, challenge.hello = connection, hello
-            return
-        token = link.ping(now)
-        # Where no ping has been answered yet, the handshake just done tells: it took one to two round trips.
-        trip = link.telemetry.rtt if link.telemetry.pongs else (now - connection.born) / 2
-        patience = max(CHALLENGE_LEAST, CHALLENGE_RTTS * trip)
-        cancel = self._later(patience, lambda: self._decide(link))
-        self._challenges[link.peer] = Challenge(connection, hello, token, cancel)
-
-    def _decide(self, link: Link) -> None:
-        challenge = self._end_challenge(link.peer)
-        if challenge is None:
-            return
-        if link.telemetry.waits_for(challenge.token):
-            self._take_over(challenge.connection, link, challenge.hello, self.now())
-        else:
-            self._retire(challenge.connection)
-
-    def _end_challenge(self, key: PublicKey) -> Challenge | None:
-        """The challenge of this link, if there is one, which is over now."""
-        challenge = self._challenges.pop(key, None)
-        if challenge is not None:
-            challenge.cancel()
-        return challenge
+    def _jitter(self) -> float:
+        return self._random(1)[0] / 255
 
     def _later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
         """Calls after `delay` seconds unless cancelled or stopped; returns what cancels it."""
@@ -507,34 +395,36 @@ class Links:
 
         return cancel
 
-    def _renew(self, link: Link, now: float) -> None:
-        """A connection that we dialled an hour ago gets a successor."""
-        peer = self.peers.get(link.peer)
-        if peer is None or link.lane is None or not link.lane.dialled:
-            return
-        if now >= link.up_since + RENEW and now >= peer.renew_at:
-            peer.renew_at = now + RENEW_AGAIN
-            self._attempt(peer)
-
     def _tick(self) -> None:
-        """Once a second: deadlines of handshakes, telemetry, links gone for good."""
+        """Once a second: deadlines of handshakes, telemetry, old connections, links gone for good."""
         self._cancel_tick = self._clock.call_later(TICK, self._tick)
         now = self.now()
+        late, self._next_tick = now - self._next_tick, now + TICK
+        if late > SLEPT:
+            self.check(f"this machine slept or stood still for {late:.0f} s")
         for connection in list(self._half_open):
-            self._checked(connection, lambda connection=connection: connection.lane.tick(now))  # type: ignore[misc]
+            _checked(connection, connection.lane, now)
         for link in list(self.by_key.values()):
-            lane = link.lane
-            if lane is not None and lane in self._connections:
-                self._checked(self._connections[lane], lambda link=link: link.tick(now))  # type: ignore[misc]
-                self._renew(link, now)
-            else:
-                link.tick(now)
+            link.tick(now)
+            for seat in link.seats:
+                lane = seat.lane
+                if lane is not None and lane in self._connections:
+                    _checked(self._connections[lane], seat, now)
+                    if lane.dialled and seat.contest.renewal(now):
+                        self.calls.renew(link.peer, seat.number)
             if link.lost_at is not None and now - link.lost_at >= LINK_SURVIVES:
                 del self.by_key[link.peer]
                 self._owner.link_gone(link, now)
 
-    def _checked(self, connection: Connection, tick: Callable[[], None]) -> None:
-        try:
-            tick()
-        except MeshError as problem:
-            connection.close(problem)
+
+def _checked(connection: Connection, part: Lane | Seat, now: float) -> None:
+    try:
+        part.tick(now)
+    except MeshError as problem:
+        connection.close(problem)
+
+
+def _named(link: Link, seat: Seat) -> str:
+    """For the log."""
+    lane = f"lane {seat.number} of the " if link.lanes > 1 else ""
+    return f"{lane}link to {link.peer.hex()}"

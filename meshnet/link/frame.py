@@ -26,6 +26,7 @@ CELL: Final = 12  # forward; 13 is backward, bit 7 of either means congestion wa
 MARKED: Final = 0x80
 
 VERSION: Final = 1
+LANE_NUMBERS: Final = (1, 2, 4, 8, 16)
 LARGEST_TAIL: Final = 1_024
 
 
@@ -71,10 +72,13 @@ class HelloTail:
     instance: Annotated[int | None, Tlv(1, U64)] = None
 
 
-def our_hello(instance: int | None = None) -> Hello:
-    """What this version says of itself: one lane, no optional features."""
+def our_hello(instance: int | None = None, lane: int = 0, lanes: int = 1) -> Hello:
+    """What this version says of itself: no optional features.
+
+    `lane` is the one this connection is for where we dialled it, else 0; `lanes` is how many we want.
+    """
     tail = encode(HelloTail(instance=instance))
-    return Hello(version=VERSION, features=0, largest_frame=LARGEST_FRAME, lane=0, lanes=1, tail=tail)
+    return Hello(version=VERSION, features=0, largest_frame=LARGEST_FRAME, lane=lane, lanes=lanes, tail=tail)
 
 
 def instance_of(hello: Hello) -> int | None:
@@ -82,15 +86,20 @@ def instance_of(hello: Hello) -> int | None:
     return decode(HelloTail, hello.tail).instance
 
 
-def check_hello(hello: Hello) -> None:
-    """Raises ProtocolError or CodecError with a sentence if we cannot talk to who sent this."""
+def check_hello(hello: Hello, own_lanes: int = 1) -> None:
+    """Raises ProtocolError or CodecError with a sentence if we cannot talk to who sent this.
+
+    A link has as many lanes as the side that wants more of them says.
+    """
     instance_of(hello)
     if hello.version != VERSION:
         raise ProtocolError(
             f"the neighbour speaks version {hello.version} of the link protocol, this node version "
             f"{VERSION}: update the older one"
         )
-    if hello.lanes not in (1, 2, 4, 8, 16) or hello.lane >= hello.lanes:
-        raise ProtocolError(f"HELLO names lane {hello.lane} of {hello.lanes}")
+    if hello.lanes not in LANE_NUMBERS:
+        raise ProtocolError(f"HELLO wants {hello.lanes} lanes, which is none of {LANE_NUMBERS}")
+    if hello.lane >= max(hello.lanes, own_lanes):
+        raise ProtocolError(f"HELLO names lane {hello.lane} of {max(hello.lanes, own_lanes)}")
     if hello.largest_frame < 2_048:
         raise ProtocolError(f"HELLO allows frames of {hello.largest_frame} bytes, too small for a circuit")

@@ -96,13 +96,13 @@ class _Inputs(Protocol):
 
 
 class Lane:
-    """One connection. `remote` is given by who dials, learned by who accepts."""
+    """One connection. `remote` and the lane's `number` are given by who dials, learned by who accepts."""
 
     __slots__ = (
-        "_end", "_ephemeral", "_expected", "_has_keys", "_instance", "_machine", "_open_next",
+        "_end", "_ephemeral", "_expected", "_has_keys", "_instance", "_lanes", "_machine", "_open_next",
         "_owner", "_secret", "_start", "_view", "backend", "backward", "bytes_received", "cells", "control",
-        "deadline", "dialled", "drops", "filled", "forward", "frames", "initiator", "network_id", "outgoing",
-        "remote", "responder", "runs", "sealer", "state",
+        "deadline", "dialled", "drops", "filled", "forward", "frames", "initiator", "network_id", "number",
+        "outgoing", "remote", "responder", "runs", "sealer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -114,11 +114,14 @@ class Lane:
         owner: LaneOwner,
         now: float,
         instance: int | None = None,
+        lanes: int = 1,
     ) -> None:
         self._secret = secret
         self._ephemeral = ephemeral
         self._owner = owner
         self._instance = instance
+        self._lanes = lanes
+        self.number = 0
         self._view = memoryview(bytearray(FIRST_BUFFER))
         self._start = self._end = 0
         self._has_keys = False
@@ -147,8 +150,9 @@ class Lane:
         self.state = "new"
         self._machine: _Inputs = _machine(self)
 
-    def dial(self, remote: PublicKey) -> None:
-        """Starts the handshake towards `remote`; act one lies in `outgoing`."""
+    def dial(self, remote: PublicKey, number: int = 0) -> None:
+        """Starts the handshake towards `remote` for lane `number`; act one lies in `outgoing`."""
+        self.number = number
         self._machine.dial(remote)
 
     def accept(self) -> None:
@@ -269,7 +273,7 @@ class Lane:
         if kind != HELLO:
             raise ProtocolError(f"frame kind {kind} came before HELLO")
         message = decode(Hello, body)
-        check_hello(message)
+        check_hello(message, self._lanes)
         self._machine.hello(message, now)
 
     def keyed(self, keys: tuple[bytes, bytes, bytes]) -> None:
@@ -283,7 +287,7 @@ class Lane:
         self._has_keys = True
         self.filled = self._filled_records
         self.sealer = Sealer(RotatingKey(send, chaining, self.backend), size=FIRST_SEALER)
-        hello = encode(our_hello(self._instance))
+        hello = encode(our_hello(self._instance, self.number, self._lanes))
         room = self.sealer.room(HELLO, len(hello))
         assert room is not None  # an empty sealer has room for a HELLO
         room[:] = hello
@@ -367,6 +371,8 @@ def _keys_known(inputs: _Inputs, lane: Lane) -> None:
 @_greeting.upon(_Inputs.hello).to(_up)
 def _greeted(inputs: _Inputs, lane: Lane, message: Hello, now: float) -> None:
     lane.state = "up"
+    if not lane.dialled:
+        lane.number = message.lane
     lane._owner.up(lane, message, now)
 
 

@@ -13,6 +13,11 @@ SPANS: Final = (("1s", 1), ("10s", 10), ("1min", 60), ("1h", 3_600))
 PINGS_REMEMBERED: Final = 64
 
 
+def micros(now: float) -> int:
+    """Seconds as PING and PONG carry them."""
+    return int(now * 1_000_000) & 0xFFFF_FFFF_FFFF_FFFF
+
+
 class Throughput:
     """Bytes per second of a growing count over the spans of `SPANS`.
 
@@ -46,11 +51,11 @@ class Throughput:
 
 
 class Telemetry:
-    """Of one link, over all its connections."""
+    """Of the pings over one lane, over all its connections."""
 
     __slots__ = (
         "_open", "_peer_time", "_token", "delivery_rate", "last_heard", "peer_bytes", "peer_cells", "pings",
-        "pongs", "received", "rtt", "rtt_min", "rtt_var", "sent",
+        "pongs", "rtt", "rtt_min", "rtt_var",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,8 +69,6 @@ class Telemetry:
         self.peer_cells = 0
         self.delivery_rate = 0.0
         self._peer_time = 0
-        self.sent = Throughput()
-        self.received = Throughput()
         self._token = 0
         self._open: dict[int, float] = {}
 
@@ -78,11 +81,12 @@ class Telemetry:
             del self._open[next(iter(self._open))]
         return self._token
 
-    def pong(self, token: int, now: float) -> bool:
-        """Notes the answer; false if no such ping is open (a stray or doubled answer)."""
+    def pong(self, token: int, now: float) -> float | None:
+        """Notes the answer; returns when the ping was sent, None if no such ping is open (a stray or doubled
+        answer)."""
         sent = self._open.pop(token, None)
         if sent is None:
-            return False
+            return None
         sample = max(now - sent, 0.0)
         if self.pongs == 0:
             self.rtt, self.rtt_var, self.rtt_min = sample, sample / 2, sample
@@ -91,7 +95,7 @@ class Telemetry:
             self.rtt += (sample - self.rtt) / 8
             self.rtt_min = min(self.rtt_min, sample)
         self.pongs += 1
-        return True
+        return sent
 
     def delivered(self, received: int, cells: int, time: int) -> None:
         """What the neighbour has received on this connection by its own clock (µs), as PONG tells.
@@ -110,9 +114,11 @@ class Telemetry:
         """Seconds that the oldest open ping has waited, 0 if none is open."""
         return now - next(iter(self._open.values())) if self._open else 0.0
 
-    def reset_pings(self) -> None:
-        """The connection has ended: its pings will not be answered and do not count as lost."""
-        self.peer_bytes = self.peer_cells = self._peer_time = 0
+    def reset_pings(self, keep_counts: bool = False) -> None:
+        """The connection has ended: its pings will not be answered and do not count as lost. `keep_counts`:
+        it has not, only nobody knows what became of them."""
+        if not keep_counts:
+            self.peer_bytes = self.peer_cells = self._peer_time = 0
         self.pings -= len(self._open)
         self._open.clear()
 

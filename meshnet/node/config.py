@@ -43,8 +43,13 @@ class PeerSettings:
     """[[link.peer]]: a neighbour to dial and to keep linked."""
 
     key: PublicKey
-    address: str
-    """Such as `tcp:192.0.2.1:7001`."""
+    address: str | tuple[str, ...]
+    """Such as `tcp:192.0.2.1:7001`; several are tried in turn."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """One or several."""
+        return (self.address,) if isinstance(self.address, str) else self.address
 
 
 @frozen
@@ -55,6 +60,8 @@ class LinkSettings:
     accept: Literal["any"] | tuple[PublicKey, ...] = "any"
     """Who may link to this node; the dialled peers may always."""
     peer: tuple[PeerSettings, ...] = ()
+    lanes: Literal[1, 2, 4, 8, 16] = 1
+    """Connections to each neighbour; the side that wants more of them decides."""
 
 
 @frozen
@@ -257,6 +264,9 @@ def _check_sense(settings: Settings, source: str) -> None:
         if peer.key in dialled:
             raise FieldError(f"{source}: link.peer.{index}.key is there twice.", f"link.peer.{index}.key")
         dialled.add(peer.key)
+        if not peer.addresses:
+            name = f"link.peer.{index}.address"
+            raise FieldError(f"{source}: {name} = [] names no address; give at least one.", name)
     routed: set[Target] = set()
     for index, route in enumerate(settings.route):
         name = f"route.{index}"
@@ -287,7 +297,8 @@ def route_refusal(via: Sequence[PublicKey], target: Target) -> str:
 def check_addresses(settings: Settings, transports: AddressBook) -> None:
     """Raises FieldError unless every link address is one of these transports."""
     named = [(f"link.listen.{i}", address) for i, address in enumerate(settings.link.listen)]
-    named += [(f"link.peer.{i}.address", peer.address) for i, peer in enumerate(settings.link.peer)]
+    for i, peer in enumerate(settings.link.peer):
+        named += [(f"link.peer.{i}.address", address) for address in peer.addresses]
     for name, address in named:
         try:
             transports.find(address)

@@ -110,7 +110,7 @@ class Figures:
                 "bytes_out": link.bytes_sent,
                 "cells_in": link.cells_received,
                 "connections": link.connections,
-                "control_dropped": link.outlet.control_dropped,
+                "control_dropped": link.control_dropped,
             }
             for link in self.links.by_key.values()
         ]
@@ -124,4 +124,8 @@ class Figures:
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
         peers = [peer for peer in self.links.peers.values() if self.links.standing(peer.key) is None]
-        return {peer.key.hex(): str(peer.core.why or "") for peer in peers}
+        return {peer.key.hex(): str(peer.why or "") for peer in peers}
+
+    def dials(self) -> Mapping[str, int]:
+        """How many connections to each configured peer (hex) were tried, over all lanes."""
+        return {peer.key.hex(): peer.attempts for peer in self.links.peers.values()}

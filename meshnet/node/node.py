@@ -59,8 +59,8 @@ class Routing(Protocol):
     async def start(self, addresses: list[str]) -> list[str]:
         """Binds the link addresses and starts; returns them as bound. Raises LocalError, ConfigError."""
 
-    def add_peer(self, key: PublicKey, address: str) -> None:
-        """Keeps a link to this neighbour."""
+    def add_peer(self, key: PublicKey, *addresses: str) -> None:
+        """Keeps a link to this neighbour, at the first of its addresses that answers."""
 
     def stop(self) -> Any:
         """Ends every circuit and link."""
@@ -102,6 +102,9 @@ class Routing(Protocol):
 
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
+
+    def dials(self) -> Mapping[str, int]:
+        """How many connections to each configured peer (hex) were tried."""
 
 
 class Node(Service):
@@ -236,7 +239,7 @@ class Node(Service):
         self._routes.update(node_routes(self))
         await self._start_apps()
         for peer in settings.link.peer:
-            self._router.add_peer(peer.key, peer.address)
+            self._router.add_peer(peer.key, *peer.addresses)
         self._faces.start_metrics(self.registry)
         self._faces.start_control(self._routes)
         self._started_unix = self.clock.unix()
@@ -388,17 +391,21 @@ class Node(Service):
 
     def links(self) -> list[Json]:
         """Neighbours, also configured ones that are not linked: those say since when (`lost_seconds`, None:
-        it never was) and `why`. `name` is the pet name if there is one."""
+        it never was) and `why`. `attempts` counts our dials. `name` is the pet name if there is one."""
         links, now = [dict(link) for link in self._brief()["links"]], self.clock.now()
         present, waiting = {link["peer"] for link in links}, self._router.waiting()
         self._presence.look(links, now)
         for peer in self.settings.link.peer:
             if peer.key.hex() not in present:
-                links.append({"peer": peer.key.hex(), "address": peer.address, "up": False, "rtt_ms": None})
+                address = peer.addresses[0]
+                links.append({"peer": peer.key.hex(), "address": address, "up": False, "rtt_ms": None})
         for link in links:
             link["lost_seconds"] = None if link["up"] else self._presence.lost_seconds(link["peer"], now)
             link["why"] = None if link["up"] else waiting.get(link["peer"], "it dials us, we do not dial it")
         names = {proves(target).hex(): name for name, target in self.settings.names.items()}
+        dials = self._router.dials()
+        for link in links:
+            link["attempts"] = dials.get(link["peer"], 0)
         return [{**link, "name": names.get(link["peer"])} for link in links]
 
     def circuits(self) -> list[Json]:

@@ -79,6 +79,7 @@ class Router(Figures):
         policy: Policy,
         memory: ReplayMemory,
         accept: frozenset[PublicKey] | None = None,
+        lanes: int = 1,
     ) -> None:
         self._secret = secret
         self._network_id = network_id
@@ -95,7 +96,7 @@ class Router(Figures):
         self._memory = memory
         self.session_memory = Memory()
         self._cancel_tick: Callable[[], None] | None = None
-        identity = Identity(secret, network_id, backend, accept)
+        identity = Identity(secret, network_id, backend, accept, lanes)
         receivers = dict.fromkeys(FRAME_KINDS, self._frame)
         self.links = Links(identity, transports, clock, random, self, receivers)
         self.circuits: Circuits
@@ -117,9 +118,9 @@ class Router(Figures):
         self._cancel_tick = self.later(TICK, self._tick)
         return await self.links.start(addresses)
 
-    def add_peer(self, key: PublicKey, address: str) -> None:
-        """Keeps a link to this neighbour."""
-        self.links.add_peer(key, address)
+    def add_peer(self, key: PublicKey, *addresses: str) -> None:
+        """Keeps a link to this neighbour, at the first of its addresses that answers."""
+        self.links.add_peer(key, *addresses)
 
     def stop(self) -> Deferred[None]:
         """Tells the other ends, then closes every link; fires when the replay tags are on the disk."""

@@ -48,4 +48,5 @@ def make_router(
         policy=circuit_policy(settings.relay),
         memory=ReplayKeeper(node.disk, node.data, settings.node.key, node.reactor),
         accept=accepted(settings.link),
+        lanes=settings.link.lanes,
     )

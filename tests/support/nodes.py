@@ -77,8 +77,8 @@ class FakeRouter:
         self.running = True
         return addresses
 
-    def add_peer(self, key: PublicKey, address: str) -> None:
-        self.peers.append((key, address))
+    def add_peer(self, key: PublicKey, *addresses: str) -> None:
+        self.peers += [(key, address) for address in addresses]
 
     def stop(self) -> None:
         self.running = False
@@ -118,6 +118,9 @@ class FakeRouter:
 
     def waiting(self) -> dict[str, str]:
         return {peer.hex(): self.why.get(peer.hex(), "") for peer, _ in self.peers}
+
+    def dials(self) -> dict[str, int]:
+        return {peer.hex(): 1 for peer, _ in self.peers}
 
     def pulse(self) -> dict[str, Any]:
         return self.brief()

@@ -71,7 +71,9 @@ class FakeLink:
 
     def __init__(self, peer: PublicKey) -> None:
         self.peer = peer
-        self.outlet = FakeOutlet()
+        self.way = FakeOutlet()
+        self.lanes = 1
+        self.standing = (0,)
         self.forward: Steps = {}
         self.backward: Steps = {}
         self.runs: dict[int, Run] = {}
@@ -81,14 +83,17 @@ class FakeLink:
         self.full = False
         self.tamper: Tamper | None = None
 
-    def send(self, kind: int, body: bytes) -> bool:
+    def outlet(self, label: int) -> FakeOutlet:
+        return self.way
+
+    def send(self, kind: int, body: bytes, label: int) -> bool:
         if not self.full:
             self.control.append((kind, body))
         return not self.full
 
     def frames(self, now: float) -> list[tuple[int, bytes]]:
         sent, self.control = self.control, []
-        sent += self.outlet.frames(now)
+        sent += self.way.frames(now)
         if self.tamper is None:
             return sent
         arriving = []

@@ -397,7 +397,7 @@ class LivingFaults(SynchronousTestCase):
         network.join(network["r"], network["c"])
         slow, _ = network.pair("arsb")
         quick, end = network.pair("arc")
-        outlet = network["r"].link(network["s"]).outlet
+        outlet = network["r"].link(network["s"]).outlet(0)
         outlet.blocked = True
         for number in range(1_100):
             slow.say(b"x")

@@ -106,7 +106,7 @@ class SharedPoolTests(SynchronousTestCase):
         network = FakeNetwork("arb")
         circuits = [network.open("arb") for _ in range(3)]
         pool = network["r"].circuits.pool
-        network["r"].link(network["b"]).outlet.blocked = True
+        network["r"].link(network["b"]).outlet(0).blocked = True
         for session in network["a"].sessions:
             session.say(b"x" * 1_000)
         network.pump()

@@ -14,7 +14,8 @@ from lab.simulation.transport import Internet
 from meshnet.cipher.aead import backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import Drop
-from meshnet.link.driver import LOSER_READ, Identity, Links
+from meshnet.link.contest import LOSER_READ
+from meshnet.link.driver import Identity, Links
 from meshnet.link.link import Link
 from meshnet.node.clock import virtual_clock
 from meshnet.transports.interface import Transport
@@ -137,7 +138,7 @@ class Neighbours:
         assert self.network.clock.getDelayedCalls() == []
         for node in self.nodes.values():
             assert node.connections() == node.links.half_open == 0
-            assert not node.links._timers and not node.links._attempts
+            assert not node.links._timers and not node.links.calls.attempts
 
 
 class DriverCase(SynchronousTestCase):
@@ -155,8 +156,8 @@ class DriverCase(SynchronousTestCase):
         world.run(2 * LOSER_READ)
         self.assertEqual(len(world.internet.connections), 1)
         one, other = self.small.to(self.large), self.large.to(self.small)
-        assert one is not None and one.lane and other is not None and other.lane
-        self.assertNotEqual(one.lane.dialled, other.lane.dialled)
+        assert one is not None and one.seats[0].lane and other is not None and other.seats[0].lane
+        self.assertNotEqual(one.seats[0].lane.dialled, other.seats[0].lane.dialled)
         for sender, receiver in ((self.small, self.large), (self.large, self.small)):
             receiver.notes.clear()
             world.say(sender, receiver, b"hello")

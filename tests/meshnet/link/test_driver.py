@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from lab.simulation.network import Conditions
 from meshnet.errors import ConfigError, LocalError
-from meshnet.link.driver import LOSER_READ, RENEW, RENEW_AGAIN
+from meshnet.link.contest import LOSER_READ, RENEW, RENEW_AGAIN
 from tests.meshnet.link.neighbours import LARGE, SMALL, THIRD, DriverCase, Neighbours
 
 
@@ -34,11 +34,11 @@ class LinkingTests(DriverCase):
         late = "sim:late"
         self.small.links.add_peer(THIRD.public, late)
         world.run(100)
-        why = self.small.links.peers[THIRD.public].core.why
+        why = self.small.links.peers[THIRD.public].calls[0].core.why
         self.assertIn("nobody listens", str(why))
         third = world.add("late", THIRD)
         self.assertTrue(world.linked(self.small, third, 100))
-        self.assertIsNone(self.small.links.peers[THIRD.public].core.why)
+        self.assertIsNone(self.small.links.peers[THIRD.public].calls[0].core.why)
         world.stop()
 
     def test_wrong_peers(self) -> None:
@@ -51,7 +51,7 @@ class LinkingTests(DriverCase):
             world = self.world(0, None, **settings_)
             self.small.links.add_peer(key, "sim:large")
             world.run(5)
-            self.assertIn(says, str(self.small.links.peers[key].core.why))
+            self.assertIn(says, str(self.small.links.peers[key].calls[0].core.why))
             self.assertEqual((self.small.up, self.large.up), ([], []))
             self.assertGreater(self.large.links.handshakes_failed, 1)
             self.assertEqual(self.large.links.refused > 0, "accept" in settings_)
@@ -128,17 +128,13 @@ class ConflictTests(DriverCase):
         world.run(20)
         self.agree(world)
         link = self.small.to(self.large)
-        assert link is not None and link.lane is not None
+        assert link is not None and link.seats[0].lane is not None
         if small_first or link.connections > 1:
-            self.assertTrue(link.lane.dialled, "the smaller key dialled it")
-        attempts = [
-            node.links.peers[peer.key].core.attempts for node, peer in ((first, second), (second, first))
-        ]
+            self.assertTrue(link.seats[0].lane.dialled, "the smaller key dialled it")
+        pairs = ((first, second), (second, first))
+        attempts = [node.links.peers[peer.key].attempts for node, peer in pairs]
         world.run(100)
-        self.assertEqual(
-            [node.links.peers[peer.key].core.attempts for node, peer in ((first, second), (second, first))],
-            attempts,
-        )
+        self.assertEqual([node.links.peers[peer.key].attempts for node, peer in pairs], attempts)
         self.assertLessEqual(max(attempts), 1)
         world.stop()
 
@@ -165,7 +161,7 @@ class ConflictTests(DriverCase):
             one, other = (self.small, self.large) if dialler == "small" else (self.large, self.small)
             world.dial(one, other)
             world.linked(one, other)
-            one.links._attempt(one.links.peers[other.key])
+            one.links.calls.attempt(one.links.peers[other.key].calls[0])
             world.run(1)
             link = other.to(one)
             assert link is not None
@@ -181,18 +177,18 @@ class ConflictTests(DriverCase):
         world.linked(self.small, self.large)
         link = self.large.to(self.small)
         assert link is not None
-        old = link.lane
+        old = link.seats[0].lane
         dead = world.internet.connections[0]
         for end in (dead.near, dead.far):
             end.pause()
-        self.small.links.peers[LARGE.public].dialler.stop()
+        self.small.links.peers[LARGE.public].calls[0].dialler.stop()
         world.dial(self.large, self.small)
-        self.large.links._attempt(self.large.links.peers[SMALL.public])
+        self.large.links.calls.attempt(self.large.links.peers[SMALL.public].calls[0])
         world.run(0.5)
-        self.assertIs(link.lane, old, "not decided yet")
+        self.assertIs(link.seats[0].lane, old, "not decided yet")
         world.run(1)
-        assert link.lane is not None and link.lane is not old
-        self.assertTrue(link.lane.dialled)
+        assert link.seats[0].lane is not None and link.seats[0].lane is not old
+        self.assertTrue(link.seats[0].lane.dialled)
         self.agree(world)
         world.stop()
 
@@ -205,7 +201,7 @@ class ConflictTests(DriverCase):
         for end in (old.near, old.far):
             end.pause()
         world.dial(self.large, self.small)
-        self.large.links._attempt(self.large.links.peers[SMALL.public])
+        self.large.links.calls.attempt(self.large.links.peers[SMALL.public].calls[0])
         world.run(0.3)
         old.reset("cut")
         world.run(0.1)
@@ -223,7 +219,7 @@ class ConflictTests(DriverCase):
         world.linked(self.small, self.large)
         world.dial(self.large, self.small)
         for _ in range(5):
-            self.large.links._attempt(self.large.links.peers[SMALL.public])
+            self.large.links.calls.attempt(self.large.links.peers[SMALL.public].calls[0])
             world.run(0.2)
         self.agree(world)
         self.assertEqual([len(node.up) for node in (self.small, self.large)], [1, 1])
@@ -236,7 +232,7 @@ class ConflictTests(DriverCase):
         world.linked(self.small, self.large)
         link = self.large.to(self.small)
         assert link is not None
-        self.small.links._attempt(self.small.links.peers[LARGE.public])
+        self.small.links.calls.attempt(self.small.links.peers[LARGE.public].calls[0])
         world.run(LOSER_READ - 1)
         self.assertEqual(len(world.internet.connections), 2)
         world.run(2)

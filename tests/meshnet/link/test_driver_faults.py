@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 
 from lab.simulation.network import Conditions
-from meshnet.limits import HANDSHAKE_SECONDS, LINK_SURVIVES
+from meshnet.limits import HANDSHAKE_SECONDS, LINK_SILENCE, LINK_SURVIVES
 from meshnet.link import driver
-from meshnet.link.link import SILENT
 from meshnet.transports.interface import ByteCarrier
 from tests.meshnet.link.neighbours import LABEL, LARGE, SECRETS, SMALL, THIRD, DriverCase, Neighbours
 from tests.support.transports import Sink
@@ -71,7 +70,7 @@ class LossTests(DriverCase):
         """A connection over which nothing comes any more, though it stands, is given up and made again."""
         world = self.linked()
         world.network.partition({"small"})
-        world.run(SILENT + 10)
+        world.run(LINK_SILENCE + 10)
         self.assertIsNone(self.small.to(self.large))
         self.assertIsNone(self.large.to(self.small))
         world.network.heal()
@@ -117,13 +116,13 @@ class LossTests(DriverCase):
         for _ in range(100):
             link.send(31, bytes(10_000))
             world.run(0)
-        self.assertGreater(len(link.outlet._control), 10)
+        self.assertGreater(len(link.outlet(0)._control), 10)
         self.large.links.stop()
         self.large = world.add("large", LARGE)
         world.dial(self.large, self.small)
         world.run(0.3)
         self.assertEqual((link.connections, len(self.small.restarted)), (2, 1))
-        self.assertEqual((self.large.notes, len(link.outlet._control)), ([], 0))
+        self.assertEqual((self.large.notes, len(link.outlet(0)._control)), ([], 0))
         self.agree_after(world)
         world.stop()
 
@@ -171,7 +170,7 @@ class LossTests(DriverCase):
             def pour(self, now: float) -> bool:
                 raise ZeroDivisionError
 
-        link._receivers = {31: lambda link, kind, body, now: link.outlet.ready(Broken())}
+        link._receivers = {31: lambda link, kind, body, now: link.outlet(0).ready(Broken())}
         world.say(self.small, self.large, b"boom")
         world.run(0.1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -251,7 +250,7 @@ class FloodTests(DriverCase):
         link = self.large.to(self.small)
         assert link is not None
         self.assertEqual(link.connections, 1)
-        self.assertEqual(self.large.links.peers[SMALL.public].core.attempts, 1)
+        self.assertEqual(self.large.links.peers[SMALL.public].calls[0].core.attempts, 1)
         world.stop()
 
     def test_garbage(self) -> None:

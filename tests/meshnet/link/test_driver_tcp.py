@@ -27,14 +27,14 @@ class Hose:
     def __init__(self, link: Link, number: int) -> None:
         self.link = link
         self.left = number
-        link.outlet.ready(self)
+        link.outlet(0).ready(self)
 
     def pour(self, now: float) -> bool:
-        room = self.link.outlet.room(NOTE, len(PIECE))
+        room = self.link.outlet(0).room(NOTE, len(PIECE))
         if room is None:
             return True
         room[:] = PIECE
-        self.link.outlet.commit(len(PIECE))
+        self.link.outlet(0).commit(len(PIECE))
         self.left -= 1
         return self.left > 0
 
@@ -96,8 +96,8 @@ class TcpLinkTests(SynchronousTestCase):
     def test_a_slow_reader(self) -> None:
         """While the other side does not read, control frames wait, in bounded number, and then come first."""
         one, other = self.link()
-        assert other.lane is not None
-        reading = self.large.links._connections[other.lane].carrier
+        assert other.seats[0].lane is not None
+        reading = self.large.links._connections[other.seats[0].lane].carrier
         reading.pause()
         hose = Hose(one, 10 * PIECES)
         before = -1
@@ -106,7 +106,7 @@ class TcpLinkTests(SynchronousTestCase):
             self.world.turns(30)
         self.assertGreater(hose.left, 0)
         self.assertTrue(one.send(NOTE, b"first"))
-        self.assertEqual(one.outlet.waiting, 1)
+        self.assertEqual(one.outlet(0).waiting, 1)
         reading.resume()
         self.world.until(lambda: b"first" in self.large.notes)
         self.assertLess(self.large.notes.index(b"first"), 10 * PIECES - hose.left + 20)
@@ -127,8 +127,8 @@ class TcpLinkTests(SynchronousTestCase):
     def test_the_other_process_is_gone(self) -> None:
         """Its sockets are closed by the kernel: the link is down at once."""
         one, other = self.link()
-        assert other.lane is not None
-        self.large.links._connections[other.lane].carrier.close()
+        assert other.seats[0].lane is not None
+        self.large.links._connections[other.seats[0].lane].carrier.close()
         self.world.until(lambda: not one.up)
         self.world.until(lambda: one.up and other.up)
         self.assertEqual((one.connections, other.connections), (2, 2))

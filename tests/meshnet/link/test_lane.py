@@ -179,7 +179,7 @@ class HelloTests(SynchronousTestCase):
         """Another version, lanes that cannot be, frames too small: a sentence each, in both roles."""
         for changes, says in (
             ({"version": 2}, "version 2"),
-            ({"lanes": 3}, "lane 0 of 3"),
+            ({"lanes": 3}, "3 lanes"),
             ({"lanes": 2, "lane": 2}, "lane 2 of 2"),
             ({"largest_frame": 2_047}, "2047"),
         ):

@@ -8,11 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.codec import decode, encode
 from meshnet.errors import CodecError, Drop, ProtocolError, TimedOutError
-from meshnet.limits import LARGEST_CELL
+from meshnet.limits import LARGEST_CELL, LINK_SILENCE
 from meshnet.link.frame import HELLO, PAD, PING, PONG, Hello, Ping, Pong, our_hello
 from meshnet.link.lane import Lane
-from meshnet.link.link import PING_EVERY, SILENT, Link
+from meshnet.link.link import Link
 from meshnet.link.outlet import Outbox
+from meshnet.link.seat import PING_EVERY
 from tests.meshnet.link.lanes import ALICE, Owner, Voice, acceptor, calling, feed, take
 from tests.meshnet.link.test_outlet import Turns
 from tests.meshnet.link.test_record import Carrier
@@ -29,7 +30,8 @@ class _Joins(Owner):
         self.now = 0.0
 
     def up(self, lane: Lane, hello: Hello, now: float) -> None:
-        self.link.serve(lane, hello, self.carrier.write, "test:", now)
+        self.link.greet(hello)
+        self.link.serve(lane.number, lane, self.carrier.write, "test:", now)
 
 
 class LinkTests(SynchronousTestCase):
@@ -69,10 +71,10 @@ class LinkTests(SynchronousTestCase):
         self.link.forward[1] = lambda seq, body, now, marked: Drop.NONE
         self.assertTrue(self.link.up)
         self.assertEqual((self.link.up_since, self.link.connections, self.link.lost_at), (3.0, 1, None))
-        self.link.stop(7.0)
+        self.link.stop(0, 7.0)
         self.assertFalse(self.link.up)
         self.assertEqual((self.link.lost_at, list(self.link.forward)), (7.0, [1]))
-        self.link.stop(9.0)
+        self.link.stop(0, 9.0)
         self.assertEqual(self.link.lost_at, 7.0, "it was lost once")
         self.connect(10.0)
         self.assertEqual((self.link.lost_at, self.link.connections), (None, 2))
@@ -93,7 +95,7 @@ class LinkTests(SynchronousTestCase):
     def test_pong(self) -> None:
         """An answer gives the round trip and the peer's counts; one that nobody asked for gives nothing."""
         voice = self.connect()
-        token = self.link.ping(1.0)
+        token = self.link.seats[0].ping(1.0)
         self.assertTrue(self.link.telemetry.waits_for(token))
         feed(self.lane, voice.frames((PONG, encode(Pong(token + 1, 0, 0, 99, 9)))), now=1.5)
         self.assertEqual((self.link.telemetry.pongs, self.link.telemetry.peer_bytes), (0, 0))
@@ -134,23 +136,23 @@ class LinkTests(SynchronousTestCase):
         voice = self.connect()
         now = 0.0
         while now < 60:
-            self.link.tick(now)
+            self.link.seats[0].tick(now)
             feed(self.lane, voice.frames((PAD, b"")), now=now)
             now += 1.0
         self.assertEqual(self.link.telemetry.pings, 60 / PING_EVERY)
         began = now
         with self.assertRaises(TimedOutError):
             while now < began + 100:
-                self.link.tick(now)
+                self.link.seats[0].tick(now)
                 now += 1.0
-        self.assertLessEqual(abs(now - began - SILENT), 2)
+        self.assertLessEqual(abs(now - began - LINK_SILENCE), 2)
 
     def test_an_idle_link_is_not_silent(self) -> None:
         """Answered pings are enough."""
         voice = self.connect()
         for second in range(100):
             before = self.link.telemetry.pings
-            self.link.tick(float(second))
+            self.link.seats[0].tick(float(second))
             if self.link.telemetry.pings > before:
                 ((_, ping),) = self.heard(voice)
                 token = decode(Ping, ping).token
@@ -161,13 +163,13 @@ class LinkTests(SynchronousTestCase):
         """Pings of a lost connection do not count against the next one."""
         self.connect()
         for second in range(15):
-            self.link.tick(float(second))
-        self.link.stop(15.0)
-        self.link.tick(16.0)
+            self.link.seats[0].tick(float(second))
+        self.link.stop(0, 15.0)
+        self.link.seats[0].tick(16.0)
         self.connect(30.0)
-        for second in range(30, 30 + int(SILENT)):
-            self.link.tick(float(second))
-        self.assertRaises(TimedOutError, self.link.tick, 30 + SILENT + 6)
+        for second in range(30, 30 + int(LINK_SILENCE)):
+            self.link.seats[0].tick(float(second))
+        self.assertRaises(TimedOutError, self.link.seats[0].tick, 30 + LINK_SILENCE + 6)
 
     def test_counts_go_on(self) -> None:
         """Bytes and cells received and sent run on over connections; also when one replaces another."""
@@ -177,7 +179,7 @@ class LinkTests(SynchronousTestCase):
             feed(self.lane, voice.frames((12, bytes(20)), (12, bytes(20))))
             received += self.lane.bytes_received
             if number == 2:
-                self.link.stop(5.0)
+                self.link.stop(0, 5.0)
         self.assertEqual(self.link.bytes_received, received)
         self.assertEqual(self.link.cells_received, 6)
         sent = self.link.bytes_sent

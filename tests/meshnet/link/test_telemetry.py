@@ -74,7 +74,7 @@ class PingTests(SynchronousTestCase):
     def test_round_trip(self) -> None:
         """The first answer sets it, later ones move it as RFC 9002 says; the least is kept."""
         telemetry = Telemetry()
-        self.assertTrue(telemetry.pong(telemetry.ping(0.0), 0.100))
+        self.assertEqual(telemetry.pong(telemetry.ping(0.0), 0.100), 0.0)
         self.assertAlmostEqual(telemetry.rtt, 0.1)
         self.assertAlmostEqual(telemetry.rtt_var, 0.05)
         telemetry.pong(telemetry.ping(1.0), 1.020)
@@ -85,9 +85,9 @@ class PingTests(SynchronousTestCase):
     def test_strays(self) -> None:
         """Answers nobody asked for, and doubled ones, change nothing."""
         telemetry = Telemetry()
-        self.assertFalse(telemetry.pong(7, 1.0))
+        self.assertIsNone(telemetry.pong(7, 1.0))
         token = telemetry.ping(0.0)
-        self.assertTrue(telemetry.pong(token, 0.1))
+        self.assertEqual(telemetry.pong(token, 0.1), 0.0)
         self.assertFalse(telemetry.pong(token, 0.9))
         self.assertEqual((telemetry.pongs, telemetry.rtt), (1, 0.1))
 

@@ -32,7 +32,7 @@ def residue(router: Router) -> dict[str, int]:
     for link in router.links.by_key.values():
         for name in ("forward", "backward", "runs"):
             sizes[name] = sizes.get(name, 0) + len(getattr(link, name))
-        sizes["waiting"] = sizes.get("waiting", 0) + link.outlet.waiting
+        sizes["waiting"] = sizes.get("waiting", 0) + link.outlet(0).waiting
     return {name: size for name, size in sizes.items() if size}
 
 
