@@ -7,10 +7,18 @@
 
     decode(Ping, encode(Ping(7, "hello")))
 
-Floor 0. See `fields.py` for the kinds of fields, `varint.py` for the integers of variable length.
+Floor 0. docs/codec.md is the guide; `fields.py` has the kinds of fields, `varint.py` the integers of variable
+length, `reflective.py` a second, slow codec that knows nothing of the first.
 """
 
+from meshnet.codec.declaration import SKYCOIN, WIRE, Profile
 from meshnet.codec.fields import (
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
     TU16,
     TU32,
     TU64,
@@ -18,21 +26,43 @@ from meshnet.codec.fields import (
     U16,
     U32,
     U64,
+    Array,
     BigSize,
     Bool,
     Fixed,
+    Framed,
     Many,
+    OmitEmpty,
     Rest,
     SignedInt,
+    Since,
     Tail,
     Tlv,
     Var,
     VarInt,
+    View,
 )
-from meshnet.codec.message import decode, encode, encode_into, message, size_of, tlvs
+from meshnet.codec.message import (
+    decode,
+    decode_from,
+    encode,
+    encode_into,
+    message,
+    size_of,
+    source_of,
+    tlvs,
+)
 from meshnet.codec.parts import Buffer
+from meshnet.codec.schema import schema_history, schema_id, schema_text
 
 __all__ = [
+    "F32",
+    "F64",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "SKYCOIN",
     "TU16",
     "TU32",
     "TU64",
@@ -40,21 +70,33 @@ __all__ = [
     "U16",
     "U32",
     "U64",
+    "WIRE",
+    "Array",
     "BigSize",
     "Bool",
     "Buffer",
     "Fixed",
+    "Framed",
     "Many",
+    "OmitEmpty",
+    "Profile",
     "Rest",
     "SignedInt",
+    "Since",
     "Tail",
     "Tlv",
     "Var",
     "VarInt",
+    "View",
     "decode",
+    "decode_from",
     "encode",
     "encode_into",
     "message",
+    "schema_history",
+    "schema_id",
+    "schema_text",
     "size_of",
+    "source_of",
     "tlvs",
 ]

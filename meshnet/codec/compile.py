@@ -7,22 +7,26 @@ For each class five functions: `size(m)`, `write(m, buffer, pos) -> pos`, `read(
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from attrs import frozen
 
-from meshnet.codec.fields import Int, Kind
+from meshnet.codec.construct import construct
+from meshnet.codec.declaration import Declaration
+from meshnet.codec.fields import Int
+from meshnet.codec.lower import Place, lower, lower_member
 from meshnet.codec.parts import NAMES
 from meshnet.codec.steps import (
     Names,
     Packed,
     Step,
+    compiled,
     fixed_size,
     indent,
     measure,
     read_lines,
+    single_run,
     struct_of,
     write_lines,
 )
@@ -32,11 +36,7 @@ from meshnet.errors import EncodeError
 
 @frozen(eq=False)
 class Codec:
-    """The generated functions of one class, and what others need to know of it.
-
-    `least` is the smallest size in bytes, `greedy` says that the message runs to the end of its surroundings,
-    `source` is the generated text.
-    """
+    """The generated functions of one class, and their source."""
 
     name: str
     size: Callable[[Any], int]
@@ -44,51 +44,65 @@ class Codec:
     read: Callable[[Any, int, int], tuple[Any, int]]
     parse: Callable[[Any], Any]
     build: Callable[[Any], bytes]
-    least: int
-    greedy: bool
     source: str
 
 
-@frozen
-class Member:
-    """One field of a class: its name, kind, TLV number if it has one, and whether it must be there."""
-
-    name: str
-    kind: Kind
-    number: int = -1
-    required: bool = True
-
-
-def compile_message(cls: type, members: Sequence[Member]) -> Codec:
+def compile_message(declaration: Declaration) -> Codec:
     """The codec of a class whose fields lie one after another."""
-    for member in members[:-1]:
-        if member.kind.greedy:
-            raise TypeError(f"{cls.__qualname__}.{member.name} runs to the end and must be the last field")
-    names, steps = _names(cls, members), list[Step]()
-    for i, member in enumerate(members):
-        where = f"{cls.__qualname__}.{member.name}"
-        steps += member.kind.lower(f"m.{member.name}", f"v{i}", where, "end", names)
-    made = f"cls({', '.join(f'v{i}' for i in range(len(members)))})"
-    size, reading = fixed_size(steps), read_lines(steps, names, "end")
-    lines = ["def size(m):", f"    return {measure(steps)}"]
-    lines += ["def write(m, buffer, pos):", *indent(write_lines(steps, names)), "    return pos"]
-    lines += ["def read(data, pos, end):", *indent(reading), f"    return {made}, pos"]
-    if size is None:
-        lines += _parse_general(cls, reading, made) + _build_general()
+    names, members = _names(declaration), declaration.members
+    steps = [
+        lower_member(declaration, member, f"m.{member.name}", f"v{i}", "end", names)
+        for i, member in enumerate(members)
+    ]
+    flat = [step for one in steps for step in one]
+    made = construct(declaration, "made", [f"v{i}" for i in range(len(members))], names)
+    reading = [*_read_generations(declaration, steps, names), *made]
+    lines = ["def size(m):", f"    return {measure(flat)}"]
+    lines += ["def write(m, buffer, pos):", *indent(write_lines(flat, names)), "    return pos"]
+    lines += ["def read(data, pos, end):", *indent(reading), "    return made, pos"]
+    packed = None if declaration.greedy else single_run(flat)
+    if packed is None:
+        lines += _parse_general(declaration) + _build_general()
     else:
-        packed = [step for step in steps if isinstance(step, Packed)]
-        lines += _parse_fixed(cls, packed, made, names) + _build_fixed(packed, names)
-    least = sum(member.kind.least for member in members)
-    return _finish(cls, names, lines, least, greedy=bool(members) and members[-1].kind.greedy)
+        lines += _parse_fixed(declaration, packed, made, names) + _build_fixed(packed, names)
+    return _finish(declaration, names, lines)
 
 
-def compile_tlvs(cls: type, members: Sequence[Member]) -> Codec:
-    """The codec of a TLV stream; `members` in the order of their numbers."""
-    names = _names(cls, members)
+def _read_generations(declaration: Declaration, steps: Sequence[list[Step]], names: Names) -> list[str]:
+    """Source that reads all fields: those of later generations only if the message goes on."""
+
+    def of(generation: int, members: Sequence[int]) -> list[Step]:
+        return [step for i in members if declaration.members[i].generation == generation for step in steps[i]]
+
+    numbers = list(range(len(steps)))
+    kept: list[int] = []
+    if len(declaration.generations) > 1 and declaration.members[-1].generation == 1:
+        kept = [numbers.pop()]  # the rest, after what is known
+    lines = []
+    for i in numbers:
+        member = declaration.members[i]
+        if member.generation > 1:
+            lines.append(f"v{i} = {names.bind(member.absent, 'absent')}()")
+    lines += read_lines(of(1, numbers), names, "end")
+    for generation in declaration.generations[1:]:
+        lines += ["if pos < end:", *indent(read_lines(of(generation, numbers), names, "end"))]
+    lines += read_lines(of(1, kept), names, "end")
+    if declaration.skip:
+        lines += [f"if end - pos > {declaration.skip}:"]
+        lines += [
+            f"    raise long({declaration.name!r}, '{declaration.skip} unknown bytes', end - pos)",
+            "pos = end",
+        ]
+    return lines
+
+
+def compile_tlvs(declaration: Declaration) -> Codec:
+    """The codec of a TLV stream; the members stand in the order of their numbers."""
+    names = _names(declaration)
     sizes, writing, branches = ["0"], list[str](), list[str]()
-    for i, member in enumerate(members):
-        where, value = f"{cls.__qualname__}.{member.name}", f"m.{member.name}"
-        steps = member.kind.lower(value, f"v{i}", where, "stop", names)
+    for i, member in enumerate(declaration.members):
+        where, value = f"{declaration.name}.{member.name}", f"m.{member.name}"
+        steps = lower(member.kind, Place(value, f"v{i}", where, "stop", declaration.profile.order), names)
         head = bytearray(9)
         head = head[: write_bigsize(member.number, head, 0)]
         size = fixed_size(steps)
@@ -109,21 +123,20 @@ def compile_tlvs(cls: type, members: Sequence[Member]) -> Codec:
         branches += indent(read_lines(steps, names, "stop"))
     lines = ["def size(m):", f"    return {' + '.join(sizes)}"]
     lines += ["def write(m, buffer, pos):", *indent(writing), "    return pos"]
-    reading = _tlv_loop(cls, members, branches)
-    made = f"cls({', '.join(f'{member.name}=v{i}' for i, member in enumerate(members))})"
-    lines += ["def read(data, pos, end):", *indent(reading), f"    return {made}, pos"]
-    lines += _parse_general(cls, reading, made) + _build_general()
-    return _finish(cls, names, lines, 0, greedy=True)
+    made = construct(declaration, "made", [f"v{i}" for i in range(len(declaration.members))], names)
+    reading = [*_tlv_loop(declaration, branches), *made]
+    lines += ["def read(data, pos, end):", *indent(reading), "    return made, pos"]
+    return _finish(declaration, names, lines + _parse_general(declaration) + _build_general())
 
 
 def _literal(octets: bytes, where: str) -> Packed:
     return Packed(f"{len(octets)}s", len(octets), repr(octets), "_", where)
 
 
-def _tlv_loop(cls: type, members: Sequence[Member], branches: list[str]) -> list[str]:
+def _tlv_loop(declaration: Declaration, branches: list[str]) -> list[str]:
     """Source of the loop over types: strictly increasing, unknown even ones refused, unknown odd skipped."""
-    name = cls.__qualname__
-    lines = [f"v{i} = None" for i in range(len(members))]
+    name = declaration.name
+    lines = [f"v{i} = None" for i in range(len(declaration.members))]
     lines += ["last = -1", "while pos < end:"]
     body = [
         "number = data[pos]",
@@ -153,29 +166,33 @@ def _tlv_loop(cls: type, members: Sequence[Member], branches: list[str]) -> list
         f"    raise bad({name!r}, f'has {{stop - pos}} bytes too many in type {{number}}')",
     ]
     lines += indent(body)
-    for i, member in enumerate(members):
+    for i, member in enumerate(declaration.members):
         if member.required:
             lines += [f"if v{i} is None:", f"    raise bad({name!r}, {f'lacks {member.name}'!r})"]
     return lines
 
 
-def _parse_general(cls: type, reading: list[str], made: str) -> list[str]:
-    name = cls.__qualname__
-    body = ["pos = 0", "end = len(data)", *reading]
+def _parse_general(declaration: Declaration) -> list[str]:
+    name = declaration.name
+    body = ["end = len(data)", "made, pos = read(data, 0, end)"]
     body += ["if pos != end:", f"    raise bad({name!r}, f'is followed by {{end - pos}} more bytes')"]
-    return ["def parse(data):", *indent(body), f"    return {made}"]
+    return ["def parse(data):", *indent(body), "    return made"]
 
 
-def _parse_fixed(cls: type, packed: Sequence[Packed], made: str, names: Names) -> list[str]:
+def _parse_fixed(
+    declaration: Declaration, packed: Sequence[Packed], made: Sequence[str], names: Names
+) -> list[str]:
+    """All in one `unpack`, which also says whether the size is right."""
     packing = struct_of(packed)
-    unpack = names.bind(packing.unpack_from, "unpack_from")
-    body = [f"if len(data) != {packing.size}:"]
-    body += [f"    raise wrong_size({cls.__qualname__!r}, {packing.size}, len(data))"]
-    after = [line for step in packed for line in step.after]
-    if not after:
-        return ["def parse(data):", *indent([*body, f"return cls(*{unpack}(data))"])]
-    body += [f"{', '.join(step.target for step in packed)}, = {unpack}(data)", *after, f"return {made}"]
-    return ["def parse(data):", *indent(body)]
+    unpack = names.bind(packing.unpack, "unpack")
+    body = [
+        "try:",
+        f"    {', '.join(step.target for step in packed)}, = {unpack}(data)",
+        "except struct_error:",
+    ]
+    body.append(f"    raise wrong_size({declaration.name!r}, {packing.size}, len(data)) from None")
+    body += [line for step in packed for line in step.after]
+    return ["def parse(data):", *indent([*body, *made]), "    return made"]
 
 
 def _build_fixed(packed: Sequence[Packed], names: Names) -> list[str]:
@@ -195,41 +212,30 @@ def _except(value: str) -> list[str]:
     return indent(lines)
 
 
-def _names(cls: type, members: Sequence[Member]) -> Names:
+def _names(declaration: Declaration) -> Names:
     """The globals of one class's source."""
 
     def refuse(value: object, fault: Exception) -> NoReturn:
-        explain(cls, members, value, fault)
+        explain(declaration, value, fault)
 
-    return Names({**NAMES, "cls": cls, "refuse": refuse})
+    return Names({**NAMES, "refuse": refuse})
 
 
-def explain(cls: type, members: Sequence[Member], value: object, fault: Exception) -> NoReturn:
+def explain(declaration: Declaration, value: object, fault: Exception) -> NoReturn:
     """Raise `EncodeError` for what a generated function stumbled over, naming the field where it can."""
-    for member in members:
+    for member in declaration.members:
         held, kind = getattr(value, member.name, None), member.kind
         if not isinstance(kind, Int) or held is None:
             continue
-        if not isinstance(held, int) or not 0 <= held < 1 << 8 * kind.size:
-            raise EncodeError(f"{cls.__qualname__}.{member.name} cannot be {held!r}") from fault
-    raise EncodeError(f"{cls.__qualname__}: {fault}") from fault
+        bits = 8 * kind.size
+        low, high = (-(1 << bits - 1), 1 << bits - 1) if kind.signed else (0, 1 << bits)
+        if not isinstance(held, int) or not low <= held < high:
+            raise EncodeError(f"{declaration.name}.{member.name} cannot be {held!r}") from fault
+    raise EncodeError(f"{declaration.name}: {fault}") from fault
 
 
-def _finish(cls: type, names: Names, lines: list[str], least: int, *, greedy: bool) -> Codec:
-    name = f"{cls.__module__}.{cls.__qualname__}"
-    source = "\n".join(lines) + "\n"
-    filename = f"<codec {name}>"
-    made = names.names
-    exec(compile(source, filename, "exec"), made)  # noqa: S102  (our own text, made at declaration)
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    return Codec(
-        name=name,
-        size=made["size"],
-        write=made["write"],
-        read=made["read"],
-        parse=made["parse"],
-        build=made["build"],
-        least=least,
-        greedy=greedy,
-        source=source,
-    )
+def _finish(declaration: Declaration, names: Names, lines: list[str]) -> Codec:
+    name = f"{declaration.cls.__module__}.{declaration.cls.__qualname__}"
+    made = compiled(name, lines, names)
+    functions = {one: made[one] for one in ("size", "write", "read", "parse", "build")}
+    return Codec(name=name, source="\n".join(lines) + "\n", **functions)

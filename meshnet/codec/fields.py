@@ -1,55 +1,48 @@
-"""The kinds of fields that messages are declared with, and their layouts on the wire.
+"""The kinds of fields that messages are declared with, and their layouts.
 
-    U8 U16 U32 U64           unsigned, big-endian                Flag     one byte, 0 or 1
+    U8 U16 U32 U64           unsigned                            Bool     one byte, 0 or 1
+    I8 I16 I32 I64           two's complement                    F32 F64  IEEE 754
     VarInt  BigSize          RFC 9000 §16; BOLT 1                Fixed    n bytes
-    TU16 TU32 TU64           BOLT 1 truncated (to the end)       Signed   1, 2, 4 or 8 bytes (to the end)
+    TU16 TU32 TU64           BOLT 1 truncated (to the end)       SignedInt  1, 2, 4 or 8 bytes (to the end)
     Var      length ‖ bytes                                      Rest     bytes to the end
-    Many     count ‖ items, or items to the end                  Tail     a TLV stream to the end
+    Many     count ‖ items, or items to the end                  Array    n items, no count
+    Framed   length ‖ a message                                  Tail     a TLV stream to the end
     Tlv      places a field in a TLV stream
 
-A kind stands in an annotation: `onion: Annotated[bytes, Fixed(1366)]`. `Var` and `Rest` of a `str` carry
-UTF-8. A kind never sees a message: it only says which steps write and read it. Every length is checked
-against what is declared and what is there before anything is made of it.
+A kind stands in an annotation: `onion: Annotated[bytes, Fixed(1366)]`. What Python type stands before it
+matters for bytes: `str` is UTF-8, `memoryview` (or `View`) is a view of what was decoded, `bytes` a copy.
+Byte order comes from the profile of the class. A kind is a value without behaviour: `lower.py` makes code of
+it, `reflective.py` walks it, `schema.py` writes it down.
 """
 
 from __future__ import annotations
 
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from meshnet.codec.steps import (
-    Lines,
-    Names,
-    Packed,
-    Step,
-    fixed_size,
-    indent,
-    measure,
-    read_lines,
-    write_lines,
-)
+if TYPE_CHECKING:
+    from meshnet.codec.declaration import Declaration
 
-_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+Form = Literal["bytes", "text", "view"]
+View = bytes | bytearray | memoryview
+"""The Python type of bytes that are not copied when they are read: `body: Annotated[View, Var(U32, 9_000)]`.
+
+Decoding makes a `memoryview` of the buffer that was given: it lives as long as that buffer, and changes with
+it. Any flat buffer of bytes may be given for encoding.
+"""
 
 
 class Kind:
-    """How one value lies on the wire. `least` is its smallest size in bytes; a `greedy` kind runs to the end
-    of what surrounds it, so that it stands last (or in a TLV, whose length ends it)."""
+    """How one value lies in a message. `least` is its smallest size in bytes; a `greedy` kind runs to the end
+    of what surrounds it, so that it stands last (or in a TLV or a frame, whose length ends it)."""
 
     greedy = False
     least = 0
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """Steps that write the expression `value` and read the variable `target`, not beyond `end`."""
-        raise NotImplementedError
-
 
 @frozen
-class Int(Kind):
-    """An unsigned big-endian integer of 1, 2, 4 or 8 bytes."""
-
+class _Sized(Kind):
     size: int
 
     @property
@@ -57,9 +50,17 @@ class Int(Kind):
         """Its size."""
         return self.size
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """One packed step."""
-        return [Packed(_CODES[self.size], self.size, value, target, where)]
+
+@frozen
+class Int(_Sized):
+    """An integer of 1, 2, 4 or 8 bytes."""
+
+    signed: bool = False
+
+
+@frozen
+class Float(_Sized):
+    """An IEEE 754 number of 4 or 8 bytes. Not for what is hashed: NaN has many forms."""
 
 
 @frozen
@@ -68,53 +69,20 @@ class Flag(Kind):
 
     least = 1
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """One packed step and a check."""
-        check = (f"if {target} > 1:", f"    raise bad({where!r}, 'is neither 0 nor 1')")
-        after = (*check, f"{target} = {target} == 1")
-        return [Packed("B", 1, f"bool({value})", target, where, after=after)]
-
 
 @frozen
-class Fixed(Kind):
+class Fixed(_Sized):
     """Exactly `size` bytes."""
 
-    size: int
-
-    @property
-    def least(self) -> int:  # type: ignore[override]
-        """Its size."""
-        return self.size
-
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """One packed step; `struct` would pad or cut silently, so the length is checked before."""
-        fault = f"    raise unfit({where!r}, {self.size}, len({value}))"
-        before = (f"if len({value}) != {self.size}:", fault)
-        return [Packed(f"{self.size}s", self.size, value, target, where, before=before)]
+    form: Form = "bytes"
 
 
 @frozen
 class Numeral(Kind):
-    """An integer of variable length; `style` is "varint" or "bigsize"."""
+    """An unsigned integer of variable length; `style` is "varint" (below 2^62) or "bigsize" (below 2^64)."""
 
-    style: str
+    style: Literal["varint", "bigsize"]
     least = 1
-
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """Calls of `varint.py`; the one-byte form is read in line."""
-        read = (
-            f"if pos >= {end}:",
-            f"    raise short({where!r}, 1, 0)",
-            f"{target} = data[pos]",
-            f"if {target} < {0x40 if self.style == 'varint' else 0xFD}:",
-            "    pos += 1",
-            "else:",
-            f"    {target}, pos = read_{self.style}(data, pos)",
-            f"    if pos > {end}:",
-            f"        raise short({where!r}, 1, 0)",
-        )
-        write = (f"pos = write_{self.style}({value}, buffer, pos)",)
-        return [Lines(f"{self.style}_size({value})", write, read)]
 
 
 @frozen
@@ -124,12 +92,6 @@ class Truncated(Kind):
     size: int
     greedy = True
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """Calls of the functions `*_truncated` of `compile.py`."""
-        write = (f"pos = write_truncated({where!r}, {value}, {self.size}, buffer, pos)",)
-        read = (f"{target} = read_truncated({where!r}, data, pos, {end}, {self.size})", f"pos = {end}")
-        return [Lines(f"truncated_size({value})", write, read)]
-
 
 @frozen
 class Signed(Kind):
@@ -138,17 +100,17 @@ class Signed(Kind):
     greedy = True
     least = 1
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """Calls of the functions `*_signed` of `compile.py`."""
-        write = (f"pos = write_signed({where!r}, {value}, buffer, pos)",)
-        read = (f"{target} = read_signed({where!r}, data, pos, {end})", f"pos = {end}")
-        return [Lines(f"signed_size({value})", write, read)]
-
 
 U8 = Annotated[int, Int(1)]
 U16 = Annotated[int, Int(2)]
 U32 = Annotated[int, Int(4)]
 U64 = Annotated[int, Int(8)]
+I8 = Annotated[int, Int(1, signed=True)]
+I16 = Annotated[int, Int(2, signed=True)]
+I32 = Annotated[int, Int(4, signed=True)]
+I64 = Annotated[int, Int(8, signed=True)]
+F32 = Annotated[float, Float(4)]
+F64 = Annotated[float, Float(8)]
 Bool = Annotated[bool, Flag()]
 VarInt = Annotated[int, Numeral("varint")]
 BigSize = Annotated[int, Numeral("bigsize")]
@@ -157,72 +119,48 @@ TU32 = Annotated[int, Truncated(4)]
 TU64 = Annotated[int, Truncated(8)]
 SignedInt = Annotated[int, Signed()]
 
-
-def _prefix(given: object, maximum: int) -> Kind:
-    kind = kind_of(given, "prefix")
-    if isinstance(kind, Int):
-        if not 0 <= maximum < 1 << 8 * kind.size:
-            raise TypeError(f"a prefix of {kind.size} bytes cannot count to {maximum}")
-    elif not isinstance(kind, Numeral):
-        raise TypeError("a length is U8, U16, U32, U64, VarInt or BigSize")
-    return kind
+Prefix = Int | Numeral
 
 
-def _most(size: str, maximum: int, where: str, fault: str) -> tuple[str, str]:
-    return (f"if {size} > {maximum}:", f"    raise {fault}({where!r}, {maximum}, {size})")
+def _prefix(given: Any) -> Prefix:
+    """The kind of a length or count, given as U8 … U64, VarInt or BigSize."""
+    kind = get_args(given)[1] if get_origin(given) is Annotated else given
+    if isinstance(kind, Numeral) or (isinstance(kind, Int) and not kind.signed):
+        return kind
+    raise TypeError("a length is U8, U16, U32, U64, VarInt or BigSize")
 
 
-def _counted(prefix: Kind, maximum: int, value: str, target: str, where: str, end: str) -> Step:
-    """The step of a length or count: `value` is written, read into `target` and compared with `maximum`."""
-    (step,) = prefix.lower(value, target, where, end, Names())
-    before, after = _most(value, maximum, where, "excess"), _most(target, maximum, where, "long")
-    if isinstance(step, Packed):
-        return evolve(step, before=before, after=after)
-    return evolve(step, before=before, read=step.read + after)
-
-
-def _octets(text: bool, value: str, target: str, where: str) -> tuple[str, tuple[str, ...], str]:
-    """For bytes or text: expression of the bytes, lines that make it, source that reads `data[pos:stop]`."""
-    if text:
-        octets = f"{target}_octets"
-        return octets, (f"{octets} = {value}.encode()",), f"text({where!r}, data, pos, {target}_stop)"
-    return value, (), f"bytes(data[pos:{target}_stop])"
+def _optional_prefix(given: Any) -> Prefix | None:
+    return None if given is None else _prefix(given)
 
 
 @frozen
-class Var(Kind):
-    """At most `maximum` bytes after their length; `prefix` is U8 … U64, VarInt or BigSize."""
+class _Counted(Kind):
+    """A length or count, at most `maximum`, before what it counts."""
 
-    prefix: object
+    prefix: Any = field(converter=_prefix)
     maximum: int
-    text: bool = False
 
     def __attrs_post_init__(self) -> None:
-        _prefix(self.prefix, self.maximum)
+        _check_maximum(self.prefix, self.maximum)
 
     @property
     def least(self) -> int:  # type: ignore[override]
-        """The length of an empty one."""
-        return _prefix(self.prefix, self.maximum).least
+        """The prefix alone."""
+        return int(self.prefix.least)
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """The length, joined with the packed fields before it, then the bytes."""
-        prefix = _prefix(self.prefix, self.maximum)
-        octets, make, take = _octets(self.text, value, target, where)
-        count = _counted(prefix, self.maximum, f"len({octets})", f"{target}_size", where, end)
-        count = evolve(count, before=make + count.before)
-        size = f"len({value}.encode())" if self.text else f"len({value})"
-        if isinstance(count, Lines):
-            count = evolve(count, measure=f"{prefix.style}_size({size})")  # type: ignore[attr-defined]
-        read = (
-            f"if {end} - pos < {target}_size:",
-            f"    raise short({where!r}, {target}_size, {end} - pos)",
-            f"{target}_stop = pos + {target}_size",
-            f"{target} = {take}",
-            f"pos = {target}_stop",
-        )
-        write = (f"buffer[pos:pos + len({octets})] = {octets}", f"pos += len({octets})")
-        return [count, Lines(size, write, read)]
+
+def _check_maximum(prefix: Prefix | None, maximum: int) -> None:
+    bits = 62 if isinstance(prefix, Numeral) else 8 * prefix.size if prefix else 62
+    if not 0 <= maximum < 1 << bits:
+        raise TypeError(f"{maximum} cannot be a maximum here: the length holds {bits} bits")
+
+
+@frozen
+class Var(_Counted):
+    """At most `maximum` bytes after their length; `prefix` is U8 … U64, VarInt or BigSize."""
+
+    form: Form = "bytes"
 
 
 @frozen
@@ -230,69 +168,53 @@ class Rest(Kind):
     """All bytes that are left, at most `maximum`; the last field."""
 
     maximum: int
-    text: bool = False
+    form: Form = "bytes"
     greedy = True
-
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """The bytes."""
-        octets, make, take = _octets(self.text, value, target, where)
-        size = f"len({value}.encode())" if self.text else f"len({value})"
-        read = (
-            *_most(f"{end} - pos", self.maximum, where, "long"),
-            f"{target}_stop = {end}",
-            f"{target} = {take}",
-            f"pos = {end}",
-        )
-        write = (f"buffer[pos:pos + len({octets})] = {octets}", f"pos += len({octets})")
-        return [Lines(size, write, read, make + _most(f"len({octets})", self.maximum, where, "excess"))]
 
 
 @frozen
 class Nested(Kind):
     """Another message in place; made from the annotation, not written by hand."""
 
-    codec: Any
+    declaration: Declaration
     maximum: int | None = None
 
     @property
     def greedy(self) -> bool:  # type: ignore[override]
         """As the message inside."""
-        return bool(self.codec.greedy)
+        return self.declaration.greedy
 
     @property
     def least(self) -> int:  # type: ignore[override]
         """As the message inside."""
-        return int(self.codec.least)
+        return self.declaration.least
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """Calls of the other message's functions."""
-        size, write = names.bind(self.codec.size, "size"), names.bind(self.codec.write, "write")
-        read = names.bind(self.codec.read, "read")
-        check: tuple[str, ...] = ()
-        before: tuple[str, ...] = ()
-        if self.maximum is not None:
-            check = _most(f"{end} - pos", self.maximum, where, "long")
-            before = _most(f"{size}({value})", self.maximum, where, "excess")
-        return [
-            Lines(
-                f"{size}({value})",
-                (f"pos = {write}({value}, buffer, pos)",),
-                (*check, f"{target}, pos = {read}(data, pos, {end})"),
-                before,
-            )
-        ]
+
+@frozen
+class Framed(_Counted):
+    """A message after its length in bytes: so one that runs to the end may stand anywhere, also in lists.
+
+    `Annotated[Offer, Framed(U16, 500)]`; what `Offer` leaves of its bytes is an error.
+    """
+
+    item: Kind = field(default=Kind(), kw_only=True)
 
 
 @frozen
 class Many(Kind):
     """At most `maximum` items of a `tuple[X, …]` after their count; with `prefix` None they run to the end.
 
-    X is a message or a kind: `Annotated[tuple[Hop, ...], Many(U8, 8)]`, `tuple[U16, ...]`.
+    X is a message or a kind: `Annotated[tuple[Hop, ...], Many(U8, 8)]`, `tuple[U16, ...]`. `unique` names the
+    field of the items in which no two may be equal: a list of pairs with unique keys is a map.
     """
 
-    prefix: object
+    prefix: Any = field(converter=_optional_prefix)
     maximum: int
-    item: Kind | None = field(default=None, kw_only=True)
+    unique: str = field(default="", kw_only=True)
+    item: Kind = field(default=Kind(), kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        _check_maximum(self.prefix, self.maximum)
 
     @property
     def greedy(self) -> bool:  # type: ignore[override]
@@ -302,36 +224,20 @@ class Many(Kind):
     @property
     def least(self) -> int:  # type: ignore[override]
         """The size of none."""
-        return 0 if self.prefix is None else _prefix(self.prefix, self.maximum).least
+        return 0 if self.prefix is None else int(self.prefix.least)
 
-    def lower(self, value: str, target: str, where: str, end: str, names: Names) -> list[Step]:
-        """The count and a loop; a count that cannot fit into what is left is refused before the loop."""
-        if self.item is None or self.item.greedy or self.item.least < 1:
-            raise TypeError(f"{where}: the items need a known end and at least one byte each")
-        one = f"{target}_item"
-        steps = self.item.lower(one, one, where, end, names)
-        put = [f"for {one} in {value}:", *indent(write_lines(steps, names))]
-        fixed = fixed_size(steps)
-        size = f"sum([{measure(steps)} for {one} in {value}])" if fixed is None else f"{fixed} * len({value})"
-        take = [*read_lines(steps, names, end), f"{target}.append({one})"]
-        done = f"{target} = tuple({target})"
-        if self.prefix is None:
-            fault = f"    raise long({where!r}, {self.maximum}, 'more')"
-            loop = indent([f"if len({target}) == {self.maximum}:", fault, *take])
-            read = [f"{target} = []", f"while pos < {end}:", *loop, done]
-            before = _most(f"len({value})", self.maximum, where, "excess")
-            return [Lines(size, tuple(put), tuple(read), before)]
-        count, prefix = f"{target}_count", _prefix(self.prefix, self.maximum)
-        read = [
-            f"if {end} - pos < {count} * {self.item.least}:",
-            f"    raise short({where!r}, {count} * {self.item.least}, {end} - pos)",
-            f"{target} = []",
-            f"for _ in range({count}):",
-            *indent(take),
-            done,
-        ]
-        head = _counted(prefix, self.maximum, f"len({value})", count, where, end)
-        return [head, Lines(size, tuple(put), tuple(read))]
+
+@frozen
+class Array(Kind):
+    """Exactly `count` items of a `tuple[X, …]`, one after another."""
+
+    count: int
+    item: Kind = field(default=Kind(), kw_only=True)
+
+    @property
+    def least(self) -> int:  # type: ignore[override]
+        """That of all items."""
+        return self.count * self.item.least
 
 
 @frozen
@@ -349,31 +255,20 @@ class Tlv:
     kind: object
 
 
-def kind_of(annotation: Any, where: str) -> Kind:
-    """The kind that an annotation names; `TypeError`, at declaration, if it names none."""
-    if isinstance(annotation, Kind):
-        return annotation
-    codec = getattr(annotation, "__codec__", None)
-    if codec is not None:
-        return Nested(codec)
-    if get_origin(annotation) is Annotated:
-        base, *marks = get_args(annotation)
-        for mark in marks:
-            if isinstance(mark, Tail):
-                return Nested(kind_of(base, where).codec, mark.maximum)  # type: ignore[attr-defined]
-            if isinstance(mark, Kind):
-                return _fitted(mark, base, where)
-    raise TypeError(f"{where}: {annotation!r} does not say how it lies on the wire")
+@frozen
+class OmitEmpty:
+    """Marks a last field (`Var`, `Many`) of which nothing is written, not even a length, when it is empty.
+
+    Read, a message that ends before it has it empty; a length of 0 is read too, as Skycoin does.
+    """
 
 
-def _fitted(kind: Kind, base: Any, where: str) -> Kind:
-    """The kind with what its Python type adds: text for `str`, the items for `tuple[X, ...]`."""
-    if get_origin(base) in (Union, UnionType):
-        base = next(one for one in get_args(base) if one is not type(None))
-    if isinstance(kind, Var | Rest) and base is str:
-        return evolve(kind, text=True)
-    if isinstance(kind, Many):
-        if get_origin(base) is not tuple or len(get_args(base)) != 2 or get_args(base)[1] is not Ellipsis:
-            raise TypeError(f"{where}: Many goes with tuple[X, ...]")
-        return evolve(kind, item=kind_of(get_args(base)[0], where))
-    return kind
+@frozen
+class Since:
+    """Marks a field that was appended in a later generation (2, 3, …) of a message; it needs a default.
+
+    All fields of a generation are written and read together. A message that ends before them comes from an
+    older writer, and they take their defaults.
+    """
+
+    generation: int

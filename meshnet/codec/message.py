@@ -1,36 +1,67 @@
 """Declares messages and turns them into bytes and back.
 
 A class under `@message` or `@tlvs` becomes a frozen, slotted attrs class with a generated codec. `decode`
-raises only `CodecError`, whatever the bytes, and holds nothing of the buffer it was given: all bytes in a
-message are copies. `encode` raises only `EncodeError`, for a message that its declaration does not allow.
+raises only `CodecError`, whatever the bytes; but for fields of type `View` what it returns holds nothing of
+the buffer it was given. `encode` raises only `EncodeError`, for a message that its declaration refuses.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from typing import (
+    Annotated,
+    Any,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import attrs
 
-from meshnet.codec.compile import Codec, Member, compile_message, compile_tlvs
-from meshnet.codec.fields import Kind, Tlv, kind_of
+from meshnet.codec.compile import Codec, compile_message, compile_tlvs
+from meshnet.codec.construct import frozen_class
+from meshnet.codec.declaration import WIRE, Declaration, Member, Profile, check, kind_of, member_of
+from meshnet.codec.fields import Kind, Tlv
 from meshnet.codec.parts import FAULTS, Buffer
-from meshnet.errors import EncodeError
+from meshnet.errors import CodecError, EncodeError
 
 M = TypeVar("M")
 
 
+@overload
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
-def message(cls: type[M]) -> type[M]:
-    """Make `cls` a message: its annotated fields follow one another in the order of declaration.
+def message(cls: type[M], /) -> type[M]: ...
 
-    Each field is a kind (`label: U32`), an `Annotated` type with a kind, or another message class. A mistake
-    in the declaration raises `TypeError` here.
+
+@overload
+@dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
+def message(*, profile: Profile = WIRE, skip: int = 0) -> Callable[[type[M]], type[M]]: ...
+
+
+def message(cls: Any = None, /, *, profile: Profile = WIRE, skip: int = 0) -> Any:
+    """Make a class a message: its annotated fields follow one another in the order of declaration.
+
+    Each field is a kind (`label: U32`), an `Annotated` type with a kind, or another message class. `profile`
+    is `WIRE` (big-endian) or `SKYCOIN` (little-endian, Skycoin's rules). With `skip`, up to so many bytes
+    behind the last field are ignored: they are what a newer writer appended. A mistake in the declaration
+    raises `TypeError` here.
     """
-    made, hints = _attrs_class(cls, kw_only=False)
-    members = [Member(name, kind_of(hint, f"{cls.__qualname__}.{name}")) for name, hint in hints.items()]
-    made.__codec__ = compile_message(made, members)  # type: ignore[attr-defined]
-    return made
+    where = sys._getframe(1)
+
+    def declare(cls: type[M]) -> type[M]:
+        made, hints = _attrs_class(cls, where, kw_only=False)
+        fields = attrs.fields_dict(made)  # type: ignore[arg-type]
+        members = tuple(
+            member_of(name, hint, fields[name].default, f"{cls.__qualname__}.{name}")
+            for name, hint in hints.items()
+        )
+        return _with_codec(made, Declaration(made, profile, members, skip=skip))
+
+    return declare if cls is None else declare(cls)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(attrs.field,))
@@ -40,7 +71,7 @@ def tlvs(cls: type[M]) -> type[M]:
     None means absent. A field without a default must be there. On reading, types must rise strictly; an
     unknown even type is refused, an unknown odd one skipped. Fields are given by keyword.
     """
-    made, hints = _attrs_class(cls, kw_only=True)
+    made, hints = _attrs_class(cls, sys._getframe(1), kw_only=True)
     defaults = {one.name: one.default for one in attrs.fields(made)}  # type: ignore[arg-type]
     members = []
     for name, hint in hints.items():
@@ -58,14 +89,12 @@ def tlvs(cls: type[M]) -> type[M]:
     numbers = [member.number for member in members]
     if len(set(numbers)) != len(numbers):
         raise TypeError(f"{cls.__qualname__} uses a type number twice")
-    made.__codec__ = compile_tlvs(made, members)  # type: ignore[attr-defined]
-    return made
+    return _with_codec(made, Declaration(made, WIRE, tuple(members), tlv=True))
 
 
-def _attrs_class(cls: type[M], *, kw_only: bool) -> tuple[type[M], dict[str, Any]]:
+def _attrs_class(cls: type[M], frame: Any, *, kw_only: bool) -> tuple[type[M], dict[str, Any]]:
     """The frozen attrs class and the annotations of its fields, resolved where the decorator stands."""
-    made: type[M] = attrs.define(cls, frozen=True, slots=True, kw_only=kw_only)
-    frame = sys._getframe(2)
+    made = frozen_class(cls, kw_only=kw_only)
     hints = get_type_hints(made, frame.f_globals, frame.f_locals, include_extras=True)
     names = [one.name for one in attrs.fields(made)]  # type: ignore[arg-type]
     for name in names:
@@ -74,13 +103,35 @@ def _attrs_class(cls: type[M], *, kw_only: bool) -> tuple[type[M], dict[str, Any
     return made, {name: hints[name] for name in names}
 
 
+def _with_codec(made: type[M], declaration: Declaration) -> type[M]:
+    if not declaration.tlv:
+        check(declaration)
+    made.__declaration__ = declaration  # type: ignore[attr-defined]
+    made.__codec__ = compile_tlvs(declaration) if declaration.tlv else compile_message(declaration)  # type: ignore[attr-defined]
+    return made
+
+
 def decode(cls: type[M], data: Buffer) -> M:
     """The message of class `cls` that `data` is, all of it; `CodecError` if it is none.
 
-    `data` is a flat buffer of bytes. What is returned refers to none of it.
+    `data` is a flat buffer of bytes. What is returned refers to none of it, except in fields of type `View`.
     """
     codec: Codec = cls.__codec__  # type: ignore[attr-defined]
     made: M = codec.parse(data)
+    return made
+
+
+def decode_from(cls: type[M], data: Buffer, pos: int = 0, end: int | None = None) -> tuple[M, int]:
+    """The message of class `cls` that starts at `pos`, and the position after it; `CodecError` if none does.
+
+    It does not reach beyond `end` (the end of the buffer if None); a class that runs to the end of what
+    surrounds it takes all until there.
+    """
+    codec: Codec = cls.__codec__  # type: ignore[attr-defined]
+    end = len(data) if end is None else end
+    if not 0 <= pos <= end <= len(data):
+        raise CodecError(f"{codec.name}: no message lies from {pos} to {end} of {len(data)} bytes")
+    made: tuple[M, int] = codec.read(data, pos, end)
     return made
 
 
@@ -101,19 +152,25 @@ def size_of(value: object) -> int:
         raise EncodeError(f"{codec.name}: {fault}") from fault
 
 
-def encode_into(value: object, buffer: bytearray | memoryview) -> int:
-    """Write a message at the start of `buffer`; its size.
+def encode_into(value: object, buffer: bytearray | memoryview, pos: int = 0) -> int:
+    """Write a message into `buffer` from `pos` on; the position after it.
 
-    Raises `EncodeError` as `encode` does, or if the buffer is too small; after an error
-    the start of `buffer` is undefined.
+    Raises `EncodeError` as `encode` does, or if the buffer is too small; after an error what lies behind
+    `pos` is undefined. The buffer keeps its size.
     """
     codec: Codec = value.__codec__  # type: ignore[attr-defined]
     size = size_of(value)
-    if size > len(buffer):
-        raise EncodeError(f"{codec.name} takes {size} bytes, the buffer has {len(buffer)}")
+    if pos < 0 or size > len(buffer) - pos:
+        raise EncodeError(f"{codec.name} takes {size} bytes, the buffer has {max(0, len(buffer) - pos)}")
     try:
-        return codec.write(value, buffer, 0)
+        return codec.write(value, buffer, pos)
     except EncodeError:
         raise
     except FAULTS as fault:
         raise EncodeError(f"{codec.name}: {fault}") from fault
+
+
+def source_of(cls: type) -> str:
+    """The Python source that was generated for a message class: what it does per message, to read."""
+    codec: Codec = cls.__codec__  # type: ignore[attr-defined]
+    return codec.source

@@ -32,7 +32,7 @@ def short(where: str, need: int, have: int) -> CodecError:
     return CodecError(f"{where}: {need} bytes are needed, {have} are left")
 
 
-def long(where: str, most: int, size: int | str) -> CodecError:
+def long(where: str, most: int | str, size: int | str) -> CodecError:
     """More than was declared."""
     return CodecError(f"{where}: at most {most} are allowed, not {size}")
 
@@ -50,6 +50,16 @@ def wrong_size(where: str, want: int, size: int) -> CodecError:
 def unfit(where: str, want: int, size: int) -> EncodeError:
     """A fixed field of another length."""
     return EncodeError(f"{where} takes exactly {want} bytes, not {size}")
+
+
+def miscounted(where: str, want: int, count: int) -> EncodeError:
+    """An array with another number of items."""
+    return EncodeError(f"{where} takes exactly {want} items, not {count}")
+
+
+def twice(where: str, name: str) -> EncodeError:
+    """Two items of ours with the same key."""
+    return EncodeError(f"{where} has items with equal {name}")
 
 
 def excess(where: str, most: int, size: int) -> EncodeError:
@@ -121,8 +131,8 @@ def framed(size: int) -> int:
 NAMES: Final[Mapping[str, Any]] = {
     one.__name__: one
     for one in (
-        *(short, long, bad, wrong_size, unfit, excess, text, CodecError, EncodeError),
+        *(short, long, bad, wrong_size, unfit, miscounted, excess, twice, text, CodecError, EncodeError),
         *(read_varint, write_varint, varint_size, read_bigsize, write_bigsize, bigsize_size, framed),
         *(truncated_size, write_truncated, read_truncated, signed_size, write_signed, read_signed),
     )
-} | {"FAULTS": FAULTS}
+} | {"FAULTS": FAULTS, "struct_error": struct.error}

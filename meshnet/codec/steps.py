@@ -8,6 +8,7 @@ sees a message.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from struct import Struct
@@ -20,7 +21,8 @@ from attrs import define, field, frozen
 class Packed:
     """A value of fixed size: struct code, size in bytes, the expression to write, the variable to read into.
 
-    `before` are source lines run before writing (checks), `after` those run after reading.
+    `order` is the byte order as `struct` writes it. `before` are source lines run before writing (checks),
+    `after` those run after reading.
     """
 
     code: str
@@ -28,6 +30,7 @@ class Packed:
     value: str
     target: str
     where: str
+    order: str = ">"
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
@@ -58,22 +61,36 @@ class Names:
         return name
 
 
+def compiled(name: str, lines: Iterable[str], names: Names) -> dict[str, Any]:
+    """Run generated source; what it defined. `linecache` keeps the text, so that tracebacks show it."""
+    source, filename = "\n".join(lines) + "\n", f"<codec {name}>"
+    exec(compile(source, filename, "exec"), names.names)  # noqa: S102  (our own text, made at declaration)
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    return names.names
+
+
 def indent(lines: Iterable[str], levels: int = 1) -> list[str]:
     """The lines moved in by `levels` × 4 blanks."""
     return ["    " * levels + line for line in lines]
 
 
 def _runs(steps: Sequence[Step]) -> Iterator[list[Packed] | Lines]:
-    for packed, group in groupby(steps, lambda step: isinstance(step, Packed)):
-        if packed:
+    for order, group in groupby(steps, lambda step: step.order if isinstance(step, Packed) else None):
+        if order is not None:
             yield [step for step in group if isinstance(step, Packed)]
         else:
             yield from (step for step in group if isinstance(step, Lines))
 
 
 def struct_of(run: Sequence[Packed]) -> Struct:
-    """One big-endian struct for adjacent packed steps."""
-    return Struct(">" + "".join(step.code for step in run))
+    """One struct for adjacent packed steps of one byte order."""
+    return Struct(run[0].order + "".join(step.code for step in run))
+
+
+def single_run(steps: Sequence[Step]) -> list[Packed] | None:
+    """The steps, if one struct moves them all and there is one at least; else None."""
+    runs = list(_runs(steps))
+    return runs[0] if len(runs) == 1 and isinstance(runs[0], list) else None
 
 
 def fixed_size(steps: Sequence[Step]) -> int | None:
