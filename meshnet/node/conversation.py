@@ -1,11 +1,11 @@
-"""A session, the circuit it runs over, and the one timer it needs: what `router.py` keeps of each."""
+"""A session, the circuits it runs over, and the one timer it needs: what `router.py` keeps of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-from meshnet.cipher.keys import PublicKey
+from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.origin import OriginCircuit
@@ -31,9 +31,33 @@ class Turns(Protocol):
         """Acts on the session's events."""
 
 
+class Leg:
+    """One circuit of a conversation, as the router and as the session know it.
+
+    `path` and `end` are set when the circuit stands. `fresh_until` is when it should be replaced;
+    `drains_since` is set when another has taken over.
+    """
+
+    __slots__ = ("born", "circuit", "drains_since", "end", "fresh_until", "path")
+
+    path: Path
+
+    def __init__(self, circuit: OriginCircuit | Arrival, now: float, fresh_until: float = 0.0) -> None:
+        self.circuit = circuit
+        self.born = now
+        self.fresh_until = fresh_until
+        self.end: CircuitEnd | None = None
+        self.drains_since: float | None = None
+
+    def wake(self, path: Path) -> None:
+        """The session has cells to send here."""
+        if self.end is not None:
+            self.end.wake()
+
+
 class Conversation:
-    """One session over one circuit; `route` is empty where the other side opened it. `service` is whose
-    ports are open to the other side.
+    """One session and its circuits, `legs`; `route` is empty where the other side opened it. `service` is
+    whose ports are open to the other side, `identity` who we said we are.
 
     `on_end` is set by who waits for something of the session: it is called once, with the reason, if the
     session ends.
@@ -45,9 +69,8 @@ class Conversation:
         "_stirred",
         "_stopped",
         "_turns",
-        "born",
-        "circuit",
-        "end",
+        "identity",
+        "legs",
         "on_end",
         "pinged",
         "route",
@@ -56,38 +79,47 @@ class Conversation:
     )
 
     def __init__(
-        self, turns: Turns, circuit: OriginCircuit | Arrival, route: Route, service: Service, now: float
+        self,
+        turns: Turns,
+        route: Route,
+        service: Service,
+        now: float,
+        identity: SecretKey | None = None,
     ) -> None:
         self._turns = turns
         self._stirred = False
         self._stopped = False
         self._due: float | None = None
         self._cancel: Callable[[], None] | None = None
-        self.circuit = circuit
         self.route = route
         self.service = service
-        self.end: CircuitEnd | None = None
+        self.identity = identity
+        self.legs: dict[OriginCircuit | Arrival, Leg] = {}
         self.session: Session | None = None
         self.on_end: Callable[[MeshError, float], None] | None = None
-        self.born = now
         self.pinged = now
 
-    def wake(self, path: Path) -> None:
-        """The session has cells to send."""
-        if self.end is not None:
-            self.end.wake()
+    @property
+    def leg(self) -> Leg | None:
+        """The circuit that the session sends over; None while it has none."""
+        return None if self.session is None else self.leg_of(self.session.path)
+
+    def leg_of(self, path: Path) -> Leg | None:
+        """The circuit of a path; None if it is gone."""
+        return next((leg for leg in self.legs.values() if leg.path is path), None)
 
     def notify(self, session: Session) -> None:
         """The session has events or an earlier deadline."""
         if not self._stirred and not self._stopped:
             self._stirred = True
-            self._turns.soon(self._settle)
+            self._turns.soon(self.settle)
 
-    def lose(self, why: MeshError, now: float) -> None:
-        """The circuit is gone."""
-        if self.session is not None:
-            self.session.path_lost(self.session.path, why)
-            self._settle(now)
+    def lose(self, circuit: OriginCircuit | Arrival, why: MeshError, now: float) -> None:
+        """One circuit is gone."""
+        leg = self.legs.pop(circuit, None)
+        if leg is not None:
+            leg.path.session.paths.lose(leg.path, why, now)
+            self.settle(now)
 
     def ended(self, why: MeshError, now: float) -> None:
         """The session is over: tells who waits."""
@@ -102,7 +134,8 @@ class Conversation:
             self._cancel()
             self._cancel = None
 
-    def _settle(self, now: float) -> None:
+    def settle(self, now: float) -> None:
+        """Acts on the session's events now, and sets the timer it needs."""
         self._stirred = False
         session = self.session
         if session is None or self._stopped:
@@ -122,4 +155,4 @@ class Conversation:
         self._due = None
         if self.session is not None:
             self.session.tick(now)
-            self._settle(now)
+            self.settle(now)

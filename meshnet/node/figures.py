@@ -58,14 +58,16 @@ class Figures:
         shown: Json = circuit.snapshot(now)
         conversation = self._conversations.get(circuit)
         if conversation is not None and conversation.session is not None:
-            path = conversation.session.path
-            shown["streams"] = conversation.session.streams
+            session, path = conversation.session, conversation.legs[circuit].path
+            shown["streams"] = session.streams
+            shown["paths"] = len(session.paths)
+            shown["sending"] = path is session.path
             shown["rtt_ms"] = round(path.rtt * 1e3, 3)
             shown["cell_size"] = path.cell_size
             shown["window"] = path.cwnd
             shown["lost_cells"] = path.recovery.lost_cells
             shown["probes"] = path.recovery.probes_sent
-            shown["datagrams_dropped"] = conversation.session.datagrams_dropped
+            shown["datagrams_dropped"] = session.datagrams_dropped
         return shown
 
     @property

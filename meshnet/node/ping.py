@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
+from meshnet.circuit.origin import OriginCircuit
 from meshnet.errors import MeshError, TimedOutError
 from meshnet.node.app import Json
 from meshnet.node.conversation import Conversation, Route
@@ -42,6 +43,8 @@ class Ping:
             self.result.errback(outcome)
             return
         self._conversation = outcome
+        circuit = next(iter(outcome.legs))
+        self._setup = circuit.setup if isinstance(circuit, OriginCircuit) else 0.0
         outcome.on_end = self._lost
         self._ask(now)
 
@@ -83,7 +86,7 @@ class Ping:
         trips.sort()
         self.result.callback(
             {
-                "setup_ms": round(conversation.circuit.setup * 1e3, 3),  # type: ignore[union-attr]
+                "setup_ms": round(self._setup * 1e3, 3),
                 "sent": self._sent,
                 "received": len(trips),
                 "rtt_ms": round(median(trips) * 1e3, 3) if trips else None,

@@ -10,32 +10,44 @@ No cell passes this file: it only ties the ends together and acts on what happen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from attrs import define, frozen
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
+from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost, Event
 from meshnet.circuit.messages import FRAME_KINDS
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.policy import Policy
 from meshnet.circuit.table import Circuits
-from meshnet.errors import CircuitError, Drop, HandshakeError, MeshError, ProtocolError, Reason, UsageError
-from meshnet.limits import CIRCUIT_LIFE, SESSIONS
+from meshnet.errors import (
+    CircuitError,
+    Drop,
+    HandshakeError,
+    MeshError,
+    ProtocolError,
+    Reason,
+    UnreachableError,
+)
+from meshnet.limits import SESSION_SURVIVES, SESSIONS
 from meshnet.link.driver import Identity, Links
 from meshnet.link.link import Link
 from meshnet.node.app import Clock, Datagram, Json, Receive
-from meshnet.node.conversation import Conversation, Route
+from meshnet.node.calls import Calls, Waiter
+from meshnet.node.conversation import Conversation, Leg, Route
 from meshnet.node.figures import Figures
+from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.node.services import Service, Services
 from meshnet.session import keys as end_to_end
-from meshnet.session.events import AppFailed, Closed, DatagramReceived, PathDead, Ponged
+from meshnet.session.codes import Code
+from meshnet.session.events import AppFailed, Closed, DatagramReceived, Joined, Moved, PathDead, Ponged
 from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -43,15 +55,22 @@ from meshnet.transports.registry import Transports
 
 TICK: Final = 0.5
 KEEP_ALIVE: Final = 20.0  # a circuit with open streams is used at least this often
-FRESH: Final = CIRCUIT_LIFE * 3 / 4  # an older circuit takes no new streams
-IDENTITIES: Final = ("anonymous", "node")
 
 _log = Logger()
 
-T = TypeVar("T")
 
-Waiter = Callable[[Conversation | MeshError, float], None]
-"""Told once when a circuit stands or fails."""
+@frozen(eq=False)
+class Standing:
+    """A circuit of ours that stands, and the keys of its ends."""
+
+    circuit: OriginCircuit
+    keys: end_to_end.CircuitKeys
+    max_cell: int
+    setup: float
+
+
+Told = Callable[[Standing | MeshError, float], None]
+"""Told once what became of a circuit."""
 
 
 @define(eq=False)
@@ -59,9 +78,7 @@ class _Dialled:
     """A circuit of ours on its way: the handshake's first half, and who waits for it."""
 
     opening: end_to_end.Opening
-    identity: SecretKey | None
-    route: Route
-    waiters: list[Waiter] = field(factory=list)
+    told: Told
 
 
 class Router(Figures):
@@ -88,7 +105,9 @@ class Router(Figures):
         self._backend = backend
         self.services = Services(secret)
         self._dialled: dict[OriginCircuit, _Dialled] = {}
-        self._calls: dict[tuple[Route, str], OriginCircuit] = {}
+        self._calls = Calls(self, secret)
+        self.renewals = Renewals(self, random)
+        self._sessions: dict[Session, Conversation] = {}
         self._conversations: dict[OriginCircuit | Arrival, Conversation] = {}
         self._pongs: dict[tuple[Session, int], Callable[[float], None]] = {}
         self._past_drops = [0] * len(Drop)
@@ -129,18 +148,18 @@ class Router(Figures):
         now, why = self._clock.now(), MeshError("this node is stopping")
         self._cancel_tick()
         self._cancel_tick = None
-        for dialled in list(self._dialled.values()):
-            self._tell(dialled, why, now)
-        self._dialled.clear()
-        self._calls.clear()
-        for circuit in list(self.circuits):
-            if not isinstance(circuit, OriginCircuit | Arrival):
-                continue
-            self.circuits.destroy(circuit, now)
-            conversation = self._conversations.pop(circuit, None)
-            if conversation is not None:
-                conversation.lose(why, now)
-                conversation.stop()
+        for circuit in list(self._dialled):
+            self._tell(circuit, why, now)
+        for conversation in list(self._sessions.values()):
+            if conversation.session is not None:
+                conversation.session.close(Code.GONE, str(why), now)
+        self.links.outbox.flush(now)
+        for each in list(self.circuits):
+            if isinstance(each, OriginCircuit | Arrival):
+                self.circuits.destroy(each, now)
+        for conversation in list(self._sessions.values()):
+            self._forget(conversation, why, now)
+            conversation.ended(why, now)
         self.links.outbox.flush(now)
         self.links.stop()
         return self._memory.close()
@@ -154,9 +173,9 @@ class Router(Figures):
 
         Fails with CircuitError, RefusedError, UsageError and what else a circuit can fail with.
         """
-        if identity not in IDENTITIES:
-            return fail(UsageError(f"identity is one of {', '.join(IDENTITIES)}, not {identity!r}"))
-        return self._call((*via, target), identity, lambda session, now: session.open(port, now, reader))
+        return self._calls.call(
+            (*via, target), identity, lambda session, now: session.open(port, now, reader)
+        )
 
     def send_datagram(
         self,
@@ -169,9 +188,7 @@ class Router(Figures):
         identity: str,
     ) -> Deferred[bool]:
         """One datagram to `port` of `target`; false if it was not taken. Fails as `connect` does."""
-        if identity not in IDENTITIES:
-            return fail(UsageError(f"identity is one of {', '.join(IDENTITIES)}, not {identity!r}"))
-        return self._call(
+        return self._calls.call(
             (*via, target), identity, lambda session, now: session.send_datagram(port, data, source)
         )
 
@@ -189,26 +206,45 @@ class Router(Figures):
 
         return Ping(self, (*via, target), count).result
 
-    def dial(self, route: Route, identity: SecretKey | None, waiter: Waiter) -> OriginCircuit | None:
-        """Begins a circuit along `route`; `waiter` is told. None if it failed at once."""
+    def dial_circuit(self, route: Route, told: Told) -> OriginCircuit | None:
+        """Begins a circuit along `route`; `told` hears of it. None if it failed at once."""
         now = self._clock.now()
         if self._cancel_tick is None:
-            waiter(MeshError("this node does not run"), now)
+            told(MeshError("this node does not run"), now)
             return None
         ephemeral = SecretKey.draw(self._random)
         try:
             opening = end_to_end.start(route[-1], self._network_id, ephemeral, self._backend)
             circuit = self.circuits.open(route, opening.first, now, self._clock.unix())
         except MeshError as problem:
-            waiter(problem, now)
+            told(problem, now)
             return None
-        self._dialled[circuit] = _Dialled(opening, identity, route, [waiter])
+        self._dialled[circuit] = _Dialled(opening, told)
         return circuit
+
+    def dial(self, route: Route, identity: SecretKey | None, waiter: Waiter) -> None:
+        """Begins a circuit along `route`, and a session over it; `waiter` is told."""
+
+        def told(outcome: Standing | MeshError, now: float) -> None:
+            if isinstance(outcome, Standing):
+                waiter(self._converse(outcome, route, identity, now), now)
+            else:
+                waiter(outcome, now)
+
+        self.dial_circuit(route, told)
+
+    def hang_up_dialled(self, circuit: OriginCircuit, now: float) -> None:
+        """Nobody waits for this circuit any more."""
+        if self._dialled.pop(circuit, None) is not None:
+            self.circuits.destroy(circuit, now)
 
     def hang_up(self, conversation: Conversation, now: float) -> None:
         """Ends a conversation that nobody needs any more."""
-        self.circuits.destroy(conversation.circuit, now)
-        self._forget(conversation)
+        self._forget(conversation, MeshError("it was hung up"), now)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.now()
 
     def on_pong(self, session: Session, token: int, told: Callable[[float], None]) -> None:
         """`told(seconds)` is called when the answer to this ping comes."""
@@ -238,13 +274,19 @@ class Router(Figures):
         self.circuits.tick(now, self._clock.unix())
         self._memory.sync()
         self._circuit_events(now)
-        for conversation in list(self._conversations.values()):
-            session, end = conversation.session, conversation.end
-            if session is None or end is None or not conversation.route or not session.streams:
-                continue
-            if now - max(end.used, conversation.pinged) >= KEEP_ALIVE:
-                conversation.pinged = now
-                session.ping(now)
+        for conversation in list(self._sessions.values()):
+            if conversation.route:
+                self.renewals.tick(conversation, now)
+                self._keep_alive(conversation, now)
+
+    @staticmethod
+    def _keep_alive(conversation: Conversation, now: float) -> None:
+        session, leg = conversation.session, conversation.leg
+        if session is None or leg is None or leg.end is None or not session.streams:
+            return
+        if now - max(leg.end.used, conversation.pinged) >= KEEP_ALIVE:
+            conversation.pinged = now
+            session.ping(now)
 
     # -- what links tell (LinkOwner)
 
@@ -300,7 +342,7 @@ class Router(Figures):
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """A circuit ends here: answer the handshake, and listen to what the session brings."""
-        if len(self._conversations) >= SESSIONS:
+        if len(self._sessions) >= SESSIONS:
             self.circuits.refuse(arrival, Reason.BUSY, f"{SESSIONS} sessions are open already", now)
             return
         service = self.services.of(arrival)
@@ -312,74 +354,103 @@ class Router(Figures):
         except HandshakeError:
             self.circuits.refuse(arrival, Reason.UNKNOWN_SERVICE, "", now)
             return
-        conversation = Conversation(self, arrival, (), service, now)
+        conversation, leg = Conversation(self, (), service, now), Leg(arrival, now)
         session = Session(
             keys,
-            wake=conversation.wake,
+            wake=leg.wake,
             notify=conversation.notify,
             accept=service.ports.accept,
             memory=self.session_memory,
             max_cell=arrival.side.link.max_cell,
+            joinable=service.sessions,
+            survives=SESSION_SURVIVES,
         )
-        conversation.session = session
         try:
-            conversation.end = self.circuits.answer(arrival, reply, session.path, now)
+            end = self.circuits.answer(arrival, reply, session.path, now)
         except CircuitError:
             return  # it was taken down meanwhile
-        self._conversations[arrival] = conversation
+        self._begin(conversation, session, leg, end)
 
     def _built(self, event: Built, now: float) -> None:
         circuit = event.circuit
-        dialled = self._dialled.pop(circuit)
+        dialled = self._dialled.get(circuit)
+        if dialled is None:
+            return  # nobody waits for it any more
         try:
             keys = dialled.opening.finish(event.reply)
         except HandshakeError as problem:
             self.circuits.destroy(circuit, now)
-            self._uncall(circuit)
-            error = CircuitError(f"the last hop could not prove its key: {problem}", Reason.FORGED)
-            self._tell(dialled, error, now)
+            text = f"the last hop could not prove its key: {problem}"
+            self._tell(circuit, CircuitError(text, Reason.FORGED), now)
             return
-        service = self.services.own
-        conversation = Conversation(self, circuit, dialled.route, service, now)
+        self._tell(circuit, Standing(circuit, keys, event.max_cell, event.setup), now)
+
+    def _converse(
+        self, standing: Standing, route: Route, identity: SecretKey | None, now: float
+    ) -> Conversation | MeshError:
+        """A session over a circuit of ours."""
+        conversation = Conversation(self, route, self.services.own, now)
+        leg = Leg(standing.circuit, now, self.renewals.fresh_until(now))
         session = Session(
-            keys,
-            wake=conversation.wake,
+            standing.keys,
+            wake=leg.wake,
             notify=conversation.notify,
-            accept=service.ports.accept,
+            accept=conversation.service.ports.accept,
             memory=self.session_memory,
-            peer=dialled.route[-1],
-            identity=dialled.identity,
-            max_cell=event.max_cell,
-            trip=event.setup,
+            peer=route[-1],
+            identity=identity,
+            max_cell=standing.max_cell,
+            trip=standing.setup,
+            survives=SESSION_SURVIVES,
         )
-        conversation.session = session
         try:
-            conversation.end = circuit.attach(session.path)
+            end = standing.circuit.attach(session.path)
         except CircuitError as problem:
-            self._uncall(circuit)
-            self._tell(dialled, problem, now)
-            return
-        self._conversations[circuit] = conversation
-        self._tell(dialled, conversation, now)
-        conversation.end.wake()
+            return problem
+        self._begin(conversation, session, leg, end)
+        end.wake()
+        return conversation
+
+    def _begin(self, conversation: Conversation, session: Session, leg: Leg, end: CircuitEnd) -> None:
+        leg.path = session.path
+        conversation.session = session
+        self._sessions[session] = conversation
+        self.add_leg(conversation, leg, end)
+
+    def add_leg(self, conversation: Conversation, leg: Leg, end: CircuitEnd) -> None:
+        """A conversation has this circuit."""
+        leg.end = end
+        conversation.legs[leg.circuit] = leg
+        self._conversations[leg.circuit] = conversation
+
+    def drop(self, conversation: Conversation, leg: Leg, now: float) -> None:
+        """A conversation needs this circuit no more."""
+        self.circuits.destroy(leg.circuit, now)
+        self._conversations.pop(leg.circuit, None)
+        conversation.lose(leg.circuit, UnreachableError("the circuit was replaced"), now)
 
     def _failed(self, circuit: OriginCircuit, error: CircuitError, now: float) -> None:
-        dialled = self._dialled.pop(circuit, None)
-        self._uncall(circuit)
-        if dialled is not None:
-            self._tell(dialled, error, now)
+        self._tell(circuit, error, now)
 
     def _lost(self, circuit: OriginCircuit | Arrival, error: CircuitError, now: float) -> None:
-        conversation = self._conversations.get(circuit)
-        if conversation is not None:
-            conversation.lose(error, now)
-            self._forget(conversation)
+        conversation = self._conversations.pop(circuit, None)
+        if conversation is None:
+            return
+        leg = conversation.legs.get(circuit)
+        conversation.lose(circuit, error, now)
+        if leg is not None:
+            self._missing(conversation, leg, error, now)
 
-    @staticmethod
-    def _tell(dialled: _Dialled, outcome: Conversation | MeshError, now: float) -> None:
-        waiters, dialled.waiters = dialled.waiters, []
-        for waiter in waiters:
-            waiter(outcome, now)
+    def _missing(self, conversation: Conversation, leg: Leg, error: MeshError, now: float) -> None:
+        """A circuit is gone, not by our wish; the conversation may go on."""
+        session = conversation.session
+        if conversation.route and session is not None and session.live:
+            self.renewals.lost(conversation, leg.path, error, now)
+
+    def _tell(self, circuit: OriginCircuit, outcome: Standing | MeshError, now: float) -> None:
+        dialled = self._dialled.pop(circuit, None)
+        if dialled is not None:
+            dialled.told(outcome, now)
 
     # -- what sessions tell
 
@@ -397,9 +468,36 @@ class Router(Figures):
                 self._datagram(conversation.service, session, event)
             elif isinstance(event, AppFailed):
                 _log.error("a stream's reader failed: {error!r}", error=event.error)
-            elif isinstance(event, PathDead | Closed):
-                self.hang_up(conversation, now)
+            elif isinstance(event, Joined):
+                self.renewals.joined(conversation, event.path, now)
+            elif isinstance(event, Moved):
+                self._moved(conversation, event, now)
+            elif isinstance(event, PathDead):
+                self._path_dead(conversation, event, now)
+            elif isinstance(event, Closed):
+                self._forget(conversation, event.error, now)
                 conversation.ended(event.error, now)
+
+    def _path_dead(self, conversation: Conversation, event: PathDead, now: float) -> None:
+        leg = conversation.leg_of(event.path)
+        if leg is not None:
+            self.circuits.destroy(leg.circuit, now)
+            del conversation.legs[leg.circuit]
+            self._conversations.pop(leg.circuit, None)
+            self._missing(conversation, leg, event.error, now)
+
+    def _moved(self, conversation: Conversation, event: Moved, now: float) -> None:
+        """A circuit that came joined the session of another conversation."""
+        leg, heir = conversation.leg_of(event.path), self._sessions.get(event.session)
+        if leg is None:
+            return
+        del conversation.legs[leg.circuit]
+        if heir is None:  # it has ended since
+            self.circuits.destroy(leg.circuit, now)
+            self._conversations.pop(leg.circuit, None)
+            return
+        heir.legs[leg.circuit] = leg
+        self._conversations[leg.circuit] = heir
 
     def _datagram(self, service: Service, session: Session, event: DatagramReceived) -> None:
         def reply(data: bytes) -> bool:
@@ -410,58 +508,17 @@ class Router(Figures):
         except Exception:  # an app's code: its fault costs a line in the log
             _log.failure("the app on datagram port {port} failed", port=event.target)
 
-    def _forget(self, conversation: Conversation) -> None:
-        self._conversations.pop(conversation.circuit, None)
-        self._uncall(conversation.circuit)
-        conversation.stop()
+    def _forget(self, conversation: Conversation, why: MeshError, now: float) -> None:
         session = conversation.session
+        for circuit in conversation.legs:
+            self.circuits.destroy(circuit, now)
+            self._conversations.pop(circuit, None)
+        conversation.legs.clear()
+        conversation.stop()
+        if session is None:
+            return
+        self._sessions.pop(session, None)
+        self._calls.forget(conversation)
+        self.renewals.forget(conversation, why, now)
         for key in [key for key in self._pongs if key[0] is session]:
             del self._pongs[key]
-
-    # -- calls
-
-    def _call(self, route: Route, identity: str, use: Callable[[Session, float], T]) -> Deferred[T]:
-        """What `use` makes of a session along `route`, over a standing circuit or a new one."""
-        result: Deferred[T] = Deferred()
-
-        def told(outcome: Conversation | MeshError, now: float) -> None:
-            if result.called:  # given up meanwhile
-                return
-            try:
-                if isinstance(outcome, MeshError):
-                    raise outcome
-                assert outcome.session is not None  # a conversation that is told of has one
-                answer = use(outcome.session, now)
-            except MeshError as problem:
-                result.errback(problem)
-            else:
-                result.callback(answer)
-
-        self._await(route, identity, told)
-        return result
-
-    def _await(self, route: Route, identity: str, waiter: Waiter) -> None:
-        """Tells `waiter` of a conversation along `route`."""
-        now = self._clock.now()
-        circuit = self._calls.get((route, identity))
-        if circuit is not None:
-            conversation = self._conversations.get(circuit)
-            if conversation is not None:
-                session = conversation.session
-                if session is not None and session.live and now - conversation.born < FRESH:
-                    waiter(conversation, now)
-                    return
-            elif circuit in self._dialled:
-                self._dialled[circuit].waiters.append(waiter)
-                return
-            del self._calls[route, identity]
-        circuit = self.dial(route, self._secret if identity == "node" else None, waiter)
-        if circuit is not None:
-            self._calls[route, identity] = circuit
-
-    def _uncall(self, circuit: OriginCircuit | Arrival) -> None:
-        """Nobody is sent over this circuit any more."""
-        if isinstance(circuit, OriginCircuit):
-            for identity in IDENTITIES:
-                if self._calls.get((circuit.route, identity)) is circuit:
-                    del self._calls[circuit.route, identity]

@@ -11,6 +11,7 @@ from meshnet.errors import MeshError
 
 if TYPE_CHECKING:
     from meshnet.session.path import Path
+    from meshnet.session.session import Session
     from meshnet.session.streams import Stream
 
 
@@ -55,6 +56,22 @@ class PathDead:
 
 
 @frozen
+class Joined:
+    """At the origin: another circuit has joined, and from now on the session sends there."""
+
+    path: Path = field(repr=False)
+
+
+@frozen
+class Moved:
+    """At the last hop: the circuit has joined `session`, where `path` belongs from now on; the session that
+    tells this was only made to hear of it, and is over."""
+
+    path: Path = field(repr=False)
+    session: Session = field(repr=False)
+
+
+@frozen
 class Closed:
     """The session is over; the last event. `by_peer` says that the other side sent CLOSE."""
 
@@ -62,4 +79,4 @@ class Closed:
     by_peer: bool
 
 
-Event = Opened | DatagramReceived | Ponged | AppFailed | PathDead | Closed
+Event = Opened | DatagramReceived | Ponged | AppFailed | PathDead | Joined | Moved | Closed

@@ -44,13 +44,12 @@ class Inbox:
     """
 
     __slots__ = (
-        "_auth", "_first_own", "_own_next", "_peer_next", "_session", "consumed", "limit", "now",
+        "_first_own", "_own_next", "_peer_next", "_session", "consumed", "limit", "now",
         "own_count", "path", "peer_count", "received", "table",
     )  # fmt: skip
 
     def __init__(self, session: Session, path: Path, initiator: bool) -> None:
         self._session = session
-        self._auth: tuple[int, bytes] | None = None
         self._first_own = 0 if initiator else 1
         self._own_next = self._first_own
         self._peer_next = 1 - self._first_own
@@ -156,7 +155,7 @@ class Inbox:
         """PING."""
         self.path.acks.hurry()
         if token:
-            self._session.outbox.pong(token)
+            self.path.pong(token)
 
     def pong(self, token: int) -> None:
         """PONG."""
@@ -166,17 +165,19 @@ class Inbox:
         """AUTH: the first is looked at, the same again is harmless, another one is a fault."""
         if self._first_own == 0:
             raise SessionFaultError(Code.AUTH, "only the origin of a circuit sends AUTH")
-        if self._auth is not None:
-            if self._auth != (kind, body):
+        path = self.path
+        if path.auth is not None:
+            if path.auth != (kind, body):
                 raise SessionFaultError(Code.AUTH, "a second, different AUTH")
             return
         caller: PublicKey | None = None
         if kind == AUTH_CALLER:
-            caller = check_caller(self.path.keys, body)
+            caller = check_caller(path.keys, body)
         if caller is None and kind != AUTH_ANONYMOUS:
             # The same words for a wrong proof and for a session that is not known.
             raise SessionFaultError(Code.AUTH, "AUTH does not prove what it claims")
-        self._auth = (kind, body)
+        path.auth = (kind, body)
+        path.stands = True
         self._session.authenticated(caller)
 
     def cell_limit(self, size: int) -> None:
@@ -187,7 +188,7 @@ class Inbox:
 
     def close(self, code: int, text: str) -> None:
         """CLOSE."""
-        self._session.peer_closed(session_error(code, text))
+        self._session.peer_closed(self.path, code, session_error(code, text), self.now)
 
     def datagram(self, source: int, target: int, data: memoryview) -> None:
         """DATAGRAM."""

@@ -159,6 +159,14 @@ def read(cell: memoryview, sink: Sink) -> bool:
     return asks
 
 
+def join_proof(cell: memoryview) -> bytes:
+    """The body of an AUTH of kind 2 at the start of a cell; empty if there is none."""
+    size = _AUTH_SIZES[AUTH_JOIN]
+    if len(cell) < 2 + size or cell[0] != AUTH or cell[1] != AUTH_JOIN:
+        return b""
+    return bytes(cell[2 : 2 + size])
+
+
 def _span(cell: memoryview, pos: int) -> tuple[int, int]:
     """Start and end of bytes that have their length in front."""
     length, pos = read_varint(cell, pos)

@@ -3,11 +3,11 @@
 Streams take turns, one piece of a cell each. What a cell carried is noted as tuples whose first member is the
 item's type (`recovery.Contents`):
 
-    (DATA, stream, start, end, fin) · (OPEN | RESET | STOP | WINDOW, stream) · (SESSION_WINDOW,)
-    (AUTH, item) · (CELL_LIMIT, size) · (PING | PONG, token) · (DATAGRAM,)
+    (DATA, stream, start, end, fin) · (OPEN | RESET | STOP | WINDOW, stream) · (SESSION_WINDOW,) · (DATAGRAM,)
+    (AUTH | CELL_LIMIT | PING | PONG, path, item): about one circuit, and kept there (`session.path`)
 
-`arrived` and `lost` get them back. A lost item goes again only if it still says something: DATA by what is
-missing, WINDOW with the newest limit, PING, PONG and DATAGRAM never.
+`arrived` and `lost` get them back, whichever circuit carried them. A lost item goes again only if it still
+says something: DATA by what is missing, WINDOW with the newest limit, PING, PONG and DATAGRAM never.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from meshnet.limits import DATAGRAM_QUEUE, DATAGRAM_QUEUE_BYTES, PONGS_WAITING, SESSION_FIRST_WINDOW
+from meshnet.limits import DATAGRAM_QUEUE, DATAGRAM_QUEUE_BYTES, SESSION_FIRST_WINDOW
 from meshnet.session import items
 from meshnet.session.items import (
     AUTH,
@@ -26,8 +26,6 @@ from meshnet.session.items import (
     DATAGRAM,
     DATAGRAM_HEADER,
     OPEN,
-    PING,
-    PONG,
     RESET,
     SESSION_WINDOW,
     STOP,
@@ -40,27 +38,43 @@ SLIVER = 64
 """A stream gets no piece smaller than this behind something else; the next cell is better."""
 
 
+class Silent:
+    """What a circuit has to send of a session that sends over another one: nothing."""
+
+    __slots__ = ()
+    work = False
+    largest_datagram = 0
+
+    def pack(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+        """Adds nothing."""
+        return pos
+
+    def drop_datagram(self) -> None:
+        """There is none."""
+
+
+SILENT = Silent()
+
+
 class Outbox:
-    """Everything a session waits to send. `confirmed` is called when AUTH arrived, `release` with how many
-    bytes of streams arrived and are held no longer.
+    """Everything a session waits to send. `release` is called with how many bytes of streams arrived and are
+    held no longer.
 
     `session_limit` gives the limit a SESSION-WINDOW should name now. `drained` lists streams whose reader is
     owed `drained()`.
     """
 
     __slots__ = (
-        "_confirmed", "_datagram_bytes", "_datagrams", "_items", "_listed", "_pongs", "_ready",
-        "_release", "_session_limit", "_session_window_said", "_starved", "credit", "drained", "granted",
+        "_datagram_bytes", "_datagrams", "_items", "_listed", "_ready", "_release", "_session_limit",
+        "_session_window_said", "_starved", "credit", "drained", "granted",
     )  # fmt: skip
 
     def __init__(
         self,
         session_limit: Callable[[], int],
-        confirmed: Callable[[], None],
         release: Callable[[int], None],
     ) -> None:
         self._session_limit = session_limit
-        self._confirmed = confirmed
         self._release = release
         self._items: deque[tuple[Any, ...]] = deque()
         self._datagrams: deque[tuple[int, int, bytes]] = deque()
@@ -68,7 +82,6 @@ class Outbox:
         self._ready: deque[Stream] = deque()
         self._starved: dict[Stream, None] = {}  # ready, but the session's window is used up
         self._listed: set[tuple[Any, ...]] = set()  # OPEN, RESET and STOP in `_items`
-        self._pongs = 0
         self._session_window_said = False
         self.granted = SESSION_FIRST_WINDOW  # bytes the peer takes in all
         self.credit = SESSION_FIRST_WINDOW  # of these, not yet used
@@ -98,25 +111,11 @@ class Outbox:
         self._items.append(what)
         self._listed.add(what)
 
-    def say_auth(self, item: bytes, max_cell: int) -> None:
-        """AUTH goes before everything else, then what the path carries."""
-        self._items.extendleft(((CELL_LIMIT, max_cell), (AUTH, item)))
-
     def say_session_window(self) -> None:
         """A new limit for the sum of all streams."""
         if not self._session_window_said:
             self._session_window_said = True
             self._items.append((SESSION_WINDOW,))
-
-    def ping(self, token: int) -> None:
-        """PING."""
-        self._items.append((PING, token))
-
-    def pong(self, token: int) -> None:
-        """PONG, unless too many wait already."""
-        if self._pongs < PONGS_WAITING:
-            self._pongs += 1
-            self._items.append((PONG, token))
 
     def add_datagram(self, source: int, target: int, data: bytes) -> bool:
         """False if too many wait."""
@@ -202,16 +201,12 @@ class Outbox:
     def _encode(self, what: tuple[Any, ...]) -> bytes:
         """The item as it is true now; empty if there is no need for it any more."""
         kind = what[0]
-        if kind == AUTH:
-            return bytes(what[1])
-        if kind in (PING, PONG, CELL_LIMIT):
-            return items.item(kind, what[1])
         if kind == SESSION_WINDOW:
             return items.item(kind, self._session_limit())
         stream: Stream = what[1]
         receiving, sending = stream.receiving, stream.sending
         if kind == OPEN:
-            return items.open_item(stream.id, stream.port, receiving.limit)
+            return b"" if stream.over else items.open_item(stream.id, stream.port, receiving.limit)
         if kind == RESET:
             assert sending.reset_code is not None
             return items.item(kind, stream.id, sending.reset_code, sending.end)
@@ -229,8 +224,6 @@ class Outbox:
             what[1].window_said = False
         elif kind == SESSION_WINDOW:
             self._session_window_said = False
-        elif kind == PONG:
-            self._pongs -= 1
 
     def _pack_datagrams(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
         queue = self._datagrams
@@ -267,8 +260,10 @@ class Outbox:
                     stream.check_end()
             elif kind == RESET:
                 what[1].send_done()
+            elif kind == OPEN:
+                what[1].met = True
             elif kind == AUTH:
-                self._confirmed()
+                what[1].auth_arrived()
 
     def lost(self, contents: Contents) -> None:
         """A cell with this got lost, or may have: what still matters is listed again."""
@@ -279,10 +274,8 @@ class Outbox:
                 stream.sending.lost(what[2], what[3], what[4])
                 if stream.sending.ready():
                     self.list(stream)
-            elif kind == AUTH:
-                self._items.appendleft(what)
-            elif kind == CELL_LIMIT:
-                self._items.append(what)
+            elif kind in (AUTH, CELL_LIMIT):
+                what[1].say_again(what)
             elif kind == SESSION_WINDOW:
                 self.say_session_window()
             elif kind == WINDOW:

@@ -6,11 +6,15 @@ room and seals it over itself, `receive` opens the body over itself and hands ou
 allocated per cell but the record of what it carried.
 
 A path satisfies what a circuit's end asks of a session: `number`, `receive`, `fill`.
+
+Of a session with several paths one sends what the session has to say (`outbox`); the others acknowledge,
+probe, and say only what is about their own circuit (`own`): AUTH, CELL-LIMIT, PING and its answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -18,11 +22,12 @@ from meshnet.cipher.aead import TAG_SIZE, BadTag
 from meshnet.cipher.hashing import hmac256
 from meshnet.codec.varint import write_varint
 from meshnet.errors import Drop, UnreachableError
-from meshnet.limits import CELLS_IN_FLIGHT, PACKETS, SMALLEST_CELL
+from meshnet.limits import CELLS_IN_FLIGHT, PACKETS, PONGS_WAITING, SMALLEST_CELL
 from meshnet.session.acks import Acks
 from meshnet.session.congestion import Congestion
-from meshnet.session.items import PING
+from meshnet.session.items import AUTH, CELL_LIMIT, PING, PONG, item
 from meshnet.session.keys import CircuitKeys
+from meshnet.session.packing import SILENT, Outbox, Silent
 from meshnet.session.rate import DeliveryRate
 from meshnet.session.recovery import Contents, Recovery
 from meshnet.session.window import ReplayWindow
@@ -51,18 +56,35 @@ class Path:
 
     `number` is the packet number of the cell that `fill` made last. Counts: `cells_sent`, `bytes_sent`,
     `cells_received`, `bytes_received` (bodies with tag, opened ones only), `bad_tags`, `replayed`.
-    `heard` says that a cell has been opened; the last hop sends none before.
+    `heard` says that a cell has been opened; the last hop sends none before. `stands` says that AUTH was
+    acknowledged (at the last hop: believed): both ends know whose circuit it is. `auth` is the AUTH that
+    came.
+    `wake(path)` is called when something to send appears outside of `fill`.
     """
 
     __slots__ = (
-        "_open", "_receive_ad", "_seal", "_send_ad", "_session", "_skip", "_skips", "acks", "bad_tags",
+        "_open", "_pongs", "_receive_ad", "_seal", "_send_ad", "_skip", "_skips", "acks", "auth", "bad_tags",
         "bytes_received", "bytes_sent", "cells_received", "cells_sent", "congestion", "heard", "keys",
-        "max_cell", "number", "rate", "recovery", "replayed", "window",
+        "max_cell", "number", "outbox", "own", "rate", "recovery", "replayed", "session", "stands", "wake",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, session: Session, keys: CircuitKeys, max_cell: int, trip: float | None) -> None:
-        self._session = session
+    def __init__(
+        self,
+        session: Session,
+        keys: CircuitKeys,
+        max_cell: int,
+        trip: float | None,
+        wake: Callable[[Path], object],
+    ) -> None:
+        self.session = session
         self.keys = keys
+        self.wake = wake
+        self.outbox: Outbox | Silent = SILENT
+        self.own: deque[tuple[int, Path, bytes]] = deque()
+        self.auth: tuple[int, bytes] | None = None
+        self.stands = False
+        self._pongs = 0
         self.max_cell = max_cell
         self._seal = keys.backend.aead(keys.send).encrypt_into
         self._open = keys.backend.aead(keys.receive).decrypt_into
@@ -100,7 +122,7 @@ class Path:
     @property
     def cell_size(self) -> int:
         """Bytes of body, tag included, that the next cell may take: what `fill` should be given room for."""
-        wanted = self._session.outbox.largest_datagram
+        wanted = self.outbox.largest_datagram
         if wanted + TAG_SIZE > self.rate.cell_size:
             return min(wanted + TAG_SIZE, self.max_cell)
         return self.rate.cell_size
@@ -145,20 +167,20 @@ class Path:
         self.heard = True
         self.cells_received += 1
         self.bytes_received += size
-        return self._session.opened(self, number, plain, now, marked)
+        return self.session.opened(self, number, plain, now, marked)
 
     # sending
 
     def fill(self, room: memoryview, now: float) -> int:
         """Seals the next cell into `room`; its size with the tag, 0 if there is nothing to send now."""
-        session = self._session
+        session = self.session
         if not session.live or not session.trusted:
             return session.farewell(self, room, now)
-        recovery, acks, outbox = self.recovery, self.acks, session.outbox
+        recovery, acks, outbox, own = self.recovery, self.acks, self.outbox, self.own
         if recovery.next >= PACKETS:
-            session.path_lost(self, UnreachableError("the circuit has used up its packet numbers"))
+            session.paths.give_up(self, UnreachableError("the circuit has used up its packet numbers"), now)
             return 0
-        work = outbox.work
+        work = outbox.work or own
         pos = 0
         contents: Contents = []
         limit = min(len(room), self.cell_size) - TAG_SIZE
@@ -170,6 +192,8 @@ class Path:
         if size > 0:
             if acks.waiting:
                 pos = acks.write(room, 0, size, now)
+            if own:
+                pos = self._pack_own(room, pos, size, contents)
             pos = outbox.pack(room, pos, size, contents)
             if not contents and recovery.probes and pos + 2 <= size:
                 pos = self._ping(room, pos, contents)
@@ -203,9 +227,22 @@ class Path:
             limit = free
         return limit if len(recovery.sent) < CELLS_IN_FLIGHT else 0
 
+    def _pack_own(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+        """What is about this circuit; the position reached."""
+        own = self.own
+        while own and pos + len(own[0][2]) <= limit:
+            what = own.popleft()
+            end = pos + len(what[2])
+            room[pos:end] = what[2]
+            pos = end
+            contents.append(what)
+            if what[0] == PONG:
+                self._pongs -= 1
+        return pos
+
     def _ping(self, room: memoryview, pos: int, contents: Contents) -> int:
         room[pos] = PING
-        contents.append((PING, 0))
+        contents.append((PING, self, b""))
         return write_varint(0, room, pos + 1)
 
     def seal(self, room: memoryview, size: int) -> int:
@@ -219,6 +256,43 @@ class Path:
         self.bytes_sent += whole
         return whole
 
+    # what is about the circuit itself
+
+    def say_auth(self, auth: bytes) -> None:
+        """AUTH goes before everything else, then what the path carries."""
+        limit = item(CELL_LIMIT, self.max_cell)
+        self.own.extendleft(((CELL_LIMIT, self, limit), (AUTH, self, auth)))
+
+    def say_again(self, what: tuple[int, Path, bytes]) -> None:
+        """It got lost; nobody waits for it if the circuit is given up."""
+        if self in self.session.paths:
+            self.own.appendleft(what) if what[0] == AUTH else self.own.append(what)
+
+    def ping(self, token: int) -> None:
+        """PING, to be answered over this circuit."""
+        self.own.append((PING, self, item(PING, token)))
+
+    def pong(self, token: int) -> None:
+        """PONG, unless too many wait already."""
+        if self._pongs < PONGS_WAITING:
+            self._pongs += 1
+            self.own.append((PONG, self, item(PONG, token)))
+
+    def auth_arrived(self) -> None:
+        """Our AUTH was acknowledged."""
+        self.session.auth_arrived(self)
+
+    def move(self, session: Session) -> None:
+        """The circuit belongs to another session from now on; nothing was sent on it yet."""
+        self.session = session
+        self.recovery.report_to(session.outbox.arrived, session.outbox.lost)
+
+    def quit(self) -> None:
+        """The circuit is gone: what was in flight goes back to the session."""
+        self.outbox = SILENT
+        self.own.clear()
+        self.recovery.abandon()
+
     # time
 
     def wants(self) -> bool:
@@ -226,7 +300,7 @@ class Path:
         recovery = self.recovery
         if self.acks.due or recovery.probes:
             return True
-        return self._session.outbox.work and self._allowed(self.rate.cell_size - TAG_SIZE) > 0
+        return bool(self.outbox.work or self.own) and self._allowed(self.rate.cell_size - TAG_SIZE) > 0
 
     def deadline(self) -> float | None:
         """When `tick` has something to do, or None."""

@@ -77,6 +77,10 @@ class Recovery:
         self._newest_acked_sent_at = 0.0
         self._marks = 0
 
+    def report_to(self, arrived: Callable[[Contents], None], lost: Callable[[Contents], None]) -> None:
+        """Another session hears from now on what became of cells; none is in flight."""
+        self._arrived, self._lost = arrived, lost
+
     # sending
 
     def skip(self) -> None:
@@ -274,6 +278,11 @@ class Recovery:
             # The oldest cell stays in flight: if it arrives after all, the copy does no harm.
             self._lost(self.sent[self._lowest][2])
             self._last_sent_at = now  # if the link is blocked, the next probe is due only later
+
+    def forget(self) -> None:
+        """Nobody wants to hear any more what became of it."""
+        self.sent.clear()
+        self.in_flight = 0
 
     def abandon(self) -> None:
         """The circuit is gone: everything in flight is given back."""

@@ -7,8 +7,7 @@ the owner then lets the circuit ask `fill` (and does so once at the start, when 
 said; it must not call into the session but plan to. A session with nothing in flight has no deadline and
 costs nothing.
 
-One circuit is one `Path`, which holds everything that is per circuit, so more can be added; in this version a
-session has exactly one, and an AUTH that joins another session is answered by CLOSE.
+One circuit is one `Path`; a session may have several (`paths`) and sends over one of them.
 """
 
 from __future__ import annotations
@@ -30,13 +29,9 @@ from meshnet.errors import (
     UsageError,
 )  # fmt: skip
 from meshnet.limits import (
-    AUTH_HELD,
-    AUTH_SECONDS,
     LARGEST_CELL,
-    PACKET_HELD,
     SEND_BUFFER,
     SESSION_BUFFER,
-    SESSION_SILENCE,
     SMALLEST_SEND,
     STREAM_HELD,
     STREAM_WINDOW,
@@ -44,13 +39,22 @@ from meshnet.limits import (
 )  # fmt: skip
 from meshnet.session import items
 from meshnet.session.codes import Code, SessionFaultError
-from meshnet.session.events import AppFailed, Closed, DatagramReceived, Event, Opened, PathDead, Ponged
+from meshnet.session.events import (
+    AppFailed,
+    Closed,
+    DatagramReceived,
+    Event,
+    Opened,
+    Ponged,
+)  # fmt: skip
+from meshnet.session.held import Held
 from meshnet.session.inbox import Inbox, NoRoom
 from meshnet.session.keys import CircuitKeys, caller_auth
 from meshnet.session.life import new_life
 from meshnet.session.memory import Account, Memory
 from meshnet.session.packing import Outbox
 from meshnet.session.path import Path
+from meshnet.session.paths import Paths
 from meshnet.session.streams import Stream
 from meshnet.streams import StreamReader
 
@@ -83,21 +87,25 @@ def _refuse(stream: Stream) -> StreamReader | None:
 
 
 class Session:
-    """One end of a session. `keys` are those of its circuit and say which end it is.
+    """One end of a session. `keys` are those of its first circuit and say which end it is.
 
     At the origin `peer` is the key that was called and `identity` who we say we are (None: anonymous). At the
     last hop `peer` is the caller once AUTH told, or None. `accept` is asked for each stream the other side
     opens; None refuses it. `max_cell` is the path's largest body, `trip` the round trip that set-up took.
-    `memory` is what all sessions of a node share; without it the session has one of its own.
+    `memory` is what all sessions of a node share; without it the session has one of its own. `joinable` are
+    the sessions of the same service by their id, for circuits that join one of them. `survives` is how many
+    seconds streams outlive their last circuit.
 
     `live` is true until the session begins to close; `trusted` once AUTH has been opened (at the origin:
-    always). `datagrams_dropped` counts those that nobody fetched in time.
+    always), `confirmed` once both ends know it. `paths` are its circuits, the newest last; `path` is the one
+    it sends over, or the last one there was. `datagrams_dropped` counts those that nobody fetched in time.
     """
 
     __slots__ = (
-        "_auth_due", "_closing_until", "_events", "_fault", "_held", "_held_bytes", "_inbox", "_last_words",
-        "_life", "_next_token", "_notify", "_pings", "_planned", "_reading", "_stirred", "_unsaid", "_wake",
-        "accept", "account", "datagrams_dropped", "limits", "live", "outbox", "path", "peer", "trusted",
+        "_closing_until", "_events", "_fault", "_inbox", "_last_words", "_life", "_next_token", "_notify",
+        "_pings", "_planned", "_reading", "_stirred", "_unsaid", "accept", "account", "confirmed",
+        "datagrams_dropped", "held", "joinable", "keys", "limits", "live", "outbox", "path", "paths", "peer",
+        "trusted",
     )  # fmt: skip
 
     def __init__(
@@ -113,8 +121,10 @@ class Session:
         trip: float | None = None,
         limits: SessionLimits = SessionLimits(),
         memory: Memory | None = None,
+        joinable: dict[bytes, Session] | None = None,
+        survives: float = 0.0,
     ) -> None:
-        self._wake = wake
+        self.keys = keys
         self._notify = notify
         self.accept = accept
         self.peer = peer
@@ -122,13 +132,13 @@ class Session:
         self.account = Account(Memory() if memory is None else memory)
         self.live = True
         self.trusted = keys.initiator
+        self.confirmed = False
+        self.joinable = {} if joinable is None else joinable
         self.datagrams_dropped = 0
         self._life = new_life(self)
         self._events: list[Event] = []
         self._planned = inf  # the deadline the owner knows of
-        self._held: list[tuple[int, bytes, bool]] = []
-        self._held_bytes = 0
-        self._auth_due: float | None = None
+        self.held = Held(self.account)
         self._reading = 0
         self._stirred = False
         self._pings: dict[int, float] = {}
@@ -137,18 +147,20 @@ class Session:
         self._last_words = b""  # our CLOSE
         self._unsaid = False  # it is to be sent
         self._fault: MeshError | None = None  # why it ended
-        self.outbox = Outbox(lambda: self._inbox.grant(), self._confirmed, self.account.give)
-        self.path = Path(self, keys, max_cell, trip)
+        self.outbox = Outbox(lambda: self._inbox.grant(), self.account.give)
+        self.path = Path(self, keys, max_cell, trip, wake)
+        self.path.outbox = self.outbox
+        self.paths = Paths(self, self.path, survives)
         self._inbox = Inbox(self, self.path, keys.initiator)
         if keys.initiator:
             anonymous = items.auth_item(items.AUTH_ANONYMOUS)
             auth = anonymous if identity is None else caller_auth(keys, identity)
-            self.outbox.say_auth(auth, max_cell)
+            self.path.say_auth(auth)
         if limits.session_buffer > self._inbox.limit:
             self.outbox.say_session_window()
 
     def __repr__(self) -> str:
-        side = "origin" if self.path.keys.initiator else "last hop"
+        side = "origin" if self.keys.initiator else "last hop"
         state = "live" if self.live else "ended"
         return f"<Session {side} {state}, {len(self._inbox.table)} streams>"
 
@@ -157,7 +169,7 @@ class Session:
     @property
     def identity(self) -> PublicKey | None:
         """At the last hop: who the caller proved to be; None if anonymous or not known yet."""
-        return None if self.path.keys.initiator else self.peer
+        return None if self.keys.initiator else self.peer
 
     @property
     def streams(self) -> int:
@@ -165,9 +177,19 @@ class Session:
         return len(self._inbox.table)
 
     @property
+    def wanted(self) -> bool:
+        """Whether there is a stream whose reader still hears of it."""
+        return any(not stream.over for stream in self._inbox.table.values())
+
+    @property
+    def fault(self) -> MeshError:
+        """Why it ended."""
+        return self._fault or UnreachableError("the session has ended")
+
+    @property
     def idle(self) -> bool:
         """Whether no stream lives, nothing waits to be sent and nothing is in flight."""
-        return not (self._inbox.table or self.outbox.work or self.path.recovery.sent)
+        return not (self._inbox.table or self.outbox.work or any(each.recovery.sent for each in self.paths))
 
     def open(self, port: int, now: float, reader: StreamReader) -> Stream:
         """A new stream to `port` (1 to 65,535) of the other side; usable at once.
@@ -178,7 +200,7 @@ class Session:
         if not 1 <= port <= 0xFFFF:
             raise UsageError(f"a port is 1 to 65535, not {port}")
         if not self.live:
-            raise self._fault or UnreachableError("the session has ended")
+            raise self.fault
         inbox = self._inbox
         if inbox.own_count >= self.limits.streams or inbox.next_own > items.LARGEST_STREAM:
             raise RefusedError(f"the session has {inbox.own_count} streams open; no more are allowed")
@@ -195,7 +217,11 @@ class Session:
         """Sends `data` (copied) to `port`, once; false if too many wait or the path cannot carry it."""
         if not 1 <= port <= 0xFFFF or not 0 <= source <= 0xFFFF:
             raise UsageError(f"a port is 1 to 65535, not {port}")
-        if not self.live or len(data) + items.DATAGRAM_HEADER + TAG_SIZE > self.path.max_cell:
+        if (
+            not self.live
+            or not self.paths
+            or len(data) + items.DATAGRAM_HEADER + TAG_SIZE > self.path.max_cell
+        ):
             return False
         taken = self.outbox.add_datagram(source, port, bytes(data))
         self._stir()
@@ -209,17 +235,13 @@ class Session:
             self._pings[token] = now
             if len(self._pings) > PINGS:
                 del self._pings[next(iter(self._pings))]
-            self.outbox.ping(token)
+            self.path.ping(token)
             self._stir()
         return token
 
     def close(self, code: int, text: str, now: float) -> None:
         """Ends the session: streams are lost, CLOSE tells the other side. Harmless if it has ended."""
         self._life.close(code, text, now)
-
-    def path_lost(self, path: Path, why: MeshError) -> None:
-        """The circuit is gone; with it, as it is the only one, the session."""
-        self._life.lose(why)
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
@@ -230,7 +252,7 @@ class Session:
         """When `tick` should be called; None: never, as things are. Later calls of `tick` are harmless."""
         deadline = self._closing_until
         if self.live:
-            deadline = self.path.deadline() if self.trusted else self._auth_due
+            deadline = self.paths.deadline() if self.trusted else self.held.due
         self._planned = inf if deadline is None else deadline
         return deadline
 
@@ -244,21 +266,11 @@ class Session:
         if not self.live:
             return
         if not self.trusted:
-            if self._auth_due is not None and now >= self._auth_due:
+            if self.held.due is not None and now >= self.held.due:
                 self._fault = RefusedError("the caller did not say who it is")
                 self.close(Code.AUTH, "AUTH did not come", now)
             return
-        path = self.path
-        if path.recovery.dead(now):
-            error = UnreachableError(
-                f"the other end has not answered for {SESSION_SILENCE:.0f} seconds; the circuit is given up"
-            )
-            self._tell(PathDead(path, error))
-            self.path_lost(path, error)
-            return
-        path.tick(now)
-        if path.wants():
-            self._wake(path)
+        self.paths.tick(now)
 
     # cells (called by Path)
 
@@ -274,10 +286,14 @@ class Session:
         """Cell `number` has been opened: tells its items to the inbox."""
         if not self.live:
             if self._closing_until is not None:
-                self._hear_farewell(plain)
+                self._hear_farewell(path, plain)
             return Drop.LATE
-        if not self.trusted and (not plain or plain[0] != items.AUTH):
-            return self._hold(number, plain, now, marked)
+        if not self.trusted:
+            if not plain or plain[0] != items.AUTH:
+                return self._hold(number, plain, now, marked)
+            handed = self.paths.hand_over(path, number, plain, now, marked)
+            if handed is not None:
+                return handed
         inbox = self._inbox
         inbox.path = path
         inbox.now = now
@@ -297,8 +313,9 @@ class Session:
         if acks.deadline is not None and acks.deadline < self._planned:
             self.timer(acks.deadline)
         self._read(path, now, Drop.NONE)
-        if self._held and self.trusted:
-            self._take_held(path, now)
+        if self.held and self.trusted:
+            for earlier, kept, mark in self.held.take():
+                self.opened(path, earlier, memoryview(kept), now, mark)
         return Drop.NONE
 
     def _read(self, path: Path, now: float, drop: Drop) -> Drop:
@@ -310,31 +327,20 @@ class Session:
                 if not stream.over and stream.reader is not None:
                     self._inbox.call(stream, stream.reader.drained)
         self._reading -= 1
-        if not self._reading and (self._stirred or path.wants()):
-            self._stirred = False
-            self._wake(path)
+        if not self._reading:
+            if path is not self.path and (self._stirred or self.outbox.work):
+                self.path.wake(self.path)
+            if self._stirred or path.wants():
+                self._stirred = False
+                path.wake(path)
         return drop
 
     def _hold(self, number: int, plain: memoryview, now: float, marked: bool) -> Drop:
         """A cell before AUTH: kept if there is room, else dropped without being acknowledged."""
-        cost = len(plain) + PACKET_HELD
-        if self._held_bytes + cost > AUTH_HELD:
+        if not self.held.keep(number, plain, now, marked):
             return Drop.NOT_OPEN
-        if cost > self.account.room():
-            return Drop.NOT_OPEN
-        self.account.take(cost)
-        self._held_bytes += cost
-        self._held.append((number, bytes(plain), marked))
-        if self._auth_due is None:
-            self._auth_due = now + AUTH_SECONDS
-            self.timer(self._auth_due)
+        self.timer(self.held.due)
         return Drop.NONE
-
-    def _take_held(self, path: Path, now: float) -> None:
-        self.account.give(self._held_bytes)
-        held, self._held, self._held_bytes = self._held, [], 0
-        for number, plain, marked in held:
-            self.opened(path, number, memoryview(plain), now, marked)
 
     def farewell(self, path: Path, room: memoryview, now: float) -> int:
         """What `fill` sends while the session is closing: CLOSE, once for each time it is asked for."""
@@ -345,13 +351,13 @@ class Session:
         room[: len(words)] = words
         return path.seal(room, len(words))
 
-    def _hear_farewell(self, plain: memoryview) -> None:
+    def _hear_farewell(self, path: Path, plain: memoryview) -> None:
         """A cell after our CLOSE: the other side has not heard it yet, unless it says CLOSE too."""
         if plain and plain[0] == items.CLOSE:
             self._life.expire()
             return
         self._unsaid = True
-        self._wake(self.path)
+        path.wake(path)
 
     # what streams and the inbox ask (streams.Owner)
 
@@ -393,30 +399,50 @@ class Session:
         """AUTH was believed."""
         self.trusted = True
         self.peer = caller
+        self.joinable[self.keys.session_id] = self
         self._life.confirm()
 
     def ponged(self, token: int, now: float) -> None:
         """An answer to a ping."""
         asked = self._pings.pop(token, None)
         if asked is not None:
-            self._tell(Ponged(token, now - asked))
+            self.tell(Ponged(token, now - asked))
 
-    def peer_closed(self, error: MeshError) -> None:
-        """CLOSE was received."""
-        self._life.peer_closed(error)
+    def peer_closed(self, path: Path, code: int, error: MeshError, now: float) -> None:
+        """CLOSE was received; over a circuit that has not joined yet it is only about that."""
+        if path.stands or not self.confirmed:
+            self._life.peer_closed(error)
+        else:
+            self.paths.refused(path, code, error, now)
+
+    def auth_arrived(self, path: Path) -> None:
+        """At the origin: AUTH of this circuit was acknowledged."""
+        self._life.confirm()
+        if self.live:
+            self.paths.confirmed(path)
 
     def tell_datagram(self, event: DatagramReceived) -> None:
         """A datagram was received."""
         if len(self._events) < EVENTS:
-            self._tell(event)
+            self.tell(event)
         else:
             self.datagrams_dropped += 1
 
     def app_failed(self, stream: Stream, error: Exception) -> None:
         """A reader raised."""
-        self._tell(AppFailed(stream, error))
+        self.tell(AppFailed(stream, error))
         if not stream.over:
             stream.reset(Code.INTERNAL)
+
+    def end(self, why: MeshError) -> None:
+        """Its last circuit is gone, and no other is waited for."""
+        self._life.lose(why)
+
+    def lose_streams(self, which: Callable[[Stream], bool], why: MeshError) -> None:
+        """Ends some streams; readers are told `why`; the other side hears that they end when it can."""
+        for stream in [each for each in self._inbox.table.values() if not each.over and which(each)]:
+            self._inbox.lose(stream, why)
+            stream.reset(Code.CANCELLED)
 
     def timer(self, deadline: float | None) -> None:
         """There is a new deadline; tells the owner if it is earlier than what he knows."""
@@ -428,7 +454,8 @@ class Session:
 
     def on_open(self) -> None:
         """It is open."""
-        self._tell(Opened(self.identity))
+        self.confirmed = True
+        self.tell(Opened(self.identity))
 
     def on_closing(self, code: int, text: str, now: float) -> None:
         """CLOSE is to be sent, and sent again to whoever still sends."""
@@ -436,8 +463,10 @@ class Session:
         self._unsaid = True
         self._end(self._fault or UnreachableError(f"this node closed the session: {text}"))
         self._closing_until = now + CLOSING_PROBES * self.path.recovery.probe_timeout()
-        self._wake(self.path)
+        self.path.wake(self.path)
         self.timer(self._closing_until)
+        if not self.paths:
+            self._life.expire()
 
     def on_closed(self, error: MeshError | None, by_peer: bool) -> None:
         """It is over."""
@@ -445,27 +474,27 @@ class Session:
             self._end(error)
         self._closing_until = None
         self._unsaid = False
-        self._tell(Closed(self._fault or UnreachableError("the session has ended"), by_peer))
+        self.tell(Closed(self.fault, by_peer))
 
     # inside
-
-    def _confirmed(self) -> None:
-        self._life.confirm()
 
     def _end(self, error: MeshError) -> None:
         """Streams are lost and everything held is given back."""
         self.live = False
         self._fault = error
+        self.paths.waits_until = None
+        if self.joinable.get(self.keys.session_id) is self:
+            del self.joinable[self.keys.session_id]
         inbox = self._inbox
         streams = list(inbox.table.values())
         inbox.table.clear()
         inbox.own_count = inbox.peer_count = 0
         self.outbox.clear()
-        self._held.clear()
+        self.held.take()
         self._pings.clear()
-        recovery = self.path.recovery
-        recovery.sent.clear()
-        recovery.in_flight = 0
+        for path in self.paths:
+            path.own.clear()
+            path.recovery.forget()
         self.account.close()
         for stream in streams:
             told = stream.over
@@ -473,7 +502,8 @@ class Session:
             if not told:
                 inbox.lose(stream, error)
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """An event for the owner."""
         self._events.append(event)
         self._notify(self)
 
@@ -482,4 +512,4 @@ class Session:
         if self._reading:
             self._stirred = True
         else:
-            self._wake(self.path)
+            self.path.wake(self.path)

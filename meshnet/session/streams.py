@@ -61,8 +61,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_owner", "announced", "id", "listed", "over", "port", "reader", "receiving", "sending", "starved",
-        "stop_code", "window_said",
+        "_owner", "announced", "id", "listed", "met", "over", "port", "reader", "receiving", "sending",
+        "starved", "stop_code", "window_said",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Stream:
         self.sending = sending
         self.receiving = receiving
         self.announced = False  # OPEN was sent or received
+        self.met = False  # the other side has our OPEN, or opened it
         self.listed = False  # waits for its turn in a cell
         self.starved = False  # a write was short, and `drained` is owed
         self.window_said = False  # a WINDOW waits to be sent

@@ -26,6 +26,9 @@ def residue(router: Router) -> dict[str, int]:
         "dialled": len(router._dialled),
         "calls": len(router._calls),
         "conversations": len(router._conversations),
+        "sessions": len(router._sessions),
+        "renewals": len(router.renewals),
+        "joinable": len(router.services.own.sessions),
         "pongs": len(router._pongs),
         "circuits": sum(router.circuits.standing.values()),
     }

@@ -9,17 +9,21 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import MeshError
-from meshnet.node.conversation import Conversation
+from meshnet.node.conversation import Conversation, Leg
+
+CIRCUIT: Any = object()
 
 
 class FakeSession:
-    """A session with a deadline that a test sets."""
+    """A session, and its only path, with a deadline that a test sets."""
 
     def __init__(self) -> None:
         self.due: float | None = None
         self.ticks: list[float] = []
         self.lost: list[MeshError] = []
-        self.path = object()
+        self.path = self
+        self.session = self
+        self.paths = self
 
     def deadline(self) -> float | None:
         return self.due
@@ -28,7 +32,7 @@ class FakeSession:
         self.ticks.append(now)
         self.due = None
 
-    def path_lost(self, path: object, why: MeshError) -> None:
+    def lose(self, path: object, why: MeshError, now: float) -> None:
         self.lost.append(why)
 
 
@@ -40,7 +44,7 @@ class ConversationTests(SynchronousTestCase):
         self.settled: list[float] = []
         self.on_settle: Callable[[], object] = lambda: None
         self.session = FakeSession()
-        self.conversation = Conversation(self, None, (), None, 0.0)  # type: ignore[arg-type]
+        self.conversation = Conversation(self, (), None, 0.0)  # type: ignore[arg-type]
         self.conversation.session = self.session  # type: ignore[assignment]
 
     # conversation.Turns
@@ -114,7 +118,10 @@ class ConversationTests(SynchronousTestCase):
     def test_lost(self) -> None:
         """A lost circuit is told to the session, whose events are looked at in the same turn."""
         why = MeshError("gone")
-        self.conversation.lose(why, 4.0)
+        leg = self.conversation.legs[CIRCUIT] = Leg(CIRCUIT, 0.0)
+        leg.path = self.session  # type: ignore[assignment]
+        self.conversation.lose(CIRCUIT, why, 4.0)
+        self.conversation.lose(CIRCUIT, why, 5.0)
         self.assertEqual((self.session.lost, self.settled), ([why], [4.0]))
 
     def test_who_waits_is_told_once(self) -> None:
@@ -130,7 +137,7 @@ class ConversationTests(SynchronousTestCase):
     def test_without_a_session(self) -> None:
         """Before the session is there nothing can happen."""
         self.conversation.session = None
-        self.conversation.lose(MeshError("gone"), 0.0)
+        self.conversation.lose(CIRCUIT, MeshError("gone"), 0.0)
         self.conversation.notify(None)  # type: ignore[arg-type]
         self.clock.advance(1)
         self.assertEqual(self.settled, [])

@@ -39,7 +39,7 @@ class BeforeAuthTests(SynchronousTestCase):
         self.assertTrue(pair.b.session.live)
         pair.run(10.0)
         self.assertFalse(pair.b.session.live)
-        self.assertEqual(pair.b.session._held, [])
+        self.assertFalse(pair.b.session.held)
         (event,) = [event for event in pair.b.events if isinstance(event, Closed)]
         self.assertIn("did not say", str(event.error))
 

@@ -419,7 +419,7 @@ class CloseTests(SynchronousTestCase):
         reader = pair.open()
         pair.run(1.0)
         why = UnreachableError("relay 2 is gone")
-        pair.a.session.path_lost(pair.a.session.path, why)
+        pair.a.session.paths.lose(pair.a.session.path, why, pair.now)
         pair.pump()
         self.assertIs(reader.why, why)
         self.assertIs(pair.event(Closed)[0].error, why)

@@ -1,0 +1,215 @@
+"""Conversations that outlive their circuits: a new one before the old one ends, or after it was lost.
+
+    in time    at three quarters of a circuit's greatest age, or of its packet numbers, while it is used
+    on demand  `renew`
+    too late   the last circuit was lost, and streams wait
+
+Every attempt is the same: a circuit along the same route, and AUTH that joins the session. When both ends
+send over the new one, the old one is read until it is quiet, then taken down. Where there is none, attempts
+follow each other with growing pauses, until the session gives up. Only who began a session does this; the
+last hop waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+
+from meshnet.circuit.origin import OriginCircuit
+from meshnet.errors import CircuitError, MeshError
+from meshnet.limits import CIRCUIT_LIFE, PACKETS
+from meshnet.node.calls import Waiter
+from meshnet.node.conversation import Conversation, Leg
+from meshnet.session.path import Path
+
+if TYPE_CHECKING:
+    from meshnet.node.router import Router, Standing
+
+FRESH: Final = CIRCUIT_LIFE * 3 / 4  # an older circuit is replaced, or takes no new streams
+SPREAD: Final = 1 / 8  # of that, earlier at random, so that what began together is not renewed together
+WORN: Final = PACKETS // 4 * 3  # packet numbers
+FIRST_PAUSE: Final = 0.5  # seconds between attempts, doubled each time
+LONGEST_PAUSE: Final = 4.0
+LATER: Final = 20.0  # seconds until a circuit that still stands is tried to be replaced again
+QUIET: Final = 1.0  # a replaced circuit that carried nothing for so long is taken down
+DRAIN_SECONDS: Final = 10.0  # and any after so long
+
+
+@define(eq=False)
+class _Attempt:
+    """To give one conversation a new circuit. `circuit` is on its way, `path` is to join."""
+
+    conversation: Conversation
+    circuit: OriginCircuit | None = None
+    path: Path | None = None
+    tries: int = 0
+    waiters: list[Waiter] = field(factory=list)
+    cancel: Callable[[], None] = lambda: None
+
+
+class Renewals:
+    """One per router. Counts: `renewed` circuits, `survived` losses of the last circuit of a session,
+    `failed` attempts."""
+
+    def __init__(self, router: Router, random: Callable[[int], bytes]) -> None:
+        self._router = router
+        self._random = random
+        self._attempts: dict[Conversation, _Attempt] = {}
+        self._not_before: dict[Conversation, float] = {}
+        self.renewed = 0
+        self.survived = 0
+        self.failed = 0
+
+    def __len__(self) -> int:
+        return len(self._attempts) + len(self._not_before)
+
+    def fresh_until(self, now: float) -> float:
+        """When a circuit that stands from `now` on is to be replaced."""
+        return now + FRESH * (1 - SPREAD * self._chance())
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._random(2), "big") / 65_536
+
+    # what asks for it
+
+    def tick(self, conversation: Conversation, now: float) -> None:
+        """Twice a second, for each conversation begun here."""
+        session, leg = conversation.session, conversation.leg
+        if session is None or leg is None:
+            return
+        leg.drains_since = None  # if what was to take over is lost already
+        for other in list(conversation.legs.values()):
+            if other.drains_since is not None and self._drained(other, now):
+                self._router.drop(conversation, other, now)
+        if conversation in self._attempts or now < self._not_before.get(conversation, now):
+            return
+        old = now >= leg.fresh_until or max(leg.path.recovery.next, leg.path.window.next) >= WORN
+        if old and (session.streams or session.outbox.work):
+            self._begin(conversation)
+
+    def renew(self, conversation: Conversation, waiter: Waiter) -> None:
+        """A new circuit now; `waiter` is told when it has taken over, or why it does not."""
+        attempt = self._attempts.get(conversation)
+        if attempt is None:
+            attempt = self._attempts[conversation] = _Attempt(conversation)
+        attempt.waiters.append(waiter)
+        if attempt.circuit is None and attempt.path is None:  # do not wait for the pause
+            attempt.cancel()
+            self._dial(attempt, self._router.now())
+
+    def wait(self, conversation: Conversation, waiter: Waiter) -> None:
+        """There is no circuit now: `waiter` is told what comes of the attempt under way, or the next one."""
+        self.renew(conversation, waiter)
+
+    def lost(self, conversation: Conversation, path: Path, why: MeshError, now: float) -> None:
+        """A circuit of a conversation that goes on is gone."""
+        attempt, session = self._attempts.get(conversation), conversation.session
+        if attempt is not None and attempt.path is path:
+            self._failed(attempt, why, now)
+        elif attempt is None and session is not None and session.paths.waits_until is not None:
+            self._begin(conversation)
+
+    def joined(self, conversation: Conversation, path: Path, now: float) -> None:
+        """Both ends know the new circuit."""
+        for leg in conversation.legs.values():
+            if leg.path is not path and leg.drains_since is None:
+                leg.drains_since = now
+        attempt = self._attempts.get(conversation)
+        if attempt is None or attempt.path is not path:
+            return
+        self._drop(conversation)
+        if len(conversation.legs) > 1:
+            self.renewed += 1
+        else:
+            self.survived += 1
+        for waiter in attempt.waiters:
+            waiter(conversation, now)
+
+    def forget(self, conversation: Conversation, why: MeshError, now: float) -> None:
+        """The conversation is over."""
+        attempt = self._attempts.get(conversation)
+        self._drop(conversation)
+        if attempt is None:
+            return
+        if attempt.circuit is not None:
+            self._router.hang_up_dialled(attempt.circuit, now)
+        for waiter in attempt.waiters:
+            waiter(why, now)
+
+    # how it goes
+
+    @staticmethod
+    def _drained(leg: Leg, now: float) -> bool:
+        assert leg.drains_since is not None
+        if now >= leg.drains_since + DRAIN_SECONDS:
+            return True
+        used = leg.drains_since if leg.end is None else leg.end.used
+        return not leg.path.recovery.sent and now >= used + QUIET
+
+    def _begin(self, conversation: Conversation) -> None:
+        attempt = self._attempts[conversation] = _Attempt(conversation)
+        self._not_before.pop(conversation, None)
+        attempt.cancel = self._router.later(0, lambda now: self._dial(attempt, now))
+
+    def _drop(self, conversation: Conversation) -> None:
+        attempt = self._attempts.pop(conversation, None)
+        self._not_before.pop(conversation, None)
+        if attempt is not None:
+            attempt.cancel()
+
+    def _dial(self, attempt: _Attempt, now: float) -> None:
+        attempt.tries += 1
+        attempt.path = None
+
+        def told(outcome: Standing | MeshError, now: float) -> None:
+            attempt.circuit = None
+            if isinstance(outcome, MeshError):
+                self._failed(attempt, outcome, now)
+            else:
+                self._join(attempt, outcome, now)
+
+        attempt.circuit = self._router.dial_circuit(attempt.conversation.route, told)
+
+    def _join(self, attempt: _Attempt, standing: Standing, now: float) -> None:
+        conversation = attempt.conversation
+        session, circuit = conversation.session, standing.circuit
+        assert session is not None
+        leg = Leg(circuit, now, self.fresh_until(now))
+        try:
+            attempt.path = leg.path = session.paths.join(
+                standing.keys, wake=leg.wake, max_cell=standing.max_cell, trip=standing.setup
+            )
+        except MeshError as problem:
+            self._router.circuits.destroy(circuit, now)
+            self._failed(attempt, problem, now)
+            return
+        try:
+            end = circuit.attach(leg.path)
+        except CircuitError as problem:
+            session.paths.lose(leg.path, problem, now)
+            self._failed(attempt, problem, now)
+            return
+        self._router.add_leg(conversation, leg, end)
+        end.wake()
+
+    def _failed(self, attempt: _Attempt, why: MeshError, now: float) -> None:
+        conversation = attempt.conversation
+        session = conversation.session
+        self.failed += 1
+        attempt.path = None
+        waiters, attempt.waiters = attempt.waiters, []
+        if session is not None and session.live:
+            session.paths.unreachable(why)
+        if session is None or not session.live:
+            self._drop(conversation)
+        elif session.paths.waits_until is None:
+            self._drop(conversation)
+            self._not_before[conversation] = now + LATER
+        else:
+            pause = min(FIRST_PAUSE * 2 ** (attempt.tries - 1), LONGEST_PAUSE)
+            pause *= 1 + self._chance() / 4
+            attempt.cancel = self._router.later(pause, lambda now: self._dial(attempt, now))
+        for waiter in waiters:
+            waiter(why, now)

@@ -1,0 +1,198 @@
+"""The circuits of a session: how they join, which one is sent over, what happens when one is lost.
+
+Both ends send over the newest circuit that both know: the origin from when its AUTH was acknowledged, the
+last hop from when it came. The others are read until they end. What was in flight on a circuit that is lost
+goes again over another; while streams live the session waits for a new one, but not for ever.
+
+At the last hop a circuit comes with a session of its own, which gives it away if AUTH names another. An id
+that nobody has is answered like a wrong proof, by the same work and the same CLOSE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from meshnet.errors import Drop, MeshError, UnreachableError, UsageError
+from meshnet.limits import LARGEST_CELL, SESSION_PATHS, SESSION_SILENCE
+from meshnet.session import items
+from meshnet.session.codes import Code
+from meshnet.session.events import Joined, Moved, PathDead
+from meshnet.session.keys import SESSION_ID_SIZE, CircuitKeys, check_join, join_auth
+from meshnet.session.packing import SILENT
+from meshnet.session.path import Path
+
+if TYPE_CHECKING:
+    from meshnet.session.session import Session
+
+
+class Paths:
+    """The paths of one session, the newest last. `survives` is how many seconds streams outlive the last one,
+    `waits_until` when that time is over, None while there is a path; `why` tells what became of the last one.
+    """
+
+    __slots__ = ("_each", "_session", "survives", "waits_until", "why")
+
+    def __init__(self, session: Session, first: Path, survives: float) -> None:
+        self._session = session
+        self._each = [first]
+        self.survives = survives
+        self.waits_until: float | None = None
+        self.why: MeshError | None = None
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._each)
+
+    def __len__(self) -> int:
+        return len(self._each)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._each
+
+    # what the owner does
+
+    def join(
+        self,
+        keys: CircuitKeys,
+        *,
+        wake: Callable[[Path], object],
+        max_cell: int = LARGEST_CELL,
+        trip: float | None = None,
+    ) -> Path:
+        """At the origin: adds a circuit to the same last hop. The circuit should then ask `fill`. `Joined`
+        tells that the session sends over it, `PathDead` that this will not come about.
+
+        Raises the session's own error if it has ended, UsageError before it is `confirmed`.
+        """
+        session = self._session
+        if not session.live:
+            raise session.fault
+        if not session.confirmed or not session.keys.initiator:
+            raise UsageError("only the origin adds a circuit, and only once the first was acknowledged")
+        path = Path(session, keys, max_cell, trip, wake)
+        path.say_auth(join_auth(keys, session.keys))
+        self._each.append(path)
+        return path
+
+    def lose(self, path: Path, why: MeshError, now: float) -> None:
+        """The circuit is gone. Without any, the session waits for another if it may, else ends with `why`."""
+        session = self._session
+        if path not in self._each:
+            return
+        self._each.remove(path)
+        path.quit()
+        if not session.live or not session.confirmed:
+            if not self._each:
+                session.end(why)
+            return
+        standing = [each for each in self._each if each.stands]
+        if standing:
+            self._send_over(standing[-1])
+        elif self.waits_until is not None:
+            self.why = why
+        elif self.survives and session.streams:
+            self.why = why
+            self.waits_until = now + self.survives
+            session.timer(self.waits_until)
+        else:
+            session.end(why)
+
+    def unreachable(self, why: MeshError) -> None:
+        """No other circuit could be made, this time: streams that the other side may not have heard of end
+        with `why`; and if there are no others, the session."""
+        session = self._session
+        if self.waits_until is None:
+            return
+        self.why = why
+        session.lose_streams(lambda stream: not stream.met, why)
+        if session.live and not session.wanted:
+            session.end(why)
+
+    # what cells and time bring
+
+    def deadline(self) -> float | None:
+        """When `tick` has something to do, or None."""
+        times = [time for path in self._each if (time := path.deadline()) is not None]
+        if self.waits_until is not None:
+            times.append(self.waits_until)
+        return min(times, default=None)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        if self.waits_until is not None and now >= self.waits_until:
+            self._session.end(self.why or UnreachableError("the session has lost its circuit"))
+            return
+        for path in list(self._each):
+            if path.recovery.dead(now):
+                silence = f"the other end has not answered for {SESSION_SILENCE:.0f} seconds"
+                self.give_up(path, UnreachableError(f"{silence}; the circuit is given up"), now)
+            else:
+                path.tick(now)
+        for path in self._each:
+            if path.wants():
+                path.wake(path)
+
+    def give_up(self, path: Path, why: MeshError, now: float) -> None:
+        """A circuit is of no use any more: its owner takes it down."""
+        self._session.tell(PathDead(path, why))
+        self.lose(path, why, now)
+
+    def confirmed(self, path: Path) -> None:
+        """At the origin: AUTH of this circuit was acknowledged."""
+        session, each = self._session, self._each
+        path.stands = True
+        if path is session.path or path not in each:
+            return
+        if session.path not in each or each.index(path) > each.index(session.path):
+            self._send_over(path)
+        session.tell(Joined(path))
+
+    def refused(self, path: Path, code: int, why: MeshError, now: float) -> None:
+        """At the origin: CLOSE came over a circuit that was to join, and is only about that."""
+        if code != Code.AUTH:
+            self.give_up(path, why, now)
+            return
+        why = UnreachableError("the other end has forgotten the session: it was restarted")
+        self.give_up(path, why, now)
+        if self.waits_until is not None:
+            self._session.end(why)
+
+    def hand_over(self, path: Path, number: int, plain: memoryview, now: float, marked: bool) -> Drop | None:
+        """At the last hop: the first AUTH of a circuit. If it proves that another session is meant, that one
+        has the circuit from now on, and reads the cell; None if not."""
+        session = self._session
+        proof = items.join_proof(plain)
+        if not proof:
+            return None
+        other = session.joinable.get(proof[:SESSION_ID_SIZE])
+        keys = session.keys if other is None else other.keys
+        if not check_join(path.keys, keys, proof) or other is None:
+            return None
+        path.auth = (items.AUTH_JOIN, proof)
+        self._each.remove(path)
+        other.paths.admit(path, now)
+        drop = other.opened(path, number, plain, now, marked)
+        for earlier, kept, mark in session.held.take():
+            other.opened(path, earlier, memoryview(kept), now, mark)
+        session.tell(Moved(path, other))
+        session.end(UnreachableError("its circuit has joined another session"))
+        return drop
+
+    def admit(self, path: Path, now: float) -> None:
+        """At the last hop: a circuit has proved that it belongs to this session."""
+        session = self._session
+        if len(self._each) >= SESSION_PATHS:
+            oldest = next(each for each in self._each if each is not session.path)
+            self.give_up(oldest, UnreachableError("the session has newer circuits"), now)
+        path.move(session)
+        path.stands = True
+        self._each.append(path)
+        self._send_over(path)
+
+    def _send_over(self, path: Path) -> None:
+        session = self._session
+        session.path.outbox = SILENT
+        path.outbox = session.outbox
+        session.path = path
+        self.waits_until = self.why = None
+        path.wake(path)
