@@ -23,6 +23,7 @@ from meshnet.errors import StorageError
 from meshnet.storage.disk import (
     CorruptFileError,
     Disk,
+    DiskFullError,
     FailingDiskError,
     Lock,
     StrPath,
@@ -44,12 +45,13 @@ from meshnet.storage.opening import (
     note_clean,
 )
 from meshnet.storage.quarantine import Quarantine
-from meshnet.storage.sqlite import Connect, Connection, connect_sqlite
+from meshnet.storage.sqlite import Connect, Connection, ConstraintError, connect_sqlite
 
 __all__ = [
     "CACHE",
     "DURABLE",
     "Connection",
+    "ConstraintError",
     "Damage",
     "Database",
     "Found",
@@ -124,8 +126,8 @@ class Database:
                 connection.execute("SAVEPOINT work")
                 try:
                     results.append(work(connection))
-                except (CorruptFileError, FailingDiskError):
-                    raise
+                except (CorruptFileError, FailingDiskError, DiskFullError):
+                    raise  # SQLite has taken back the whole transaction
                 except Exception as fault:
                     connection.execute("ROLLBACK TO work")
                     results.append(fault)

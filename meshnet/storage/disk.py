@@ -220,7 +220,10 @@ _FLAGS: Final[dict[Mode, int]] = {
 _NO_SYNC_HERE: Final = (errno.EINVAL, errno.ENOTSUP)  # a file system that cannot sync directories says so
 
 
-def _sync(descriptor: int) -> None:
+_sync_file: Final = getattr(os, "fdatasync", os.fsync)  # not the times, which nobody here relies on
+
+
+def _sync(descriptor: int, sync: Callable[[int], None] = os.fsync) -> None:
     """Flush to the medium: macOS' fsync stops at the drive's cache, F_FULLFSYNC does not."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:
@@ -230,7 +233,7 @@ def _sync(descriptor: int) -> None:
         except OSError as fault:
             if fault.errno not in _NO_SYNC_HERE:
                 raise
-    os.fsync(descriptor)
+    sync(descriptor)
 
 
 def _stat(found: os.stat_result) -> Stat:
@@ -277,7 +280,7 @@ class RealFile:
     def fsync(self) -> None:
         """See `File`."""
         try:
-            _sync(self._descriptor)
+            _sync(self._descriptor, _sync_file)
         except OSError as fault:
             raise storage_error(fault, "sync", self.path) from fault
 

@@ -134,9 +134,15 @@ def sweep(disk: Disk, directory: StrPath) -> int:
     return len(left)
 
 
+def temporary_name(disk: Disk, path: StrPath) -> str:
+    """A new name for a file that is to become `path`, in the same directory; `sweep` knows it."""
+    name = name_of(path)
+    return join(directory_of(name), f".{base_of(name)}.{disk.token()}{_TEMPORARY}")
+
+
 def _write_temporary(disk: Disk, name: str, data: Bytes, mode: int) -> str:
     """A synced and closed temporary file beside `name`; its path."""
-    temporary = join(directory_of(name), f".{base_of(name)}.{disk.token()}{_TEMPORARY}")
+    temporary = temporary_name(disk, name)
     file = disk.open(temporary, "create", mode)
     try:
         try:

@@ -20,6 +20,7 @@ from meshnet.limits import QUARANTINE_BYTES, QUARANTINE_ITEMS
 from meshnet.storage.disk import (
     Disk,
     ExistingFileError,
+    File,
     MissingFileError,
     StrPath,
     base_of,
@@ -30,6 +31,7 @@ from meshnet.storage.disk import (
 from meshnet.storage.files import make_directory, write_file
 
 NAME: Final = "quarantine"
+_CHUNK: Final = 1 << 20
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 
 
@@ -61,6 +63,22 @@ class Quarantine:
         with contextlib.suppress(StorageError):  # what is too much now can go the next time
             self._prune()
         return first
+
+    def copy(self, why: str, file: File, offset: int) -> str:
+        """Copy a file from `offset` to its end into an item of its own, durably; the path of the copy."""
+        disk = self._disk
+        make_directory(disk, self._directory)
+        prefix = self._prefix()
+        write_file(disk, join(self._directory, f"{prefix}.why"), f"{why}\n".encode())
+        target = join(self._directory, f"{prefix}-{base_of(file.path)}")
+        with contextlib.closing(disk.open(target, "create")) as copy:
+            for at in range(offset, file.size(), _CHUNK):
+                copy.pwrite(file.pread(_CHUNK, at), at - offset)
+            copy.fsync()
+        disk.fsyncdir(self._directory)
+        with contextlib.suppress(StorageError):
+            self._prune()
+        return target
 
     def items(self) -> dict[str, list[str]]:
         """The names in the directory by item, oldest first."""

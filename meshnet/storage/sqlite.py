@@ -30,10 +30,14 @@ Parameters = Sequence[Value] | Mapping[str, Value]
 OLDEST: Final = (3, 37, 0)
 """The first SQLite with STRICT tables."""
 
-BUSY, LOCKED, NO_MEMORY, READ_ONLY, IO_ERROR, CORRUPT, FULL, CANNOT_OPEN, NOT_A_DATABASE = (
-    *(5, 6, 7, 8, 10, 11, 13, 14, 26),
+BUSY, LOCKED, NO_MEMORY, READ_ONLY, IO_ERROR, CORRUPT, FULL, CANNOT_OPEN, CONSTRAINT, NOT_A_DATABASE = (
+    *(5, 6, 7, 8, 10, 11, 13, 14, 19, 26),
 )
 """Primary result codes of SQLite (sqlite.org/rescode.html) that have a sentence of their own."""
+
+
+class ConstraintError(StorageError):
+    """A row that the schema does not allow: not unique, a reference to nothing, a wrong type."""
 
 
 class Connection(Protocol):
@@ -74,6 +78,8 @@ def database_error(code: int, text: str, path: StrPath) -> StorageError:
         return CorruptFileError(f"{name} is damaged: {text}")
     if primary == IO_ERROR:
         return FailingDiskError(f"cannot use {name}: the disk reports an input/output error, check it")
+    if primary == CONSTRAINT:
+        return ConstraintError(f"{name}: {text}")
     if primary == CANNOT_OPEN:
         return StorageError(f"cannot open {name}: see that its directory is there and may be written")
     if primary == READ_ONLY:

@@ -15,7 +15,7 @@ from lab.simulation.disk import SimulatedDisk, after_power_cuts
 from meshnet.errors import StorageError
 from meshnet.storage.disk import CorruptFileError, Disk, DiskFullError, RealDisk
 from meshnet.storage.files import read_file, write_file
-from meshnet.storage.journal import Journal, open_journal
+from meshnet.storage.journal import HEAD, OVERHEAD, Journal, open_journal
 
 
 def records(disk: Disk, path: str = "/log") -> tuple[list[bytes], Journal]:
@@ -58,7 +58,7 @@ class JournalTests(SynchronousTestCase):
     def test_limits(self) -> None:
         """A record that is too long and one too many are refused and leave no trace."""
         disk = SimulatedDisk()
-        journal = open_journal(disk, "/log", record_maximum=10, size_maximum=16 + 2 * 26)
+        journal = open_journal(disk, "/log", record_maximum=10, size_maximum=HEAD + 2 * (OVERHEAD + 10))
         self.assertRaises(StorageError, journal.append, bytes(11))
         self.assertRaises(StorageError, journal.append_many, [b"ok", bytes(11)])
         journal.append_many([bytes(10)] * 2)
@@ -164,7 +164,7 @@ class PowerCutTests(SynchronousTestCase):
         """What a restarted process reads it may rely on: neither the records nor the file vanish later."""
 
         def program(disk: SimulatedDisk, acknowledge: Callable[[object], None]) -> None:
-            write_file(disk, "/made", b"meshlog1" + bytes(8))
+            open_journal(disk, "/made")
             disk.rename("/made", "/log")  # and killed before the directory was synced
             open_journal(disk, "/log").append(b"0")  # and killed before the record was synced
             found, _ = records(disk)
@@ -212,7 +212,7 @@ class FaultTests(SynchronousTestCase):
 
     def test_full_disk(self) -> None:
         """A record for which there is no room is not there; when there is room again, the journal goes on."""
-        disk = SimulatedDisk(capacity=16 + 2 * 26)
+        disk = SimulatedDisk(capacity=HEAD + 2 * (OVERHEAD + 10))
         journal = open_journal(disk, "/log")
         journal.append(bytes(10))
         self.assertRaises(DiskFullError, journal.append, bytes(11))
