@@ -4,14 +4,20 @@
     mesh:<port>[:callers=A,B][:node=NAME]                          a server, for `serverFromString`
 
 The node is one that runs in this process and said so with `NODES.add`; `node=` names it where there are
-several. `via=` lists the relays in order, `via=` with nothing after it means a direct link, no `via` the
-configured route. `as=node` tells the far side our key; without it the caller stays anonymous. Nothing here
-imports a node.
+several. Where none runs here, it is one of this machine, used through its local door: `node=` is then its
+directory, config file or socket; else `$MESHNET_ATTACH`, a `node.toml` in the current directory and the
+default runtime path tell it (`meshnet/control/find.py`).
+
+`via=` lists the relays in order, `via=` with nothing after it means a direct link, no `via` the configured
+route. `as=node` tells the far side our key; without it the caller stays anonymous. Nothing here imports a
+node.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, cast
 
 from attrs import define, field, frozen
@@ -26,10 +32,13 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshnet.cipher.address import node_key
-from meshnet.cipher.keys import PublicKey
+from meshnet.cipher.keys import PublicKey, parse_public_key
+from meshnet.control.attach import AttachedNode, AttachedPort
+from meshnet.control.find import ATTACH, find_socket
 from meshnet.errors import LocalError, MeshError, UsageError
 from meshnet.stream_transport import MeshAddress, Node, accept_transport, connect_transport
 from meshnet.streams import PortListener, Stream, StreamReader
@@ -69,6 +78,17 @@ class Nodes:
             raise UsageError(f"several nodes run in this process: say which by node= ({known})")
         return next(iter(self._running.values()))
 
+    def reach(self, name: str | None, reactor: Any) -> Node:
+        """The node to use: one of this process, else one of this machine behind its local door.
+
+        Raises UsageError, or UnreachableError where no node is found. Whether the node behind a door still
+        runs shows when it is used. Without a reactor only nodes of this process count.
+        """
+        here = self._running if name is None else name in self._running
+        if here or reactor is None:
+            return self.find(name)
+        return AttachedNode(reactor, find_socket(name, os.environ, Path.cwd(), ATTACH))
+
 
 NODES: Final = Nodes()
 """Where the nodes of this process announce themselves, and endpoint strings look."""
@@ -79,7 +99,7 @@ NODES: Final = Nodes()
 class MeshClientEndpoint:
     """Connects to a port of a node. `target` and `via` are keys in hex or names the node knows; `via` None
     takes the configured route, empty a direct link; `identity` is "anonymous" or "node"; `name` says which
-    node of `nodes` to use, None the only one."""
+    node to use, as `Nodes.reach` reads it; `reactor` serves nodes of other processes."""
 
     target: str
     port: int
@@ -87,13 +107,14 @@ class MeshClientEndpoint:
     identity: str = "anonymous"
     name: str | None = None
     nodes: Nodes = NODES
+    reactor: Any = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol; fails with a MeshError."""
 
         def start() -> Deferred[IProtocol]:
-            node = self.nodes.find(self.name)
-            via = None if self.via is None else tuple(node_key(node.lookup(hop)) for hop in self.via)
+            node = self.nodes.reach(self.name, self.reactor)
+            via = None if self.via is None else tuple(_hop(node, hop) for hop in self.via)
             return connect_transport(
                 node,
                 node.lookup(self.target),
@@ -115,17 +136,21 @@ class MeshServerEndpoint:
     callers: tuple[str, ...] = ()
     name: str | None = None
     nodes: Nodes = NODES
+    reactor: Any = None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Fires with an IListeningPort; fails with a MeshError."""
+        """Fires with an IListeningPort; fails with a MeshError, at once where no node runs."""
         try:
-            node = self.nodes.find(self.name)
-            callers = frozenset(node_key(node.lookup(caller)) for caller in self.callers)
+            node = self.nodes.reach(self.name, self.reactor)
+            callers = frozenset(_key(node, caller) for caller in self.callers)
             port = _MeshPort(node, self.port, callers, protocolFactory)
             port.startListening()
         except MeshError as error:
             return fail(error)
-        return succeed(cast(IListeningPort, port))
+        listener = port.listener
+        if not isinstance(listener, AttachedPort):
+            return succeed(cast(IListeningPort, port))
+        return listener.taken.addCallbacks(lambda _: cast(IListeningPort, port), port.failed)
 
 
 @implementer(IListeningPort)
@@ -149,16 +174,32 @@ class _MeshPort:
         return succeed(None)
 
     def getHost(self) -> MeshAddress:
-        return MeshAddress(self.node.public_key, self.port)
+        key = self.listener.key if isinstance(self.listener, AttachedPort) else self.node.public_key
+        return MeshAddress(key, self.port)
+
+    def failed(self, failure: Failure) -> Failure:
+        """The node said no."""
+        self.stopListening()
+        return failure
 
     def _accept(self, stream: Stream) -> StreamReader | None:
         if self.callers and stream.peer not in self.callers:
             return None
-        return accept_transport(self.node, stream, lambda peer: _build(self.factory, peer))
+        return accept_transport(self.node, stream, lambda peer: _build(self.factory, peer), self.getHost())
 
 
 def _build(factory: IProtocolFactory, peer: MeshAddress) -> IProtocol | None:
     return factory.buildProtocol(cast(Any, peer))
+
+
+def _hop(node: Node, text: str) -> Any:
+    """A relay, as `node.connect` wants it."""
+    return text if isinstance(node, AttachedNode) else node_key(node.lookup(text))
+
+
+def _key(node: Node, text: str) -> PublicKey:
+    """A caller's key; what names stand for is known only to a node of this process."""
+    return parse_public_key(text) if isinstance(node, AttachedNode) else node_key(node.lookup(text))
 
 
 def _port(text: str) -> int:
@@ -190,7 +231,7 @@ class MeshClientParser:
         if parts or options or not target or identity not in ("anonymous", "node"):
             raise UsageError("write mesh:<key or name>:<port>[:via=A,B][:as=anonymous|node][:node=NAME]")
         return MeshClientEndpoint(
-            target, _port(port), None if via is None else _names(via), identity, name, self.nodes
+            target, _port(port), None if via is None else _names(via), identity, name, self.nodes, reactor
         )
 
 
@@ -210,4 +251,4 @@ class MeshServerParser:
         name = options.pop("node", None)
         if parts or options:
             raise UsageError("write mesh:<port>[:callers=A,B][:node=NAME]")
-        return MeshServerEndpoint(_port(port), callers, name, self.nodes)
+        return MeshServerEndpoint(_port(port), callers, name, self.nodes, reactor)

@@ -90,6 +90,18 @@ PONGS_WAITING: Final = 16  # answers to PING not yet sent
 TAIL_HOPS: Final = 4  # nodes of a blinded tail, the introduction node and the service's own included
 HIDDEN_DATA: Final = 64  # what a tail tells one of its nodes, padded; 16 more encrypted
 
+# The local door (§7)
+DOOR_LINE: Final = 1_024  # a line, its end included
+DOOR_LINE_SECONDS: Final = 10.0  # for a process that has connected to say its line
+DOOR_ACCEPT_SECONDS: Final = 10.0  # for a stream that came in to be accepted by a process
+DOOR_CONNECTIONS: Final = 4_096  # of processes, at a time
+DOOR_PORTS: Final = 256  # mesh ports that processes hold
+DOOR_WAITING: Final = 256  # streams that no process has accepted yet
+DOOR_READ: Final = 256 << 10  # taken from a process at once, and held while its stream takes no more
+DOOR_UNREAD_LINES: Final = 64 << 10  # lines that a process does not read; then its streams are refused
+DOOR_LINGER_SECONDS: Final = 60.0  # a stream outlives its process so long, for what is still on its way
+DOOR_LINGER_BYTES: Final = 1 << 20  # bytes for a process that has gone, thrown away; then the stream is reset
+
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret
 JOURNAL_RECORD: Final = 64 << 10  # data of one record

@@ -30,7 +30,6 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LocalError, MeshError
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -55,9 +54,12 @@ class Clock(Protocol):
 
 
 class Node(Protocol):
-    """What an endpoint needs of a node."""
+    """What an endpoint needs of a node, in this process or behind its local door. What its `lookup` gives
+    is only handed back to its `connect`."""
 
-    public_key: PublicKey
+    @property
+    def public_key(self) -> PublicKey | None:
+        """Who it is, if that is known here."""
 
     @property
     def clock(self) -> Clock:
@@ -65,11 +67,11 @@ class Node(Protocol):
 
     def connect(
         self,
-        target: Target,
+        target: Any,
         port: int,
         reader: StreamReader,
         *,
-        via: Sequence[PublicKey] | None = None,
+        via: Sequence[Any] | None = None,
         identity: str = "anonymous",
     ) -> Deferred[Stream]:
         """Opens a stream."""
@@ -77,8 +79,8 @@ class Node(Protocol):
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
 
-    def lookup(self, text: str) -> Target:
-        """What hex digits, an address or a pet name stand for; raises UsageError."""
+    def lookup(self, text: str) -> Any:
+        """Whom hex digits or a pet name stand for; raises UsageError."""
 
 
 @implementer(IAddress)
@@ -90,8 +92,13 @@ class MeshAddress:
     key: PublicKey | None
     port: int
 
+    @property
+    def host(self) -> str:
+        """The node as a name: protocols that know only TCP's addresses look for one."""
+        return self.key.hex() if self.key is not None else "anonymous"
+
     def __str__(self) -> str:
-        return f"mesh:{self.key.hex() if self.key is not None else 'anonymous'}:{self.port}"
+        return f"mesh:{self.host}:{self.port}"
 
 
 @implementer(ITransport, IPushProducer, IConsumer, IHalfCloseableDescriptor)
@@ -159,9 +166,11 @@ class StreamTransport:
         self.received = 0  # bytes given to the protocol
         self.sent = 0  # bytes taken by the stream
 
-    def attach(self, stream: Stream, protocol: IProtocol) -> None:
-        """Joins the stream and the protocol, and delivers what was held."""
+    def attach(self, stream: Stream, protocol: IProtocol, peer: MeshAddress | None = None) -> None:
+        """Joins the stream and the protocol, and delivers what was held. `peer` is the far side's address
+        where it was not known before."""
         self._protocol = protocol
+        self._peer = peer or self._peer
         if self._gone:  # lost in between
             protocol.makeConnection(cast(Any, self))
             self._clock.call_later(0, self._connection_lost)
@@ -458,26 +467,28 @@ class StreamTransport:
 
 def connect_transport(
     node: Node,
-    target: Target,
+    target: Any,
     port: int,
     make_protocol: Callable[[MeshAddress], IProtocol | None],
     *,
-    via: Sequence[PublicKey] | None = None,
+    via: Sequence[Any] | None = None,
     identity: str = "anonymous",
 ) -> Deferred[IProtocol]:
     """Opens a stream and joins it to the protocol that `make_protocol(peer address)` returns.
 
-    Fails as `Node.connect` does. Cancelling it ends the stream.
+    `target` and `via` are what `node.lookup` gave. Fails as `Node.connect` does. Cancelling it ends the
+    stream.
     """
-    peer = MeshAddress(proves(target), port)
-    transport = StreamTransport(node.clock, MeshAddress(node.public_key, 0), peer)
+    nobody = MeshAddress(None, port)
+    transport = StreamTransport(node.clock, MeshAddress(node.public_key, 0), nobody)
 
     def opened(stream: Stream) -> IProtocol:
+        peer = MeshAddress(stream.peer, port)
         protocol = make_protocol(peer)
         if protocol is None:
             stream.reset(CANCELLED)
             raise LocalError(f"nothing in this program wanted the stream to {peer}")
-        transport.attach(stream, protocol)
+        transport.attach(stream, protocol, peer)
         return protocol
 
     d: Deferred[Any] = maybeDeferred(node.connect, target, port, transport, via=via, identity=identity)
@@ -485,16 +496,20 @@ def connect_transport(
 
 
 def accept_transport(
-    node: Node, stream: Stream, make_protocol: Callable[[MeshAddress], IProtocol | None]
+    node: Node,
+    stream: Stream,
+    make_protocol: Callable[[MeshAddress], IProtocol | None],
+    host: MeshAddress | None = None,
 ) -> StreamReader | None:
     """Joins an incoming stream to the protocol that `make_protocol(peer address)` returns; None refuses it.
 
-    The protocol is connected in a later turn, when the stream knows its reader.
+    `host` is our address, by default the node's key and the stream's port. The protocol is connected in a
+    later turn, when the stream knows its reader.
     """
     peer = MeshAddress(stream.peer, 0)
     protocol = make_protocol(peer)
     if protocol is None:
         return None
-    transport = StreamTransport(node.clock, MeshAddress(node.public_key, stream.port), peer)
+    transport = StreamTransport(node.clock, host or MeshAddress(node.public_key, stream.port), peer)
     node.clock.call_later(0, lambda: transport.attach(stream, protocol))
     return transport

@@ -1,7 +1,8 @@
-"""Where a running node's control socket is, for programs that were not told exactly.
+"""Where a running node's sockets are, for programs that were not told exactly.
 
-Looked at in this order: what the caller names (a directory, a config file or a socket), `$MESHNET_CONTROL`,
-`node.toml` in the current directory, then the default runtime paths.
+Looked at in this order: what the caller names (a directory, a config file or a socket), `$MESHNET_CONTROL`
+for the control API and `$MESHNET_ATTACH` for the local door, `node.toml` in the current directory, then the
+default runtime paths.
 """
 
 from __future__ import annotations
@@ -9,66 +10,95 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
+
+from attrs import frozen
 
 from meshnet.errors import ConfigError, UnreachableError, UsageError
 
-CONFIG_NAME = "node.toml"
-SOCKET_NAME = "control.sock"
+CONFIG_NAME: Final = "node.toml"
+RUNTIME: Final = Path("/run/meshnet")
 
 
-def runtime_sockets(environ: Mapping[str, str]) -> list[Path]:
+@frozen
+class Kind:
+    """One of a node's sockets: its usual file name, the [control] key that moves it, the variable that
+    names it, and what people call it."""
+
+    file: str
+    key: str
+    variable: str
+    called: str
+
+
+CONTROL: Final = Kind("control.sock", "socket", "MESHNET_CONTROL", "control socket")
+ATTACH: Final = Kind("attach.sock", "attach", "MESHNET_ATTACH", "local door")
+
+
+def runtime_sockets(environ: Mapping[str, str], kind: Kind = CONTROL) -> list[Path]:
     """The default paths: the user's runtime directory, then the system's."""
-    found = [Path("/run/meshnet") / SOCKET_NAME]
+    found = [RUNTIME / kind.file]
     if environ.get("XDG_RUNTIME_DIR"):
-        found.insert(0, Path(environ["XDG_RUNTIME_DIR"]) / "meshnet" / SOCKET_NAME)
+        found.insert(0, Path(environ["XDG_RUNTIME_DIR"]) / "meshnet" / kind.file)
     return found
 
 
-def find_socket(node: str | None, environ: Mapping[str, str], here: Path) -> Path:
+def find_socket(node: str | None, environ: Mapping[str, str], here: Path, kind: Kind = CONTROL) -> Path:
     """The socket to use; raises UsageError or UnreachableError with what to do."""
-    named = node or environ.get("MESHNET_CONTROL")
+    named = node or environ.get(kind.variable)
     if named:
-        return _of(Path(named).expanduser())
+        return _of(Path(named).expanduser(), kind)
     if (here / CONFIG_NAME).is_file():
-        return _of_config(here / CONFIG_NAME)
-    for path in runtime_sockets(environ):
+        return _of_config(here / CONFIG_NAME, kind)
+    for path in runtime_sockets(environ, kind):
         if path.exists():
             return path
     raise UnreachableError(
-        "No node found here: name one with --node DIR or $MESHNET_CONTROL, or start one with meshnet up."
+        f"No node found here: name one with --node DIR or ${kind.variable}, or start one with meshnet up."
     )
 
 
-def _of(path: Path) -> Path:
+def _of(path: Path, kind: Kind) -> Path:
     if path.is_dir():
-        return _of_directory(path)
+        return _of_directory(path, kind)
     if path.suffix == ".toml" and path.is_file():
-        return _of_config(path)
+        return _of_config(path, kind)
     if path.is_socket() or (path.suffix == ".sock" and not path.exists()):
-        return path
+        return _sibling(path, kind)
     if not path.exists():
         raise UsageError(
-            f"There is no {path}; name a node's directory, its config file or its control socket."
+            f"There is no {path}; name a node's directory, its config file or its {kind.called}."
         )
-    raise UsageError(f"{path} is neither a node's directory nor its config file nor its control socket.")
+    raise UsageError(f"{path} is neither a node's directory nor its config file nor its {kind.called}.")
 
 
-def _of_directory(path: Path) -> Path:
+def _sibling(path: Path, kind: Kind) -> Path:
+    """Who names a node by its other socket means the node."""
+    others = [other.file for other in (CONTROL, ATTACH) if other is not kind]
+    return path.with_name(kind.file) if path.name in others else path
+
+
+def _of_directory(path: Path, kind: Kind) -> Path:
     if (path / CONFIG_NAME).is_file():
-        return _of_config(path / CONFIG_NAME)
-    for candidate in (path / SOCKET_NAME, path / "data" / SOCKET_NAME):
+        return _of_config(path / CONFIG_NAME, kind)
+    for candidate in (path / kind.file, path / "data" / kind.file):
         if candidate.exists():
             return candidate
-    raise UsageError(f"{path} holds neither {CONFIG_NAME} nor {SOCKET_NAME}.")
+    raise UsageError(f"{path} holds neither {CONFIG_NAME} nor {kind.file}.")
 
 
-def _of_config(file: Path) -> Path:
-    """Only the two keys that say where the socket is; the node checks the rest."""
+def _of_config(file: Path, kind: Kind) -> Path:
+    """Only the few keys that say where the socket is; the node checks the rest."""
     try:
         table = tomllib.loads(file.read_text())
-        socket = table.get("control", {}).get("socket")
-        data = table.get("node", {}).get("data", "data")
+        control = table.get("control", {})
         base = file.absolute().parent
-        return base / Path(socket).expanduser() if socket else base / Path(data).expanduser() / SOCKET_NAME
+        named = control.get(kind.key)
+        if named:
+            return base / Path(named).expanduser()
+        if kind is ATTACH and control.get("socket"):
+            return (base / Path(control["socket"]).expanduser()).parent / kind.file
+        data = table.get("node", {}).get("data", "data")
+        return base / Path(data).expanduser() / kind.file
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"Cannot read {file}: {error}.") from None

@@ -172,28 +172,31 @@ def _site(resource: Resource) -> Site:
     return QuietSite(resource, requestFactory=ControlRequest, timeout=120)
 
 
-def claim_socket(path: Path) -> None:
-    """Makes room for a socket at `path`: a stale one is removed, anything else raises LocalError."""
+def claim_socket(path: Path, what: str = "control socket", key: str = "[control] socket") -> None:
+    """Makes room for a socket at `path`: a stale one is removed, anything else raises LocalError.
+
+    `what` it is and which config key names it are for the sentences.
+    """
     if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
         raise LocalError(
-            f"The control socket's path {path} is longer than {LONGEST_SOCKET_PATH} bytes; "
-            "set [control] socket to a shorter one."
+            f"The path {path} of the {what} is longer than {LONGEST_SOCKET_PATH} bytes; "
+            f"set {key} to a shorter one."
         )
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     except OSError as error:
-        raise LocalError(f"Cannot use the control socket {path}: {error.strerror}.") from None
+        raise LocalError(f"Cannot use the {what} {path}: {error.strerror}.") from None
     if not stat.S_ISSOCK(mode):
-        raise LocalError(f"{path} is in the way of the control socket; move it away.")
+        raise LocalError(f"{path} is in the way of the {what}; move it away.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(os.fspath(path))
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-                raise LocalError(f"Cannot use the control socket {path}: {error.strerror}.") from None
+                raise LocalError(f"Cannot use the {what} {path}: {error.strerror}.") from None
             path.unlink(missing_ok=True)
             return
     raise LocalError(f"Another node answers on {path}; stop it first (meshnet stop --node {path}).")

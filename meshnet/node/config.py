@@ -97,6 +97,10 @@ class ControlSettings:
     """Also HTTP on a loopback address, with the bearer token of `token`."""
     token: Path | None = None
     """Left out: control.token in the data directory, made at the first start."""
+    door: bool = True
+    """Whether other programs of this user may use the node, by `attach`."""
+    attach: Path | None = None
+    """A UNIX socket; left out: attach.sock beside the control socket."""
 
 
 @frozen
@@ -145,6 +149,13 @@ class Settings(CoreSections):
     def control_socket(self) -> Path:
         """Where the control socket is."""
         return self.control.socket or self.node.data / "control.sock"
+
+    @property
+    def attach_socket(self) -> Path | None:
+        """Where the local door is; None where there is none."""
+        if not self.control.door:
+            return None
+        return self.control.attach or self.control_socket.parent / "attach.sock"
 
     def lookup(self, text: str) -> Target:
         """What hex digits, an address or a pet name stand for; raises UsageError."""

@@ -1,4 +1,4 @@
-"""The sockets a node shows to its operator: the control API and the metrics page.
+"""The sockets a node shows on its machine: the control API, the local door and the metrics page.
 
 Binding fails loudly, with one sentence that names the address. Nothing here knows what is served.
 """
@@ -15,6 +15,7 @@ from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.web.server import Site
 
+from meshnet.control.door import Door, DoorNode
 from meshnet.control.server import claim_socket, local_site, token_site
 from meshnet.errors import LocalError
 from meshnet.node.app import Route
@@ -37,6 +38,8 @@ class Faces:
         """URL of the metrics page, once bound."""
         self.control: str | None = None
         """URL of the control API on loopback, once bound."""
+        self.door: Door | None = None
+        """The local door, once open."""
 
     def start_control(self, routes: Mapping[str, Route]) -> None:
         """The UNIX socket, and the loopback address if there is one; raises LocalError."""
@@ -55,6 +58,14 @@ class Faces:
             self.control = f"http://{_text(listen[0], port)}"
             hosts.update(_text(host, port).encode() for host in ("127.0.0.1", "localhost", "::1"))
 
+    def start_door(self, node: DoorNode) -> None:
+        """The local door, unless the config closes it; raises LocalError."""
+        path = self._settings.attach_socket
+        if path is not None:
+            door = Door(node, self._reactor, path, secrets.token_bytes)
+            door.start()
+            self.door = door
+
     def start_metrics(self, registry: CollectorRegistry) -> None:
         """The metrics page, if the config has one; raises LocalError."""
         metrics = self._settings.metrics
@@ -63,7 +74,10 @@ class Faces:
             self.metrics = f"http://{_text(metrics.listen[0], port)}/metrics"
 
     async def stop(self) -> None:
-        """Closes everything; the socket's file is removed."""
+        """Closes everything; the files of the sockets are removed."""
+        door, self.door = self.door, None
+        if door is not None:
+            door.stop()
         ports, self._ports = self._ports, []
         await gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 

@@ -241,6 +241,7 @@ class Node(Service):
         for peer in settings.link.peer:
             self._router.add_peer(peer.key, *peer.addresses)
         self._faces.start_metrics(self.registry)
+        self._faces.start_door(self)
         self._faces.start_control(self._routes)
         self._started_unix = self.clock.unix()
         self._next_sample = self.clock.now() + SAMPLE_SECONDS
