@@ -328,6 +328,7 @@ class Caller:
             raise UsageError(f"This node has no service {request.service!r}.")
         self._port = self._door.node.listen(request.port, lambda stream: self._door.offer(stream, self))
         self._door.ports += 1
+        self._stream.lasting = False  # a process that has gone holds no port
         self.tell(write_ok(self._door.node.public_key))
 
     def _accept(self, number: int, rest: memoryview) -> None:

@@ -51,8 +51,8 @@ class LocalStream:
     """
 
     __slots__ = (
-        "_asleep", "_deaf", "_ended", "_finished", "_gone", "_lasting", "_look", "_orphan", "_reactor",
-        "_send", "_socket", "_spilt", "_unread", "_writing", "peer", "port", "reader",
+        "_asleep", "_deaf", "_ended", "_finished", "_gone", "_look", "_orphan", "_reactor",
+        "_send", "_socket", "_spilt", "_unread", "_writing", "lasting", "peer", "port", "reader",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +72,7 @@ class LocalStream:
         self._socket = sock
         self._send = sock.send
         self._gone = gone
-        self._lasting = lasting
+        self.lasting = lasting
         self._unread = 0  # given to the reader and not consumed
         self._asleep = False  # not under the reactor's readers
         self._writing = False  # under its writers: `drained` is owed
@@ -213,7 +213,7 @@ class LocalStream:
         self._ended = True
         self._reactor.removeReader(self)
         closed = self._broken()
-        if closed and not self._lasting and not self._finished:
+        if closed and not self.lasting and not self._finished:
             self._lose(None)
             return
         self._orphan = self._orphan or closed
@@ -229,7 +229,7 @@ class LocalStream:
         """The reactor says nothing of a connection that is neither read nor written."""
         if not self._broken():
             self._look = self._reactor.callLater(LOOK_SECONDS, self._watch)
-        elif self._lasting:
+        elif self.lasting:
             self._orphan = True
             self._look = self._reactor.callLater(DOOR_LINGER_SECONDS, self._lose, None)
         else:
