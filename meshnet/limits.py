@@ -102,6 +102,26 @@ DOOR_UNREAD_LINES: Final = 64 << 10  # lines that a process does not read; then 
 DOOR_LINGER_SECONDS: Final = 60.0  # a stream outlives its process so long, for what is still on its way
 DOOR_LINGER_BYTES: Final = 1 << 20  # bytes for a process that has gone, thrown away; then the stream is reset
 
+# Calls (docs/rpc.md), per connection and side unless stated
+RPC_BODY: Final = 256 << 10  # body of a frame: a request, an answer
+RPC_ITEM: Final = 64 << 10  # body of a streamed item
+RPC_CREDIT: Final = 128 << 10  # streamed bytes, unread, of one call and direction; heads included
+RPC_CALLS: Final = 256  # calls of the peer that are not ended
+RPC_STREAMED: Final = 32  # of them those with streamed items
+RPC_REQUESTS: Final = 4 << 20  # bytes of their requests
+RPC_WAITING: Final = 4_096  # calls of our own that wait for their turn
+RPC_BOUND: Final = 256  # methods that a caller has named
+RPC_QUEUE_MARK: Final = 1 << 20  # bytes to send; beyond this nothing more is read or begun
+RPC_QUEUE: Final = 8 << 20  # beyond this, for a peer that reads nothing, the connection ends
+RPC_SECONDS: Final = 30.0  # for a call that says nothing else
+RPC_LONGEST: Final = 86_400.0  # that a call may ask for
+RPC_GRACE: Final = 30.0  # from the end of a call on one side to its end on the other
+RPC_HELLO: Final = 10.0  # from the first byte to the peer's HELLO
+RPC_IDLE: Final = 60.0  # without a call: the side that opened the connection closes it
+RPC_FORGOTTEN: Final = 180.0  # the same for the other side
+RPC_CONNECTIONS: Final = 256  # of one served port
+RPC_TEXT: Final = 200  # UTF-8 bytes of an error's sentence
+
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret
 JOURNAL_RECORD: Final = 64 << 10  # data of one record

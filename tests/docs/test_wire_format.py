@@ -31,7 +31,10 @@ MESSAGES: dict[int, Any] = {
     circuit.DESTROY: circuit.Destroy,
 }
 CELL = "label u32 · seq u64 · body"
-STORAGE = ("SECRET_", "JOURNAL_", "QUARANTINE_", "DATABASE_", "RESERVE", "SPACE_")
+LIMITS: dict[str, tuple[str, ...]] = {
+    "docs/operations.md": ("SECRET_", "JOURNAL_", "QUARANTINE_", "DATABASE_", "RESERVE", "SPACE_"),
+    "docs/rpc.md": ("RPC_",),
+}
 
 
 def part(heading: str) -> str:
@@ -167,16 +170,17 @@ def test_codes() -> None:
     assert f"Version is {exit_messages.VERSION}." in part("5")
 
 
-@pytest.mark.parametrize("pages", ["docs/wire-format.md", "docs/operations.md"])
+@pytest.mark.parametrize("pages", ["docs/wire-format.md", *LIMITS])
 def test_limits(pages: str) -> None:
     """Every limit stands on its page with its value, and no limit that is not there."""
     known = {name: value for name, value in vars(limits).items() if name.isupper()}
     written = {plain(row[0]): number(row[1]) for row in table(page(pages), "limit", "value")}
-    assert written == {
-        name: value
-        for name, value in known.items()
-        if name.startswith(STORAGE) == (pages == "docs/operations.md")
-    }
+    assert written == {name: value for name, value in known.items() if page_of(name) == pages}
+
+
+def page_of(limit: str) -> str:
+    """Where a limit stands."""
+    return next((each for each, names in LIMITS.items() if limit.startswith(names)), "docs/wire-format.md")
 
 
 def test_citations() -> None:
