@@ -17,7 +17,7 @@ Nothing here sends anything.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from attrs import define, field
 
@@ -142,33 +142,36 @@ def implemented(service: Service) -> dict[int, Callable[..., Any]]:
     return found
 
 
-def _as_declared(method: Method) -> Any:
-    """To type checkers a declaration is the method that it declares; `Service` makes it so."""
-    return method
+# To type checkers a declaration is the method that it declares; an implementation makes it so.
 
 
 def call(number: int, request: type[Q], answer: type[A]) -> Callable[[Any, Q], Awaitable[A]]:
     """Declares a method: one request, one answer."""
-    return _as_declared(Method(number, request, answer))
+    return cast("Callable[[Any, Q], Awaitable[A]]", Method(number, request, answer))
 
 
 def follow(number: int, request: type[Q], item: type[A]) -> Callable[[Any, Q], AsyncIterator[A]]:
     """Declares a method: one request, a stream of items back."""
-    return _as_declared(Method(number, request, item, many=True))
+    return cast("Callable[[Any, Q], AsyncIterator[A]]", Method(number, request, item, many=True))
 
 
 def collect(
     number: int, request: type[Q], item: type[I], answer: type[A]
 ) -> Callable[[Any, Q, AsyncIterable[I]], Awaitable[A]]:
     """Declares a method: a request and a stream of items, one answer."""
-    return _as_declared(Method(number, request, answer, items=item))
+    return cast(
+        "Callable[[Any, Q, AsyncIterable[I]], Awaitable[A]]", Method(number, request, answer, items=item)
+    )
 
 
 def converse(
     number: int, request: type[Q], item: type[I], back: type[A]
 ) -> Callable[[Any, Q, AsyncIterable[I]], AsyncIterator[A]]:
     """Declares a method: a request, and streams of items both ways, each at its own pace."""
-    return _as_declared(Method(number, request, back, items=item, many=True))
+    return cast(
+        "Callable[[Any, Q, AsyncIterable[I]], AsyncIterator[A]]",
+        Method(number, request, back, items=item, many=True),
+    )
 
 
 def _reader(cls: type) -> Callable[[Any], Any]:
