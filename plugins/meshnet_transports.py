@@ -26,3 +26,4 @@ class _Transport:
 
 
 tcp = _Transport("tcp", "meshnet.transports.tcp:TcpTransport")
+unix = _Transport("unix", "meshnet.transports.unix:UnixTransport")

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -167,7 +168,9 @@ class Connecting:
         except OSError as problem:
             code = problem.errno or errno.EINVAL
         self._timer = reactor.callLater(seconds, self._late, seconds)
-        if code in (0, errno.EISCONN, errno.EINPROGRESS, errno.EAGAIN):
+        if code == errno.EAGAIN and sock.family == socket.AF_UNIX:
+            reactor.callLater(0, self._finish, UnreachableError("it takes no more connections now"))
+        elif code in (0, errno.EISCONN, errno.EINPROGRESS, errno.EAGAIN):
             reactor.addWriter(self)
         else:
             reactor.callLater(0, self._finish, unreachable(code))
@@ -220,9 +223,23 @@ class Connecting:
         return True
 
 
+async def connected(reactor: Any, sock: socket.socket, address: object, seconds: float, name: str) -> None:
+    """Connects `sock`, or closes it and raises an error that begins with `name`. May be cancelled."""
+    standing: Deferred[None] = Deferred(lambda _: connecting.cancel())
+
+    def done(why: MeshError | None) -> None:
+        if why is None:
+            standing.callback(None)
+        else:
+            standing.errback(type(why)(f"{name}: {why}"))
+
+    connecting = Connecting(reactor, sock, address, seconds, done)
+    await standing
+
+
 @implementer(IReadWriteDescriptor)
 class SocketListener:
-    """A listening socket under the reactor. `tune` runs on each accepted socket."""
+    """A listening socket under the reactor. `tune` runs on each accepted one, `stopped` when it is closed."""
 
     def __init__(
         self,
@@ -231,11 +248,13 @@ class SocketListener:
         address: str,
         attach: Attach,
         tune: Callable[[socket.socket], None],
+        stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._socket = sock
         self._attach = attach
         self._tune = tune
+        self._stopped = stopped
         self._pause: Any = None
         self.address = address
         reactor.addReader(self)
@@ -248,6 +267,7 @@ class SocketListener:
         if self._socket.fileno() >= 0:
             self._reactor.removeReader(self)
             self._socket.close()
+            self._stopped()
 
     def fileno(self) -> int:
         """For the reactor."""

@@ -94,11 +94,12 @@ class Neighbours:
         network: int = NETWORK,
         accept: Sequence[Node] | None = None,
         transport: Transport | None = None,
+        lanes: int = 1,
     ) -> Node:
         """A node that listens on `sim:NAME`; a node of that name before it is forgotten."""
         node = Node(name, secret)
         allowed = None if accept is None else frozenset(each.key for each in accept)
-        identity = Identity(secret, network, backend(), allowed)
+        identity = Identity(secret, network, backend(), allowed, lanes)
         node.links = Links(
             identity,
             Transports([transport or self.internet.transport(name)]),

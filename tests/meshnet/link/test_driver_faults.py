@@ -11,9 +11,9 @@ from twisted.logger import capturedLogs, formatEvent
 from lab.simulation.network import Conditions
 from meshnet.limits import HANDSHAKE_SECONDS, LINK_SILENCE, LINK_SURVIVES
 from meshnet.link import driver
+from meshnet.transports.conformance import Sink
 from meshnet.transports.interface import ByteCarrier
 from tests.meshnet.link.neighbours import LABEL, LARGE, SECRETS, SMALL, THIRD, DriverCase, Neighbours
-from tests.support.transports import Sink
 
 HALF_OPEN = 64
 

@@ -1,14 +1,18 @@
-"""TCP, memory and the simulated network keep what the interface promises."""
+"""TCP, UNIX sockets, memory and the simulated network keep what the interface promises."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
 
 from lab.simulation.network import Conditions, Network
 from lab.simulation.transport import Internet
+from meshnet.transports import conformance as promises
 from meshnet.transports.memory import MemoryTransport
 from meshnet.transports.tcp import TcpTransport
-from tests.support import transports as promises
+from meshnet.transports.unix import UnixTransport
 from tests.support.reactors import OwnReactor
 
 
@@ -45,6 +49,36 @@ class Tcp6World(TcpWorld):
     """The same over IPv6."""
 
     host = "[::1]"
+
+
+class UnixWorld(OwnReactor):
+    """Sockets in a directory of their own; `turns` as often as it takes the kernel."""
+
+    bad = (
+        "relative/path",
+        "/",
+        "/run/",
+        "/run/a\nb",
+        "/" + "x" * 200,
+        "/run/a:mode=999",
+        "/run/a:mode=",
+        "/run/a:mode=1777",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.near = self.far = UnixTransport(self.reactor)
+
+    def address(self) -> str:
+        return f"{self.directory}/sock"
+
+    def turns(self, number: int = 30) -> None:
+        super().turns(number)
+
+    def close(self) -> None:
+        super().close()
+        rmtree(self.directory)
 
 
 class MemoryWorld(OwnReactor):
@@ -84,9 +118,7 @@ class SimulatedWorld:
         return [*self.network.clock.getDelayedCalls(), *self.internet.connections]
 
 
-class TcpTests(
-    promises.StreamPromises, promises.EndPromises, promises.AddressPromises, promises.FaultPromises
-):
+class TcpTests(promises.TransportTests):
     """TCP over IPv4."""
 
     def make(self) -> promises.World:
@@ -104,9 +136,16 @@ class Tcp6Tests(promises.StreamPromises, promises.AddressPromises):
         return world
 
 
-class MemoryTests(
-    promises.StreamPromises, promises.EndPromises, promises.AddressPromises, promises.FaultPromises
-):
+class UnixTests(promises.TransportTests):
+    """UNIX sockets."""
+
+    def make(self) -> promises.World:
+        world = UnixWorld()
+        self.addCleanup(world.close)
+        return world
+
+
+class MemoryTests(promises.TransportTests):
     """Memory."""
 
     def make(self) -> promises.World:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import LinkLostError, MeshError, TimedOutError, UnreachableError
+from meshnet.transports.conformance import Sink
 from meshnet.transports.sockets import (
     ACCEPT_AGAIN,
     ACCEPTS_PER_TURN,
@@ -20,7 +21,6 @@ from meshnet.transports.sockets import (
     SocketListener,
     remote,
 )
-from tests.support.transports import Sink
 
 
 class NamedSocket:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
+from meshnet.transports.conformance import Sink
 from meshnet.transports.interface import ByteCarrier
 from meshnet.transports.tcp import ADDRESSES_TRIED, TcpTransport, join, split, tune
 from tests.support.reactors import OwnReactor
-from tests.support.transports import Sink
 
 
 class AddressTests(SynchronousTestCase):

@@ -1,24 +1,96 @@
-"""What every stream transport promises (meshnet/transports/interface.py), as tests to inherit.
+"""What every stream transport promises (`interface.py`), as Trial tests to inherit. Only tests import this.
 
-`TransportPromises` needs a `World`: where the two ends live, how time passes, and what stands at the end.
+    class PigeonTests(conformance.TransportTests):
+        def make(self):
+            return PigeonWorld()          # an `OwnReactor` with near, far, bad and address()
+
+A transport in a package of its own is tested by inheriting `TransportTests`, or those of its parts that fit;
+a `World` says where the two ends live, how time passes, and what stands at the end. `docs/transports.md` has
+a whole example. Import the module, not the classes out of it, or Trial runs them for themselves.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from unittest import SkipTest
 
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports.interface import ByteCarrier, Listener, Transport
+
+if sys.platform.startswith("linux"):
+    from twisted.internet.epollreactor import EPollReactor as _Reactor
+else:
+    from twisted.internet.selectreactor import SelectReactor as _Reactor
 
 MANY = 4 << 20
 """More bytes than any transport holds on the way."""
 ROOM = 3_000
 """Of a sink's buffer; `MUCH_ROOM` where a test moves many bytes."""
 MUCH_ROOM = 60_000
+
+
+PATIENCE = 20.0
+"""Seconds of real time after which a test is stuck; none waits for it otherwise."""
+
+
+class OwnReactor:
+    """Real sockets and threads under a reactor that nobody else uses."""
+
+    def __init__(self) -> None:
+        self.reactor: Any = _Reactor()
+        assert isinstance(self.reactor, ReactorBase)
+        self.reactor.startRunning(installSignalHandlers=False)
+        self.reactor.iterate(0)
+        self._own = set(self.reactor.getReaders())
+
+    def until(self, done: Callable[[], object], seconds: float = PATIENCE) -> None:
+        """Turns the reactor until `done()`."""
+        limit = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > limit:
+                raise AssertionError("nothing more happened")
+            due = self.reactor.timeout()  # `iterate` itself does not look at timers
+            self.reactor.iterate(0.05 if due is None else min(due, 0.05))
+
+    def turns(self, number: int = 10) -> None:
+        """Lets what is due happen, without waiting for anything."""
+        for _ in range(number):
+            self.reactor.iterate(0)
+
+    def result(self, deferred: Deferred[Any]) -> Any:
+        """Turns the reactor until the result is there; raises it if it is an error."""
+        found: list[Any] = []
+        deferred.addBoth(found.append)
+        self.until(lambda: found)
+        if isinstance(found[0], Failure):
+            found[0].raiseException()
+        return found[0]
+
+    def left(self) -> list[object]:
+        """Timers and sockets that still stand."""
+        self.turns()
+        reactor = self.reactor
+        sockets = {*reactor.getReaders(), *reactor.getWriters()} - self._own
+        return [*reactor.getDelayedCalls(), *sockets]
+
+    def close(self) -> None:
+        """Ends its threads and closes its own descriptors."""
+        reactor = self.reactor
+        if reactor.threadpool is not None:
+            reactor.threadpool.stop()
+        reactor.disconnectAll()
+        for reader in self._own:
+            reader.connectionLost(None)
+        if hasattr(reactor, "_poller"):
+            reactor._poller.close()
 
 
 class World(Protocol):
@@ -104,9 +176,10 @@ class TransportPromises(SynchronousTestCase):
 
     def make(self) -> World:
         """A fresh world."""
-        raise NotImplementedError
+        raise SkipTest("inherit this together with a `make`")
 
     def setUp(self) -> None:
+        """A fresh world."""
         self.world = self.make()
         self.accepted: list[Sink] = []
 
@@ -439,3 +512,7 @@ class FaultPromises(TransportPromises):
         self.world.until(lambda: self.accepted[-1].got)
         self.assertIsNone(other.why)
         self.end(near, far, other, self.accepted[-1])
+
+
+class TransportTests(StreamPromises, EndPromises, AddressPromises, FaultPromises):
+    """Everything that is promised."""
