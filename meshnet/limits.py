@@ -89,6 +89,8 @@ PONGS_WAITING: Final = 16  # answers to PING not yet sent
 # Receivers that hide (§6)
 TAIL_HOPS: Final = 4  # nodes of a blinded tail, the introduction node and the service's own included
 HIDDEN_DATA: Final = 64  # what a tail tells one of its nodes, padded; 16 more encrypted
+PATH_ID: Final = 16
+HIDDEN_DELAY: Final = 0.1  # seconds at most, by chance, before an introduction node says `blinded`
 
 # The local door (§7)
 DOOR_LINE: Final = 1_024  # a line, its end included

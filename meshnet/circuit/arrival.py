@@ -9,6 +9,7 @@ with a reason that travels back in our error onion.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from automat import TypeMachineBuilder
@@ -17,12 +18,13 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit import created
 from meshnet.circuit.end import CircuitEnd, Layers
 from meshnet.circuit.events import CircuitLost
-from meshnet.circuit.failure import error_onion
+from meshnet.circuit.failure import blinded_onion, error_onion
 from meshnet.circuit.interface import SessionEnd
 from meshnet.circuit.keys import BACKWARD, FORWARD, circuit_key, sequence_start
 from meshnet.circuit.messages import CELL_BACKWARD, ERROR
 from meshnet.circuit.shared import Shared
 from meshnet.circuit.side import Side
+from meshnet.circuit.tail import Place, rounded
 from meshnet.circuit.timers import Timer
 from meshnet.errors import CircuitError, Reason
 from meshnet.limits import CIRCUIT_LIFE, CREATE_SECONDS
@@ -55,11 +57,12 @@ class _Inputs(Protocol):
 
 
 class Arrival:
-    """One circuit that ends here. `upstream` is the neighbour it came by, not its origin."""
+    """One circuit that ends here. `upstream` is the neighbour it came by, not its origin. `path_id` is what a
+    blinded tail says of it, None where there is none."""
 
     __slots__ = (
         "_life", "_shared", "_timer", "born", "end", "ephemeral", "first_message", "idle", "label",
-        "shared_secret", "side", "state", "upstream",
+        "path_id", "place", "shared_secret", "side", "state", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -72,8 +75,12 @@ class Arrival:
         ephemeral: PublicKey,
         idle: float,
         now: float,
+        place: Place = Place.OPEN,
+        path_id: bytes | None = None,
     ) -> None:
         self._shared = shared
+        self.place = place
+        self.path_id = path_id
         self.side = side
         self.upstream = side.peer
         self.label = label
@@ -142,7 +149,7 @@ class Arrival:
         shared = self._shared
         own = SecretKey.draw(shared.random)
         ck = circuit_key(self.shared_secret, own, self.ephemeral)
-        max_cell = self.side.link.max_cell
+        max_cell = self.max_cell
         self.end = CircuitEnd(
             session,
             self.side.link.outlet(self.label),
@@ -166,13 +173,24 @@ class Arrival:
     def _broken(self, now: float, fault: Exception | None) -> None:
         self._life.given_up(Reason.REFUSED, _BROKEN if fault is None else _FAULT, now, fault)
 
-    def tell_up(self, reason: Reason, text: str) -> None:
-        """Our error onion: FAILED before CREATED, DESTROY after it."""
-        onion = error_onion(self.shared_secret, reason, text)
-        if self.state == OPENING:
-            self.side.failed(self.label, onion)
+    @property
+    def max_cell(self) -> int:
+        """The largest cell body that we announce."""
+        return rounded(self.side.link.max_cell, self.place)
+
+    def tell_up(self, reason: Reason, text: str, now: float) -> None:
+        """Our error onion: FAILED before CREATED, DESTROY after it. At the end of a tail it says nothing, and
+        comes late by chance where the tail is only this node."""
+        onion = blinded_onion(self.shared_secret)
+        if self.place is Place.OPEN:
+            onion = error_onion(self.shared_secret, reason, text)
+        say = partial(self.side.failed, self.label, onion)
+        if self.state != OPENING:
+            say = partial(self.side.destroy, self.label, ERROR, onion)
+        if self.place is Place.INTRODUCTION:
+            self._shared.hesitate(lambda now: say(), now)
         else:
-            self.side.destroy(self.label, ERROR, onion)
+            say()
 
     def tell_router(self, error: CircuitError) -> None:
         """Reports the end of a circuit that the router knows."""
@@ -227,7 +245,7 @@ def _ended_above(inputs: _Inputs, arrival: Arrival, error: CircuitError, now: fl
 @_opening.upon(_Inputs.refused).to(_gone)
 @_open.upon(_Inputs.refused).to(_gone)
 def _refused(inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: float) -> None:
-    arrival.tell_up(reason, text)
+    arrival.tell_up(reason, text, now)
     arrival.leave(now)
 
 
@@ -236,7 +254,7 @@ def _refused(inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: 
 def _given_up(
     inputs: _Inputs, arrival: Arrival, reason: Reason, text: str, now: float, fault: Exception | None = None
 ) -> None:
-    arrival.tell_up(reason, text)
+    arrival.tell_up(reason, text, now)
     arrival.leave(now)
     why = text or reason.name.lower() if fault is None else repr(fault)
     error = CircuitError(f"the circuit was closed: {why}", reason)
@@ -246,7 +264,7 @@ def _given_up(
 
 @_opening.upon(_Inputs.closed).to(_gone)
 def _closed_unanswered(inputs: _Inputs, arrival: Arrival, now: float) -> None:
-    arrival.tell_up(Reason.REFUSED, "")
+    arrival.tell_up(Reason.REFUSED, "", now)
     arrival.leave(now)
 
 

@@ -47,4 +47,11 @@ class CircuitLost:
     error: CircuitError
 
 
-Event = Arrived | Built | CircuitFailed | CircuitLost
+@frozen
+class TickDue:
+    """`Circuits.tick` is wanted at this time, though the usual one may come later."""
+
+    when: float
+
+
+Event = Arrived | Built | CircuitFailed | CircuitLost | TickDue

@@ -46,6 +46,11 @@ def error_onion(shared_secret: bytes, reason: Reason, text: str = "", unix: floa
     return onion_error.create(shared_secret, encode(Failure(reason, short, terms)))
 
 
+def blinded_onion(shared_secret: bytes) -> bytes:
+    """The one error onion of a node in a blinded tail, whatever has happened."""
+    return error_onion(shared_secret, Reason.BLINDED)
+
+
 def next_reason(code: int) -> Reason:
     """What a hop says of a neighbour's bare code 1–4."""
     return Reason(code + NEXT)

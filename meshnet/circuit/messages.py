@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 from meshnet.codec import U8, U16, U32, U64, Fixed, Rest, Tail, Tlv, Var, message, tlvs
 from meshnet.errors import Reason
-from meshnet.limits import ERROR_TEXT
+from meshnet.limits import ERROR_TEXT, HIDDEN_DATA
 
 CREATE: Final = 10
 CREATED: Final = 11
@@ -94,7 +94,7 @@ class Destroy:
 
 @tlvs
 class HopTerms:
-    """What the onion tells one hop. Blinded tails (16, 18) are not understood yet."""
+    """What the onion tells one hop."""
 
     next_node: Annotated[bytes | None, Tlv(2, Fixed(33))] = None
     rate_in: Annotated[int | None, Tlv(4, U64)] = None
@@ -104,6 +104,10 @@ class HopTerms:
     """Seconds without a cell after which the circuit ends."""
     epoch: Annotated[int | None, Tlv(14, U16)] = None
     """For the next CREATE."""
+    encrypted: Annotated[bytes | None, Tlv(16, Fixed(HIDDEN_DATA + 16))] = None
+    """In a blinded tail: what the receiver tells this hop."""
+    path_key: Annotated[bytes | None, Tlv(18, Fixed(33))] = None
+    """The introduction node's only: what opens its `encrypted`."""
     first_message: Annotated[bytes | None, Tlv(64, Fixed(FIRST_MESSAGE))] = None
     """The first message of the Noise NK handshake: the last hop's only."""
 

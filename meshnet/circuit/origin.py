@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 from automat import TypeMachineBuilder
 
+from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import BadKeyError, PublicKey, SecretKey
 from meshnet.cipher.sphinx import BuiltOnion, build
 from meshnet.circuit.created import ForgedSlot, read
@@ -25,6 +26,7 @@ from meshnet.circuit.keys import BACKWARD, FORWARD, MASK, circuit_key, layer_key
 from meshnet.circuit.messages import CELL_FORWARD, CREATE, NO_PATH_KEY, Create, HopTerms
 from meshnet.circuit.shared import Shared
 from meshnet.circuit.side import Side
+from meshnet.circuit.tail import Way
 from meshnet.circuit.timers import Timer
 from meshnet.codec import encode
 from meshnet.errors import CircuitError, Reason
@@ -48,11 +50,20 @@ def associated_data(network_id: int, expiry: int) -> bytes:
     return network_id.to_bytes(4, "big") + b"circ" + expiry.to_bytes(4, "big")
 
 
-def payloads(route: Sequence[PublicKey], first_message: bytes, idle: int) -> list[tuple[PublicKey, bytes]]:
+def payloads(way: Way, first_message: bytes, idle: int) -> list[tuple[PublicKey, bytes]]:
     """Each hop's key and payload, the last hop's with the first Noise message."""
-    told = [HopTerms(next_node=following, suite=0, idle=idle) for following in route[1:]]
-    told.append(HopTerms(suite=0, idle=idle, first_message=first_message))
-    return [(key, encode(terms)) for key, terms in zip(route, told, strict=True)]
+    found: list[tuple[PublicKey, bytes]] = []
+    for key, told in zip(way.hops, way.told, strict=True):
+        terms = HopTerms(
+            next_node=told.next_node,
+            suite=0,
+            idle=idle,
+            encrypted=told.encrypted,
+            path_key=told.path_key,
+            first_message=first_message if len(found) + 1 == len(way.hops) else None,
+        )
+        found.append((key, encode(terms)))
+    return found
 
 
 class _Inputs(Protocol):
@@ -78,19 +89,22 @@ class _Inputs(Protocol):
 
 
 class OriginCircuit:
-    """One circuit of ours along `route`, the last hop included. `max_cell` is set with `Built`."""
+    """One circuit of ours along `route`, the last hop included; `hops` are the keys of its onion's layers.
+    `max_cell` is set with `Built`."""
 
     __slots__ = (
-        "_ephemerals", "_incoming", "_life", "_outgoing", "_shared", "_timer", "born", "end", "idle",
-        "label", "max_cell", "route", "setup", "shared_secrets", "side", "state",
+        "_ephemerals", "_incoming", "_life", "_outgoing", "_shared", "_timer", "_way", "born", "end", "hops",
+        "idle", "label", "max_cell", "route", "setup", "shared_secrets", "side", "state",
     )  # fmt: skip
 
     def __init__(
-        self, shared: Shared, side: Side, route: tuple[PublicKey, ...], idle: int, now: float
+        self, shared: Shared, side: Side, route: tuple[Target, ...], way: Way, idle: int, now: float
     ) -> None:
         self._shared = shared
         self.side = side
         self.route = route
+        self._way = way
+        self.hops = way.hops
         self.idle = idle
         self.born = now
         self.setup = 0.0
@@ -111,12 +125,13 @@ class OriginCircuit:
         expiry = expiry_at(unix)
         onion: BuiltOnion = build(
             SecretKey.draw(shared.random),
-            payloads(self.route, first_message, self.idle),
+            payloads(self._way, first_message, self.idle),
             associated_data(shared.network_id, expiry),
         )
         self.shared_secrets, self._ephemerals = onion.shared_secrets, onion.ephemerals
         self.side.onward.take(1, self.born)
-        return self.side.send(CREATE, Create(self.label, expiry, 0, NO_PATH_KEY, onion.packet), self.label)
+        create = Create(self.label, expiry, 0, self._way.path_key, onion.packet)
+        return self.side.send(CREATE, create, self.label)
 
     # What the router calls
 
@@ -160,25 +175,30 @@ class OriginCircuit:
         if self.state != CREATING:
             self.stray()
             return
-        error = opened(self.shared_secrets, self.route, onion) if onion else bare(self.route, code)
+        if onion:
+            error = opened(self.shared_secrets, self.hops, onion)
+        elif self._way.path_key != NO_PATH_KEY:  # nodes of a tail say nothing else
+            error = describe(self.hops, 0, Reason.BLINDED)
+        else:
+            error = bare(self.hops, code)
         self._life.failed(error, now)
 
     def destroyed(self, side: Side, reason: int, onion: bytes, now: float) -> None:
         """DESTROY, with a relay's error or bare."""
         if onion:
-            error = opened(self.shared_secrets, self.route, onion)
+            error = opened(self.shared_secrets, self.hops, onion)
         else:
             error = CircuitError("the other end closed the circuit", Reason.LINK_LOST)
         self._life.failed(error, now)
 
     def link_lost(self, side: Side, now: float) -> None:
         """The link to the first hop is gone."""
-        text = f"the link to {hop_name(self.route, 0)} is gone"
+        text = f"the link to {hop_name(self.hops, 0)} is gone"
         self._life.failed(CircuitError(text, Reason.LINK_LOST, 0), now)
 
     def _due(self, now: float) -> None:
         if self.state == CREATING:
-            text = f"no answer came from {hop_name(self.route, 0)} or behind it"
+            text = f"no answer came from {hop_name(self.hops, 0)} or behind it"
             self._life.given_up(CircuitError(text, Reason.TIMEOUT), now)
             return
         if self.state == CLOSING:
@@ -212,7 +232,7 @@ class OriginCircuit:
         for hop, slot in enumerate(found):
             if slot.max_cell < SMALLEST_CELL:
                 text = f"it takes cells of {slot.max_cell} bytes only"
-                inputs.given_up(describe(self.route, hop, Reason.NOT_UNDERSTOOD, text), now)
+                inputs.given_up(describe(self.hops, hop, Reason.NOT_UNDERSTOOD, text), now)
                 return
         self.max_cell = min(slot.max_cell for slot in found)
         keys: list[bytes] = []
@@ -222,7 +242,7 @@ class OriginCircuit:
             try:
                 keys.append(circuit_key(secret, own, slot.key))
             except BadKeyError:
-                inputs.given_up(describe(self.route, hop, Reason.FORGED, "its key is no key"), now)
+                inputs.given_up(describe(self.hops, hop, Reason.FORGED, "its key is no key"), now)
                 return
         self._outgoing = self._layers(keys, FORWARD)
         self._incoming = self._layers(keys, BACKWARD)
@@ -249,9 +269,9 @@ class OriginCircuit:
         return Layers(start, layers)
 
     def _forged(self, hop: int) -> CircuitError:
-        who = hop_name(self.route, hop)
+        who = hop_name(self.hops, hop)
         if hop:
-            who = f"{hop_name(self.route, hop - 1)} or {who}"
+            who = f"{hop_name(self.hops, hop - 1)} or {who}"
         return CircuitError(f"{who} changed the answer on its way back", Reason.FORGED, hop)
 
     def stands(self, reply: bytes, now: float) -> None:
@@ -308,7 +328,7 @@ class OriginCircuit:
         shown: dict[str, Any] = {
             "role": "origin",
             "state": self.state,
-            "route": [key.hex() for key in self.route],
+            "route": [proves(target).hex() for target in self.route],
             "age": round(now - self.born, 3),
             "setup_ms": round(self.setup * 1e3, 3),
             "max_cell": self.max_cell,

@@ -9,15 +9,15 @@ from attrs import define, evolve, field
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.end import CircuitEnd
-from meshnet.circuit.events import Event
+from meshnet.circuit.events import Event, TickDue
 from meshnet.circuit.interface import Neighbour, Random
 from meshnet.circuit.messages import CELL_HEAD
 from meshnet.circuit.policy import Bucket, Policy, Pool
 from meshnet.circuit.relay import Hop
 from meshnet.circuit.side import LateSteps, Side
-from meshnet.circuit.timers import Timers
+from meshnet.circuit.timers import Call, Timers
 from meshnet.errors import Drop, Reason
-from meshnet.limits import LARGEST_CELL
+from meshnet.limits import HIDDEN_DELAY, LARGEST_CELL
 
 
 def _per_drop() -> list[int]:
@@ -126,6 +126,13 @@ class Shared:
         if policy.max_rate:  # a burst of a second, and always of one cell
             burst = max(policy.max_rate, LARGEST_CELL + CELL_HEAD)
             self.rate = Bucket(policy.max_rate, burst, 0.0)
+
+    def hesitate(self, call: Call, now: float) -> None:
+        """Makes `call(now)` after a random 0–100 ms, and says when: those are shorter than most ticks."""
+        share = int.from_bytes(self.random(4), "big") / (1 << 32)
+        when = now + share * HIDDEN_DELAY
+        self.timers.add(when, call)
+        self.events.append(TickDue(when))
 
     def side(self, link: Neighbour, now: float) -> Side:
         """What is kept for `link`, made at first use."""

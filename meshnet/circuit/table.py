@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from meshnet.cipher.address import Target
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.cipher.sphinx import BadOnion
 from meshnet.circuit.admission import Admission
 from meshnet.circuit.arrival import OPEN, OPENING, Arrival
 from meshnet.circuit.end import CircuitEnd
@@ -33,6 +35,7 @@ from meshnet.circuit.policy import Policy, Pool
 from meshnet.circuit.replay import Replays
 from meshnet.circuit.shared import Shared, Totals
 from meshnet.circuit.side import LabelUser, Side
+from meshnet.circuit.tail import Way, find_way
 from meshnet.circuit.transit import Transit
 from meshnet.codec import decode
 from meshnet.errors import CircuitError, CodecError, ProtocolError, Reason, UsageError
@@ -99,19 +102,23 @@ class Circuits:
 
     def open(
         self,
-        route: Sequence[PublicKey],
+        route: Sequence[Target],
         first_message: bytes,
         now: float,
         unix: float,
         *,
         idle: int = CIRCUIT_IDLE,
     ) -> OriginCircuit:
-        """Starts a circuit along `route` (1 to 8 nodes, the last hop included) carrying the first Noise
-        message (49 bytes); `Built` or `CircuitFailed` follows. It ends when it carries nothing for `idle`
-        seconds. Raises UsageError for a route that cannot be, CircuitError if we have no link to its start.
+        """Starts a circuit along `route`, carrying the first Noise message (49 bytes); `Built` or
+        `CircuitFailed` follows. The route has 1 to 8 nodes, the last hop included, or the address of a hidden
+        service in its place, whose tail counts. The circuit ends when it carries nothing for `idle` seconds.
+        Raises UsageError for a route that cannot be, CircuitError if we have no link to its start.
         """
-        hops = tuple(route)
-        if not 1 <= len(hops) <= HOPS:
+        if not route:
+            raise UsageError(f"a route has 1 to {HOPS} nodes")
+        way = self._way(route)
+        hops = way.hops
+        if len(hops) > HOPS:
             raise UsageError(f"a route has 1 to {HOPS} nodes, not {len(hops)}")
         if self._shared.secret.public in hops:
             raise UsageError("a route must not pass our own node")
@@ -121,16 +128,22 @@ class Circuits:
             raise UsageError(f"the first message has {FIRST_MESSAGE} bytes, not {len(first_message)}")
         if not 1 <= idle <= CIRCUIT_LIFE:
             raise UsageError(f"a circuit idles out after 1 to {CIRCUIT_LIFE} s, not {idle}")
-        side = self._shared.side_towards(hops[0], now)
+        side = self._shared.side_towards(way.neighbour, now)
+        first = way.neighbour.hex()[:8]
         if side is None:
-            raise CircuitError(
-                f"there is no link to {hops[0].hex()[:8]}…, the first node of the route", Reason.NO_LINK
-            )
-        circuit = OriginCircuit(self._shared, side, hops, idle, now)
+            raise CircuitError(f"there is no link to {first}…, the first node of the route", Reason.NO_LINK)
+        circuit = OriginCircuit(self._shared, side, tuple(route), way, idle, now)
         if not circuit.send(first_message, unix):
             circuit.close(now)
-            raise CircuitError(f"the link to {hops[0].hex()[:8]}… takes nothing now", Reason.BUSY)
+            raise CircuitError(f"the link to {first}… takes nothing now", Reason.BUSY)
         return circuit
+
+    def _way(self, route: Sequence[Target]) -> Way:
+        """Where the route leads, by which keys."""
+        try:
+            return find_way(route, self._shared.secret)
+        except BadOnion as fault:
+            raise UsageError(f"the address is of no use: {fault}") from None
 
     def retire(self, circuit: OriginCircuit, now: float) -> None:
         """Another circuit takes over: this one sends no more, receives for 10 s, and closes."""

@@ -9,6 +9,7 @@ onion of our own, and we make at most one per circuit. Cells never come here: th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from automat import TypeMachineBuilder
@@ -16,12 +17,13 @@ from automat import TypeMachineBuilder
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.cipher.onion_error import add_layer
 from meshnet.circuit import created
-from meshnet.circuit.failure import error_onion, next_reason
+from meshnet.circuit.failure import blinded_onion, error_onion, next_reason
 from meshnet.circuit.keys import BACKWARD, FORWARD, circuit_key, layer_key, offset
 from meshnet.circuit.messages import CELL_BACKWARD, CELL_FORWARD, ERROR
 from meshnet.circuit.relay import Hop
 from meshnet.circuit.shared import Shared
 from meshnet.circuit.side import Side
+from meshnet.circuit.tail import Place, rounded
 from meshnet.circuit.timers import Timer
 from meshnet.errors import Reason
 from meshnet.limits import CIRCUIT_LIFE, CREATE_SECONDS
@@ -55,7 +57,7 @@ class Transit:
 
     __slots__ = (
         "_life", "_shared", "_timer", "backward", "born", "down", "down_label", "ephemeral", "forward",
-        "idle", "shared_secret", "state", "up", "up_label",
+        "idle", "place", "shared_secret", "state", "up", "up_label",
     )  # fmt: skip
 
     def __init__(
@@ -68,9 +70,11 @@ class Transit:
         shared_secret: bytes,
         ephemeral: PublicKey,
         idle: float,
+        place: Place,
         now: float,
     ) -> None:
         self._shared = shared
+        self.place = place
         self.up = up
         self.up_label = up_label
         self.down = down
@@ -159,23 +163,33 @@ class Transit:
     @property
     def max_cell(self) -> int:
         """The largest cell body that both neighbours take."""
-        return min(self.up.link.max_cell, self.down.link.max_cell)
+        return rounded(min(self.up.link.max_cell, self.down.link.max_cell), self.place)
 
-    def tell_up(self, onion: bytes) -> None:
-        """Sends what went wrong towards the origin; b"": nothing did."""
-        if self.state == OPENING:
-            self.up.failed(self.up_label, onion)
-        elif onion:
-            self.up.destroy(self.up_label, ERROR, onion)
+    def tell_up(self, onion: bytes, now: float) -> None:
+        """Sends what went wrong towards the origin; b"": nothing did. An introduction node hesitates, so that
+        the time does not tell how far behind it that was."""
+        up, label = self.up, self.up_label
+        if not onion:
+            up.destroy(label)
+            return
+        say = partial(up.failed, label, onion)
+        if self.state != OPENING:
+            say = partial(up.destroy, label, ERROR, onion)
+        if self.place is Place.INTRODUCTION:
+            self._shared.hesitate(lambda now: say(), now)
         else:
-            self.up.destroy(self.up_label)
+            say()
 
     def error(self, reason: Reason) -> bytes:
         """Our own error onion; callers end the circuit with it, so that it stays the only one."""
+        if self.place is not Place.OPEN:
+            return blinded_onion(self.shared_secret)
         return error_onion(self.shared_secret, reason)
 
     def layered(self, onion: bytes) -> bytes:
-        """An error onion from downstream, under our layer."""
+        """An error onion from downstream, under our layer; in a tail our own instead."""
+        if self.place is not Place.OPEN:
+            return blinded_onion(self.shared_secret)
         return add_layer(self.shared_secret, onion)
 
     def leave(self, now: float) -> None:
@@ -226,7 +240,7 @@ def _created(inputs: _Inputs, transit: Transit, slots: bytes, now: float) -> Non
 
 @_opening.upon(_Inputs.failed).to(_gone)
 def _failed(inputs: _Inputs, transit: Transit, code: int, onion: bytes, now: float) -> None:
-    transit.tell_up(transit.layered(onion) if onion else transit.error(next_reason(code)))
+    transit.tell_up(transit.layered(onion) if onion else transit.error(next_reason(code)), now)
     transit.leave(now)
 
 
@@ -239,20 +253,20 @@ def _ended_above(inputs: _Inputs, transit: Transit, now: float) -> None:
 
 @_opening.upon(_Inputs.ended_below).to(_gone)
 def _refused_below(inputs: _Inputs, transit: Transit, onion: bytes, now: float) -> None:
-    transit.tell_up(transit.layered(onion) if onion else transit.error(Reason.LINK_LOST))
+    transit.tell_up(transit.layered(onion) if onion else transit.error(Reason.LINK_LOST), now)
     transit.leave(now)
 
 
 @_open.upon(_Inputs.ended_below).to(_gone)
 def _ended_below(inputs: _Inputs, transit: Transit, onion: bytes, now: float) -> None:
-    transit.tell_up(transit.layered(onion) if onion else b"")
+    transit.tell_up(transit.layered(onion) if onion else b"", now)
     transit.leave(now)
 
 
 @_opening.upon(_Inputs.given_up).to(_gone)
 @_open.upon(_Inputs.given_up).to(_gone)
 def _given_up(inputs: _Inputs, transit: Transit, reason: Reason, now: float) -> None:
-    transit.tell_up(transit.error(reason))
+    transit.tell_up(transit.error(reason), now)
     if reason is not Reason.LINK_LOST:
         transit.down.destroy(transit.down_label)
     transit.leave(now)

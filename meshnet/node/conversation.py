@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.cipher.address import Target
+from meshnet.cipher.keys import SecretKey
 from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.origin import OriginCircuit
@@ -14,8 +15,8 @@ from meshnet.node.services import Service
 from meshnet.session.path import Path
 from meshnet.session.session import Session
 
-Route = tuple[PublicKey, ...]
-"""Relays in order, then the last hop."""
+Route = tuple[Target, ...]
+"""Relays in order, then the last hop, or the address of a hidden service."""
 
 
 class Turns(Protocol):

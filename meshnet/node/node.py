@@ -66,7 +66,7 @@ class Routing(Protocol):
         """Ends every circuit and link."""
 
     def connect(
-        self, target: PublicKey, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+        self, target: Target, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
     ) -> Deferred[Stream]:
         """Opens a stream."""
 
@@ -75,7 +75,7 @@ class Routing(Protocol):
 
     def send_datagram(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         data: bytes,
         *,
@@ -88,7 +88,7 @@ class Routing(Protocol):
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
         """Takes a datagram port; raises LocalError if it is taken."""
 
-    def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
+    def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Measures a circuit: setup_ms, rtt_ms, …"""
 
     def brief(self) -> Json:
@@ -319,7 +319,7 @@ class Node(Service):
     ) -> Deferred[Stream]:
         """Opens a stream; see MeshNode."""
         route = self.route_to(target, via)
-        stream = self._router.connect(node_key(target), port, reader, via=route, identity=identity)
+        stream = self._router.connect(target, port, reader, via=route, identity=identity)
         return stream.addErrback(self._explained, (*route, target))
 
     def send_datagram(
@@ -334,9 +334,7 @@ class Node(Service):
     ) -> Deferred[bool]:
         """Sends one datagram; see MeshNode."""
         route = self.route_to(target, via)
-        sent = self._router.send_datagram(
-            node_key(target), port, data, source=source, via=route, identity=identity
-        )
+        sent = self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
         return sent.addErrback(self._explained, (*route, target))
 
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
@@ -368,7 +366,7 @@ class Node(Service):
         """Measures a circuit of its own; such circuits are counted apart, too."""
         self._probes += 1
         route = self.route_to(target, via)
-        return self._router.ping(node_key(target), route, count).addErrback(self._explained, (*route, target))
+        return self._router.ping(target, route, count).addErrback(self._explained, (*route, target))
 
     def _explained(self, failure: Failure, route: Sequence[Target]) -> Failure:
         """Where our own first link is missing: what is known of it, and what to do."""

@@ -17,11 +17,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meshnet.cipher.address import Address, Target, proves
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.end import CircuitEnd
-from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost, Event
+from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost, Event, TickDue
 from meshnet.circuit.messages import FRAME_KINDS
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.policy import Policy
@@ -34,6 +35,7 @@ from meshnet.errors import (
     ProtocolError,
     Reason,
     UnreachableError,
+    UsageError,
 )
 from meshnet.limits import SESSION_SURVIVES, SESSIONS
 from meshnet.link.driver import Identity, Links
@@ -167,7 +169,7 @@ class Router(Figures):
     # -- what the node offers
 
     def connect(
-        self, target: PublicKey, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+        self, target: Target, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
     ) -> Deferred[Stream]:
         """A stream to `port` of `target` through the relays `via`, over a standing circuit if there is one.
 
@@ -179,7 +181,7 @@ class Router(Figures):
 
     def send_datagram(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         data: bytes,
         *,
@@ -200,7 +202,7 @@ class Router(Figures):
         """Takes a mesh port; raises LocalError if it is taken."""
         return self.services.own.ports.listen(port, accept)
 
-    def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
+    def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Sets up an anonymous circuit of its own, asks `count` times, and takes it down again."""
         from meshnet.node.ping import Ping
 
@@ -214,7 +216,8 @@ class Router(Figures):
             return None
         ephemeral = SecretKey.draw(self._random)
         try:
-            opening = end_to_end.start(route[-1], self._network_id, ephemeral, self._backend)
+            self._check(route[-1])
+            opening = end_to_end.start(proves(route[-1]), self._network_id, ephemeral, self._backend)
             circuit = self.circuits.open(route, opening.first, now, self._clock.unix())
         except MeshError as problem:
             told(problem, now)
@@ -237,6 +240,13 @@ class Router(Figures):
         """Nobody waits for this circuit any more."""
         if self._dialled.pop(circuit, None) is not None:
             self.circuits.destroy(circuit, now)
+
+    def _check(self, target: Target) -> None:
+        """Raises UsageError for an address that is of no use here or any more."""
+        if isinstance(target, Address):
+            refusal = target.refusal(self._network_id, self._clock.unix())
+            if refusal:
+                raise UsageError(refusal)
 
     def hang_up(self, conversation: Conversation, now: float) -> None:
         """Ends a conversation that nobody needs any more."""
@@ -339,18 +349,29 @@ class Router(Figures):
             if event.error.__cause__ is not None:
                 _log.failure("a session failed", Failure(event.error.__cause__))
             self._lost(event.circuit, event.error, now)
+        elif isinstance(event, TickDue):
+            self.later(max(event.when - now, 0.0), self._circuits_due)
+
+    def _circuits_due(self, now: float) -> None:
+        """What does not wait for the next tick."""
+        if self._cancel_tick is not None:
+            self.circuits.tick(now, self._clock.unix())
+            self._circuit_events(now)
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """A circuit ends here: answer the handshake, and listen to what the session brings."""
         if len(self._sessions) >= SESSIONS:
             self.circuits.refuse(arrival, Reason.BUSY, f"{SESSIONS} sessions are open already", now)
             return
-        service = self.services.of(arrival)
+        service = self.services.of(arrival, self._clock.unix())
+        secret = self.services.own.secret if service is None else service.secret
         ephemeral = SecretKey.draw(self._random)
         try:
             reply, keys = end_to_end.respond(
-                service.secret, self._network_id, arrival.first_message, ephemeral, self._backend
+                secret, self._network_id, arrival.first_message, ephemeral, self._backend
             )
+            if service is None:  # tried all the same, so that the time does not tell
+                raise HandshakeError("no such service")
         except HandshakeError:
             self.circuits.refuse(arrival, Reason.UNKNOWN_SERVICE, "", now)
             return
@@ -361,7 +382,7 @@ class Router(Figures):
             notify=conversation.notify,
             accept=service.ports.accept,
             memory=self.session_memory,
-            max_cell=arrival.side.link.max_cell,
+            max_cell=arrival.max_cell,
             joinable=service.sessions,
             survives=SESSION_SURVIVES,
         )
@@ -397,7 +418,7 @@ class Router(Figures):
             notify=conversation.notify,
             accept=conversation.service.ports.accept,
             memory=self.session_memory,
-            peer=route[-1],
+            peer=proves(route[-1]),
             identity=identity,
             max_cell=standing.max_cell,
             trip=standing.setup,

@@ -10,6 +10,7 @@ from attrs import define, field
 
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
+from meshnet.circuit.tail import Place
 from meshnet.node.ports import Ports
 from meshnet.session.session import Session
 
@@ -30,11 +31,24 @@ class Service:
 
 
 class Services:
-    """All services of a node; `own` is that of its identity."""
+    """All services of a node; `own` is that of its identity. The others hide: a circuit names one by the
+    path id that its address's tail brings, and by nothing else."""
 
     def __init__(self, secret: SecretKey) -> None:
         self.own = Service(secret)
+        self._hidden: dict[bytes, tuple[Service, float]] = {}
 
-    def of(self, arrival: Arrival) -> Service:
-        """Whom a circuit that ends here asks for."""
-        return self.own
+    def add(self, path_id: bytes, service: Service, expiry: float) -> None:
+        """Lets circuits with this path id reach a hidden service, until `expiry` (Unix seconds)."""
+        self._hidden[path_id] = (service, expiry)
+
+    def remove(self, path_id: bytes) -> None:
+        """No longer; harmless if it is unknown. Sessions that stand stay."""
+        self._hidden.pop(path_id, None)
+
+    def of(self, arrival: Arrival, unix: float) -> Service | None:
+        """Whom a circuit that ends here asks for; None: nobody who is here now."""
+        if arrival.place is Place.OPEN:
+            return self.own
+        found = self._hidden.get(arrival.path_id or b"")
+        return found[0] if found is not None and unix < found[1] else None

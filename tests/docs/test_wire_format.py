@@ -10,8 +10,8 @@ import pytest
 
 from apps.vpn import messages as exit_messages
 from meshnet import limits
-from meshnet.cipher import bolt8, onion_error, sphinx
-from meshnet.circuit import created
+from meshnet.cipher import address, bolt8, onion_error, sphinx
+from meshnet.circuit import created, tail
 from meshnet.circuit import messages as circuit
 from meshnet.codec.fields import Fixed, Int, Rest, Tlv
 from meshnet.errors import Reason
@@ -110,6 +110,15 @@ def test_acts() -> None:
 def test_hop_terms() -> None:
     """What an onion tells a hop."""
     assert [row[:3] for row in table(part("3"), "type", "name", "value")] == tlvs(circuit.HopTerms)
+
+
+def test_hidden_terms() -> None:
+    """What a receiver tells the nodes of its tail, and what its address holds."""
+    assert [row[:3] for row in table(part("6"), "type", "name", "value")] == tlvs(tail.HiddenTerms)
+    assert ", ".join(f"{size:,}" for size in tail.CELLS[:2]) + f" and {tail.CELLS[2]:,}" in part("6")
+    assert f"encrypted data {address.DATA_SIZE}" in part("6")
+    assert f"BIP 340, {address.SIGNATURE_SIZE} bytes" in part("6")
+    assert f"Text of an address**: `{address.PREFIX}`" in part("6")
 
 
 def test_failure() -> None:

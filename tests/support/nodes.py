@@ -12,6 +12,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason
 from meshnet.node.app import Receive
@@ -61,7 +62,7 @@ class FakeRouter:
     totals: dict[str, int] = field(factory=dict)
     faults: list[str] = field(factory=list)
     peers: list[tuple[PublicKey, str]] = field(factory=list)
-    pinged: list[tuple[PublicKey, tuple[PublicKey, ...], int]] = field(factory=list)
+    pinged: list[tuple[Target, tuple[PublicKey, ...], int]] = field(factory=list)
     unreachable: set[PublicKey] = field(factory=set)
     taken: set[str] = field(factory=set)
     connected: list[tuple[Any, ...]] = field(factory=list)
@@ -84,7 +85,7 @@ class FakeRouter:
         self.running = False
 
     def connect(
-        self, target: PublicKey, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+        self, target: Target, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
     ) -> Deferred[Stream]:
         self.connected.append((target, port, tuple(via), identity))
         return fail(CircuitError("no link to the first hop", Reason.NO_LINK, 0))
@@ -94,7 +95,7 @@ class FakeRouter:
 
     def send_datagram(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         data: bytes,
         *,
@@ -107,7 +108,7 @@ class FakeRouter:
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
         raise LocalError(f"mesh port {port} is taken")
 
-    def ping(self, target: PublicKey, via: Sequence[PublicKey], count: int) -> Deferred[dict[str, Any]]:
+    def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[dict[str, Any]]:
         self.pinged.append((target, tuple(via), count))
         if self.no_link is not None:
             return fail(self.no_link)
