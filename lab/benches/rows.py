@@ -14,6 +14,7 @@ from attrs import asdict, frozen
 BENCHES = {
     "relay": "the relay step over the bare crypto calls it makes",
     "setup": "circuit set-up over three relays, and how many one relay does",
+    "storage": "the journal's group commit on a real disk",
     "stream": "a stream through three relays, five processes",
 }
 """Name of each bench (a module of this package) and what it measures."""
