@@ -12,12 +12,12 @@ from typing import Any, Final
 from meshnet.cipher.keys import SecretKey, dns_label, mesh_ipv6, parse_public_key
 from meshnet.cli.show import print_json
 from meshnet.control.find import CONFIG_NAME
-from meshnet.errors import LocalError, UsageError
+from meshnet.errors import LocalError, StorageError, UsageError
 from meshnet.node.config import Settings, check_addresses, from_table, load
 from meshnet.node.dropins import Dropins
 from meshnet.node.identity import read_key, write_key
 from meshnet.storage.disk import RealDisk
-from meshnet.storage.files import write_file
+from meshnet.storage.files import make_directory, write_file
 
 _COMMENTS: Final = {
     ("link", "accept"): [
@@ -88,12 +88,12 @@ def init(arguments: Namespace, found: Dropins) -> int:
     transports, _ = found.open_transports(None)
     if found.transports:  # without any, `up` says what is wrong with the installation
         check_addresses(settings, transports)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "data").mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise LocalError(f"Cannot make {directory}: {error.strerror}.") from None
     disk, key = RealDisk(), directory / "key"
+    try:
+        make_directory(disk, directory, 0o755)
+        make_directory(disk, directory / "data")
+    except StorageError as error:
+        raise LocalError(f"No node can be made in {directory}: {error}.") from None
     if not key.exists():
         write_key(disk, key, SecretKey.generate())
     secret = read_key(disk, key)

@@ -42,6 +42,8 @@ from meshnet.limits import (
     DOOR_UNREAD_LINES,
     DOOR_WAITING,
 )
+from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import discard
 from meshnet.streams import Accept as AcceptStream
 from meshnet.streams import PortListener, Stream, StreamReader
 
@@ -133,7 +135,7 @@ class Door:
             return
         self._listener.stop()
         self._listener = None
-        self.path.unlink(missing_ok=True)
+        discard(RealDisk(), self.path)
         for caller in list(self.callers.values()):
             caller.abort()
         for number in list(self.waiting):

@@ -27,6 +27,8 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from meshnet.control.messages import LARGEST_BODY, DeniedError, NotFoundError, to_json
 from meshnet.errors import LocalError, MeshError, UsageError
+from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import discard
 
 Json = dict[str, Any]
 Route = Callable[[Json], Json | Awaitable[Json]]
@@ -197,6 +199,6 @@ def claim_socket(path: Path, what: str = "control socket", key: str = "[control]
         except OSError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
                 raise LocalError(f"Cannot use the {what} {path}: {error.strerror}.") from None
-            path.unlink(missing_ok=True)
+            discard(RealDisk(), path)
             return
     raise LocalError(f"Another node answers on {path}; stop it first (meshnet stop --node {path}).")

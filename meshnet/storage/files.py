@@ -20,6 +20,7 @@ from meshnet.storage.disk import (
     CorruptFileError,
     Disk,
     ExistingFileError,
+    MissingFileError,
     StrPath,
     base_of,
     directory_of,
@@ -107,6 +108,12 @@ def read_secret(disk: Disk, path: StrPath, maximum: int = SECRET_FILE) -> bytes:
     if len(data) > maximum:
         raise StorageError(f"{name} is longer than {maximum} bytes, the most a secret may be")
     return data
+
+
+def discard(disk: Disk, path: StrPath) -> None:
+    """Remove a file's name, if it is there; nothing is synced."""
+    with contextlib.suppress(MissingFileError):
+        disk.unlink(path)
 
 
 def make_directory(disk: Disk, path: StrPath, mode: int = 0o700) -> None:
