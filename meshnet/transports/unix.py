@@ -16,7 +16,9 @@ from typing import Any, Final
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 
-from meshnet.errors import ConfigError, LocalError
+from meshnet.errors import ConfigError, LocalError, StorageError
+from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import discard
 from meshnet.transports.interface import Attach, Listener
 from meshnet.transports.sockets import SocketCarrier, SocketListener, connected
 
@@ -131,6 +133,6 @@ def _remove(path: str, ours: os.stat_result) -> None:
     """Removes the file if it is still the same one."""
     try:
         if os.path.samestat(os.lstat(path), ours):
-            os.unlink(path)
-    except OSError:
+            discard(RealDisk(), path)
+    except (OSError, StorageError):
         return  # somebody else was faster, or took the directory away

@@ -2,7 +2,8 @@
 
 `writes(path, source)` looks at one file and returns sentences. It sees calls by their names: `open` with a
 mode that writes, methods that only paths have, functions of `os` that change names or files, and imports of
-modules whose purpose is to write. A method of something called `disk` is the seam and is allowed.
+modules whose purpose is to write. A method of something called `disk` is the seam and is allowed; so are
+permissions, which are no content.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ MODULES = {
 OF_OS = {
     *("rename", "renames", "replace", "unlink", "remove", "removedirs", "rmdir", "mkdir", "makedirs"),
     *("link", "symlink", "mkfifo", "mknod", "truncate", "ftruncate", "pwrite", "pwritev", "posix_fallocate"),
-    *("fsync", "fdatasync", "sync", "chmod", "fchmod", "chown", "fchown", "utime", "copy_file_range"),
+    *("fsync", "fdatasync", "sync", "copy_file_range"),
 }
 OF_PATHS = {
-    *("write_text", "write_bytes", "touch", "unlink", "rename", "rmdir", "mkdir", "chmod", "lchmod"),
-    *("symlink_to", "hardlink_to"),
+    *("write_text", "write_bytes", "touch", "unlink", "rename", "rmdir", "mkdir", "symlink_to"),
+    "hardlink_to",
 }
 _MODE = re.compile(r"[rwaxbtU+]+")
 
