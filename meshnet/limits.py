@@ -79,6 +79,7 @@ ACK_RANGES: Final = 32  # ranges of packet numbers an ACK names
 ACK_EVERY: Final = 2  # cells
 ACK_DELAY: Final = 0.005  # after the first cell not yet acknowledged
 SESSION_SILENCE: Final = 15.0  # a circuit without any acknowledgement this long is dead
+DOUBT_SECONDS: Final = 3.0  # the same after the machine has slept
 SESSION_SURVIVES: Final = 30.0  # a session with streams lives this long without a circuit
 SESSION_PATHS: Final = 4  # circuits of one session at a time
 CELLS_IN_FLIGHT: Final = 4_096  # unacknowledged cells of one circuit; half of SESSION_WINDOW

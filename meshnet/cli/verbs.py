@@ -137,14 +137,25 @@ def _link_row(link: Json) -> list[object]:
     ]
 
 
+def _circuits_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--renew", action="store_true", help="first replace the circuits begun here; open streams go on"
+    )
+
+
 def _circuits(arguments: Namespace, call: Call) -> int:
+    renewed: list[Json] = call("POST", "/circuits/renew", {})["renewed"] if arguments.renew else []
+    failed = [each for each in renewed if "error" in each]
     answer = call("GET", "/circuits", None)
+    code = 0 if not failed else PARTIAL if len(failed) < len(renewed) else 4
     if arguments.json:
-        print_json(answer)
-        return 0
+        print_json({**answer, "renewed": renewed} if arguments.renew else answer)
+        return code
+    for each in renewed:
+        print(f"to {each['route'][-1]}: {each.get('error') or 'renewed'}")
     rows = [_circuit_row(circuit) for circuit in answer["circuits"]]
     print_table(["ROLE", "STATE", "AGE s", "IDLE s", "STREAMS", "FROM ORIGIN", "TO ORIGIN", "WAY"], rows)
-    return 0
+    return code
 
 
 def _circuit_row(circuit: Json) -> list[object]:
@@ -252,7 +263,7 @@ def _stop(arguments: Namespace, call: Call) -> int:
 NODE_VERBS = (
     Verb("status", "who this node is, what it does and what it dropped", _nothing, _status),
     Verb("links", "its neighbours: round trip, bytes, throughput", _nothing, _links),
-    Verb("circuits", "circuits that begin, end or pass here", _nothing, _circuits),
+    Verb("circuits", "circuits that begin, end or pass here", _circuits_arguments, _circuits),
     Verb("ping", "set up a circuit to a node and measure it", _route_arguments, _ping),
     Verb(
         "trace",

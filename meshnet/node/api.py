@@ -1,6 +1,7 @@
 """The routes of a node's control API, and the shapes of their requests.
 
     GET  /status /links /circuits /metrics /history?ring=1s
+    POST /circuits/renew {target}
     POST /ping {target, via, count} · /trace {target, via} · /stop
     …    /apps/<name>/… as the apps declare
 
@@ -53,6 +54,14 @@ class TraceRequest:
 
 
 @frozen
+class RenewRequest:
+    """Gives sessions begun here new circuits."""
+
+    target: Target | None = None
+    """Only sessions to this key or service."""
+
+
+@frozen
 class HistoryRequest:
     """Asks for past samples."""
 
@@ -92,6 +101,9 @@ class ApiNode(Protocol):
     def circuits(self) -> list[Json]:
         """Circuits of this node, and those it relays."""
 
+    def renew(self, target: Target | None) -> Deferred[list[Json]]:
+        """Gives sessions begun here new circuits; tells what became of each."""
+
     def stop_soon(self) -> None:
         """Ends the node after the answer has gone out."""
 
@@ -105,6 +117,7 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "GET /circuits": api.circuits,
         "GET /metrics": api.metrics,
         "GET /history": api.history,
+        "POST /circuits/renew": api.renew,
         "POST /ping": api.ping,
         "POST /trace": api.trace,
         "POST /stop": api.stop,
@@ -139,6 +152,10 @@ class _Api:
     def circuits(self, query: Json) -> Json:
         read_query(Nothing, query)
         return {"circuits": self._node.circuits()}
+
+    async def renew(self, body: Json) -> Json:
+        request = read_body(RenewRequest, body, self._node.lookup)
+        return {"renewed": await self._node.renew(request.target)}
 
     def metrics(self, query: Json) -> Json:
         read_query(Nothing, query)

@@ -16,6 +16,7 @@ from meshnet.errors import Drop
 from meshnet.link.driver import Links
 from meshnet.node.app import Clock, Json
 from meshnet.node.conversation import Conversation
+from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.session.memory import Memory
 
@@ -30,6 +31,7 @@ class Figures:
     _past_drops: list[int]
     session_memory: Memory
     _memory: ReplayMemory
+    renewals: Renewals
 
     def brief(self) -> Json:
         """`links` (JSON objects), `circuits` (a number), `roles` (circuits by what this node is in them),
@@ -97,6 +99,9 @@ class Figures:
             "circuits_opened": totals.opened,
             "circuits_failed": totals.failed,
             "circuits_lost": totals.lost,
+            "circuits_renewed": self.renewals.renewed,
+            "losses_survived": self.renewals.survived,
+            "renewals_failed": self.renewals.failed,
             "stray_frames": totals.stray,
             "handshakes_failed": self.links.handshakes_failed,
             "links_refused": self.links.refused,

@@ -91,6 +91,9 @@ class Routing(Protocol):
     def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Measures a circuit: setup_ms, rtt_ms, …"""
 
+    def renew(self, target: Target | None) -> Deferred[list[Json]]:
+        """Gives sessions begun here new circuits; `route`, `streams` and perhaps `error` of each."""
+
     def brief(self) -> Json:
         """`links` (JSON objects), `circuits` (a number), `dropped` (reason to count); cheap."""
 
@@ -367,6 +370,10 @@ class Node(Service):
         self._probes += 1
         route = self.route_to(target, via)
         return self._router.ping(target, route, count).addErrback(self._explained, (*route, target))
+
+    def renew(self, target: Target | None) -> Deferred[list[Json]]:
+        """Gives every session begun here, or those to `target`, a new circuit; their streams go on."""
+        return self._router.renew(target)
 
     def _explained(self, failure: Failure, route: Sequence[Target]) -> Failure:
         """Where our own first link is missing: what is known of it, and what to do."""

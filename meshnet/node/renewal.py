@@ -12,14 +12,16 @@ last hop waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 
 from meshnet.circuit.origin import OriginCircuit
-from meshnet.errors import CircuitError, MeshError
+from meshnet.errors import CircuitError, MeshError, Reason
 from meshnet.limits import CIRCUIT_LIFE, PACKETS
+from meshnet.node.app import Json
 from meshnet.node.calls import Waiter
 from meshnet.node.conversation import Conversation, Leg
 from meshnet.session.path import Path
@@ -35,6 +37,14 @@ LONGEST_PAUSE: Final = 4.0
 LATER: Final = 20.0  # seconds until a circuit that still stands is tried to be replaced again
 QUIET: Final = 1.0  # a replaced circuit that carried nothing for so long is taken down
 DRAIN_SECONDS: Final = 10.0  # and any after so long
+
+
+PASSING: Final = frozenset({Reason.BUSY, Reason.NEXT_BUSY, Reason.TIMEOUT, Reason.LINK_LOST})
+
+
+def _is_final(why: MeshError) -> bool:
+    """Whether a node of the route says that there is no way now."""
+    return isinstance(why, CircuitError) and why.hop is not None and why.reason not in PASSING
 
 
 @define(eq=False)
@@ -98,6 +108,31 @@ class Renewals:
         if attempt.circuit is None and attempt.path is None:  # do not wait for the pause
             attempt.cancel()
             self._dial(attempt, self._router.now())
+
+    def renew_all(self, conversations: Sequence[Conversation]) -> Deferred[list[Json]]:
+        """All of them, now; fires when every one has come to an end: `route` (hex digits), `streams`, and
+        `error`, a sentence, where it failed."""
+        reports: list[Json] = []
+        result: Deferred[list[Json]] = Deferred()
+        left = len(conversations)
+
+        def told(conversation: Conversation, outcome: Conversation | MeshError) -> None:
+            nonlocal left
+            session = conversation.session
+            report: Json = {"route": [key.hex() for key in conversation.route]}
+            report["streams"] = session.streams if session is not None else 0
+            if isinstance(outcome, MeshError):
+                report["error"] = str(outcome)
+            reports.append(report)
+            left -= 1
+            if not left:
+                result.callback(reports)
+
+        for each in conversations:
+            self.renew(each, lambda outcome, now, each=each: told(each, outcome))  # type: ignore[misc]
+        if not conversations:
+            result.callback(reports)
+        return result
 
     def wait(self, conversation: Conversation, waiter: Waiter) -> None:
         """There is no circuit now: `waiter` is told what comes of the attempt under way, or the next one."""
@@ -201,7 +236,7 @@ class Renewals:
         attempt.path = None
         waiters, attempt.waiters = attempt.waiters, []
         if session is not None and session.live:
-            session.paths.unreachable(why)
+            session.paths.unreachable(why, now, final=_is_final(why))
         if session is None or not session.live:
             self._drop(conversation)
         elif session.paths.waits_until is None:

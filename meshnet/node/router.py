@@ -56,6 +56,7 @@ from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.transports.registry import Transports
 
 TICK: Final = 0.5
+SLEPT: Final = 10.0  # seconds between ticks, by either clock, after which circuits are looked at
 KEEP_ALIVE: Final = 20.0  # a circuit with open streams is used at least this often
 
 _log = Logger()
@@ -117,6 +118,7 @@ class Router(Figures):
         self._memory = memory
         self.session_memory = Memory()
         self._cancel_tick: Callable[[], None] | None = None
+        self._ticked = 0.0, 0.0
         identity = Identity(secret, network_id, backend, accept, lanes)
         receivers = dict.fromkeys(FRAME_KINDS, self._frame)
         self.links = Links(identity, transports, clock, random, self, receivers)
@@ -136,6 +138,7 @@ class Router(Figures):
             neighbours=self.links.standing,
             backend=self._backend,
         )
+        self._ticked = self._clock.now(), self._clock.unix()
         self._cancel_tick = self.later(TICK, self._tick)
         return await self.links.start(addresses)
 
@@ -201,6 +204,17 @@ class Router(Figures):
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
         return self.services.own.ports.listen(port, accept)
+
+    def renew(self, target: Target | None) -> Deferred[list[Json]]:
+        """Gives every session begun here a new circuit now, of those to `target` if it is given; fires with
+        `route`, `streams`, and `error` where that failed, for each."""
+        return self.renewals.renew_all(
+            [
+                conversation
+                for conversation in self._sessions.values()
+                if conversation.route and target in (None, conversation.route[-1])
+            ]
+        )
 
     def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Sets up an anonymous circuit of its own, asks `count` times, and takes it down again."""
@@ -281,11 +295,16 @@ class Router(Figures):
     def _tick(self, now: float) -> None:
         """Twice a second: what circuits have due, and a sign of life for quiet streams."""
         self._cancel_tick = self.later(TICK, self._tick)
-        self.circuits.tick(now, self._clock.unix())
+        unix = self._clock.unix()
+        slept = max(now - self._ticked[0], unix - self._ticked[1])  # which clock stands while asleep depends
+        self._ticked = now, unix
+        self.circuits.tick(now, unix)
         self._memory.sync()
         self._circuit_events(now)
         for conversation in list(self._sessions.values()):
             if conversation.route:
+                if slept >= SLEPT and conversation.session is not None:
+                    conversation.session.paths.doubt(now)
                 self.renewals.tick(conversation, now)
                 self._keep_alive(conversation, now)
 

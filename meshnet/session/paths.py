@@ -31,11 +31,12 @@ class Paths:
     `waits_until` when that time is over, None while there is a path; `why` tells what became of the last one.
     """
 
-    __slots__ = ("_each", "_session", "survives", "waits_until", "why")
+    __slots__ = ("_alive_at", "_each", "_session", "survives", "waits_until", "why")
 
     def __init__(self, session: Session, first: Path, survives: float) -> None:
         self._session = session
         self._each = [first]
+        self._alive_at = 0.0  # the last that is known of the last path
         self.survives = survives
         self.waits_until: float | None = None
         self.why: MeshError | None = None
@@ -80,6 +81,7 @@ class Paths:
         if path not in self._each:
             return
         self._each.remove(path)
+        alive_at = path.recovery.alive_at(now)
         path.quit()
         if not session.live or not session.confirmed:
             if not self._each:
@@ -92,21 +94,30 @@ class Paths:
             self.why = why
         elif self.survives and session.streams:
             self.why = why
+            self._alive_at = alive_at
             self.waits_until = now + self.survives
             session.timer(self.waits_until)
         else:
             session.end(why)
 
-    def unreachable(self, why: MeshError) -> None:
+    def unreachable(self, why: MeshError, now: float, final: bool = False) -> None:
         """No other circuit could be made, this time: streams that the other side may not have heard of end
-        with `why`; and if there are no others, the session."""
+        with `why`; and if there are no others, the session. `final` says that a node of the route gave that
+        answer: then the session waits no longer than it would have for a circuit that is silent."""
         session = self._session
         if self.waits_until is None:
             return
         self.why = why
         session.lose_streams(lambda stream: not stream.met, why)
-        if session.live and not session.wanted:
+        if session.live and (not session.wanted or (final and now >= self._alive_at + SESSION_SILENCE)):
             session.end(why)
+
+    def doubt(self, now: float) -> None:
+        """Time has passed in which nothing ran: asks over every path whether it is still there."""
+        for path in self._each:
+            path.recovery.doubt(now)
+            path.ping(0)
+            path.wake(path)
 
     # what cells and time bring
 

@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from meshnet.limits import ACK_DELAY, SESSION_SILENCE
+from meshnet.limits import ACK_DELAY, DOUBT_SECONDS, SESSION_SILENCE
 from meshnet.session.codes import Code, SessionFaultError
 from meshnet.session.congestion import Congestion
 from meshnet.session.rate import DeliveryRate
@@ -41,8 +41,9 @@ class Recovery:
     """
 
     __slots__ = (
-        "_arrived", "_last_sent_at", "_loss_at", "_lost", "_lowest", "_marks", "_newest_acked_sent_at",
-        "_probe_count", "_quiet_since", "congestion", "in_flight", "largest_acked", "lost_cells", "next",
+        "_arrived", "_doubt", "_last_sent_at", "_loss_at", "_lost", "_lowest", "_marks",
+        "_newest_acked_sent_at", "_probe_count", "_quiet_since", "congestion", "in_flight", "largest_acked",
+        "lost_cells", "next",
         "probes", "probes_sent", "rate", "sent", "shortest", "skipped", "trip", "variation",
     )  # fmt: skip
 
@@ -72,6 +73,7 @@ class Recovery:
         self._lowest = 0  # no cell below is in `sent`
         self._probe_count = 0
         self._loss_at: float | None = None
+        self._doubt: tuple[float, int] | None = None  # when it is dead, if nothing above this number arrived
         self._last_sent_at = 0.0
         self._quiet_since = 0.0  # the last acknowledgement, or the first cell sent after it
         self._newest_acked_sent_at = 0.0
@@ -255,14 +257,30 @@ class Recovery:
     def deadline(self) -> float | None:
         """When `tick` has something to do; None while nothing is in flight."""
         if not self.sent:
-            return None
+            return None if self._doubt is None else self._doubt[0]
         if self._loss_at is not None:
             return self._loss_at
-        return min(self._probe_at(), self._quiet_since + SESSION_SILENCE)
+        silence = self._quiet_since + SESSION_SILENCE
+        return min(self._probe_at(), silence if self._doubt is None else self._doubt[0])
 
     def dead(self, now: float) -> bool:
-        """Whether cells are in flight and nothing was acknowledged for `SESSION_SILENCE`."""
+        """Whether cells are in flight and nothing was acknowledged for `SESSION_SILENCE`, or nothing since
+        `doubt`."""
+        if self._doubt is not None:
+            due, acked = self._doubt
+            if self.largest_acked > acked:
+                self._doubt = None
+            elif now >= due:
+                return True
         return bool(self.sent) and now >= self._quiet_since + SESSION_SILENCE
+
+    def alive_at(self, now: float) -> float:
+        """When it was last known to carry anything: `now`, unless cells are without an answer."""
+        return self._quiet_since if self.sent else now
+
+    def doubt(self, now: float) -> None:
+        """Time has passed in which nothing ran: what is acknowledged within `DOUBT_SECONDS` lives."""
+        self._doubt = now + DOUBT_SECONDS, self.largest_acked
 
     def tick(self, now: float) -> None:
         """Declares losses whose time has come, else allows a probe that says again what waits longest."""
