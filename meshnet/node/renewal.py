@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from meshnet.cipher.address import proves
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.errors import CircuitError, MeshError, Reason
 from meshnet.limits import CIRCUIT_LIFE, PACKETS
@@ -119,7 +120,7 @@ class Renewals:
         def told(conversation: Conversation, outcome: Conversation | MeshError) -> None:
             nonlocal left
             session = conversation.session
-            report: Json = {"route": [key.hex() for key in conversation.route]}
+            report: Json = {"route": [proves(hop).hex() for hop in conversation.route]}
             report["streams"] = session.streams if session is not None else 0
             if isinstance(outcome, MeshError):
                 report["error"] = str(outcome)
