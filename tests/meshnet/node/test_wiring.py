@@ -52,7 +52,7 @@ class MeshTests(TestCase):
         link: dict[str, Any] = {"listen": ["tcp:127.0.0.1:0"]}
         if to is not None:
             link["peer"] = [{"key": to.public_key.hex(), "address": to.listening[0]}]
-        control = {"socket": f"/tmp/meshnet-wiring-{id(self)}-{number}.sock"}
+        control = {"socket": str(folder / "control.sock")}  # the local door lies beside it
         table = {"node": {"name": f"n{number}"}, "link": link, "control": control, **(table or {})}
         transports = Transports([TcpTransport(reactor)])
         node = Node(
