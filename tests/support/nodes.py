@@ -117,8 +117,8 @@ class FakeRouter:
         report = {"setup_ms": 4.0, "sent": count, "received": count}
         return succeed({**report, "rtt_ms": 2.0, "rtt_min_ms": 1.5, "rtt_max_ms": 2.5})
 
-    def renew(self, target: PublicKey | None) -> Deferred[list[dict[str, Any]]]:
-        return succeed([{"route": [] if target is None else [target.hex()], "streams": 1}])
+    def renew(self, target: Target | None) -> Deferred[list[dict[str, Any]]]:
+        return succeed([{"route": [] if target is None else [str(target)], "streams": 1}])
 
     def waiting(self) -> dict[str, str]:
         return {peer.hex(): self.why.get(peer.hex(), "") for peer, _ in self.peers}
