@@ -53,6 +53,10 @@ class Stream(Protocol):
     def consumed(self, size: int) -> None:
         """`size` received bytes have been passed on: the peer may send as many again."""
 
+    def when_met(self, call: Callable[[], None]) -> None:
+        """Calls once, when the other side knows of the stream: at once if it does. Where it refuses, its
+        `lost` follows in the same turn; where the stream ends before, nothing is called."""
+
 
 Accept = Callable[[Stream], StreamReader | None]
 """Called for each stream opened to a port; None refuses it."""

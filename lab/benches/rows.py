@@ -16,6 +16,7 @@ BENCHES = {
     "setup": "circuit set-up over three relays, and how many one relay does",
     "storage": "the journal's group commit on a real disk",
     "stream": "a stream through three relays, five processes",
+    "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
 }
 """Name of each bench (a module of this package) and what it measures."""
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from meshnet import __version__
 from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments, key_show
 from meshnet.cli.show import as_told, print_json, tell
+from meshnet.cli.stdio import STDIO_VERBS
 from meshnet.cli.verbs import NODE_VERBS
 from meshnet.control.client import ControlClient
 from meshnet.control.find import find_socket
@@ -83,7 +84,7 @@ def build_parser(found: Dropins) -> ArgumentParser:
     config = _group(verbs, "config", "the config file")
     directory_argument(_verb(config, "check", "say what is wrong with it", lambda a: config_check(a, found)))
     taken = set(verbs.choices)
-    for verb in [*NODE_VERBS, *_app_verbs(found)]:
+    for verb in [*NODE_VERBS, *STDIO_VERBS, *_app_verbs(found)]:
         if verb.name not in taken:
             taken.add(verb.name)
             verb.arguments(_verb(verbs, verb.name, verb.summary, _asking(verb)))

@@ -32,7 +32,7 @@ from meshnet.control.lines import (
 )
 from meshnet.control.local import BACKLOG, LocalListener, LocalStream
 from meshnet.control.server import claim_socket
-from meshnet.control.splice import CANCELLED, Flow, join
+from meshnet.control.splice import CANCELLED, Flow, pair
 from meshnet.errors import CodecError, LocalError, MeshError, TimedOutError, UnreachableError, UsageError
 from meshnet.limits import (
     DOOR_ACCEPT_SECONDS,
@@ -206,6 +206,36 @@ class Incoming(Flow):
         super().lost(why)
 
 
+class Outgoing(Flow):
+    """From the stream that CONNECT opens to its process. It holds what comes until the process has been
+    told OK; if the far side refuses, the process is told that instead."""
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Callable[[MeshError | None], None]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes say that the stream was accepted."""
+        super().data_received(data)
+        if self.sink is None:
+            self._answer(None)
+
+    def finished(self) -> None:
+        """So does an end."""
+        super().finished()
+        if self.sink is None:
+            self._answer(None)
+
+    def lost(self, why: MeshError) -> None:
+        """It was refused, or was lost later."""
+        waited = self.sink is None
+        super().lost(why)
+        if waited:
+            self._answer(why)
+
+
 class Owner(Protocol):
     """A connection that holds a port."""
 
@@ -302,22 +332,39 @@ class Caller:
                 self._accept(number, rest)
 
     def _connect(self, request: Connect, rest: memoryview) -> None:
+        """The stream gets the process's bytes at once; the process gets OK once the far side accepted."""
         node = self._door.node
         target = node.lookup(request.address)
         via = None if request.via is None else tuple(node_key(node.lookup(hop)) for hop in request.via)
-        near, far = Flow(), Flow()
-        self._step_aside(near, rest)
+        near = Flow()
+
+        def answer(error: MeshError | None) -> None:
+            if error is not None:
+                self.refuse(error)
+            elif far.sink is None and far.broken is None and self._stream.open:
+                self._stream.write(write_ok(far.source.peer if far.source else None))
+                far.open(self._stream)
 
         def opened(stream: Stream) -> None:
-            self._join(near, far, stream)
+            if not self._stream.open:
+                stream.reset(CANCELLED)
+                return
+            self._door.streams += 1
+            pair(near, self._stream, far, stream)
+            near.open(stream)
+            stream.when_met(met)
+
+        def met() -> None:  # a refusal comes with it: who waits a turn has heard of it
+            node.clock.call_later(0, lambda: answer(None))
 
         def failed(failure: Failure) -> None:
-            self._stream.reader = self
             error = failure.value
-            self.refuse(error if isinstance(error, MeshError) else MeshError("The node failed at this."))
+            answer(error if isinstance(error, MeshError) else MeshError("The node failed at this."))
             if not isinstance(error, MeshError):
                 failure.raiseException()
 
+        far = Outgoing(answer)
+        self._step_aside(near, rest)
         d = maybeDeferred(node.connect, target, request.port, far, via=via, identity=request.identity)
         d.addCallbacks(opened, failed)
 
@@ -335,20 +382,16 @@ class Caller:
 
     def _accept(self, number: int, rest: memoryview) -> None:
         waiting = self._door.take(number)
-        near = Flow()
+        near, far, stream = Flow(), waiting.flow, waiting.stream
         self._step_aside(near, rest)
-        self._join(near, waiting.flow, waiting.stream)
+        self._door.streams += 1
+        self._stream.write(write_ok(stream.peer))  # the first bytes of a socket: there is room
+        pair(near, self._stream, far, stream)
+        near.open(stream)
+        far.open(self._stream)
 
     def _step_aside(self, flow: Flow, rest: memoryview) -> None:
         """From now on the bytes of the process belong to a stream."""
         self._stream.reader = flow
         if len(rest):
             flow.data_received(rest)
-
-    def _join(self, near: Flow, far: Flow, stream: Stream) -> None:
-        if not self._stream.open:
-            stream.reset(CANCELLED)
-            return
-        self._door.streams += 1
-        self._stream.write(write_ok(stream.peer))  # the first bytes of a socket: there is room
-        join(near, self._stream, far, stream)

@@ -138,6 +138,10 @@ class LocalStream:
             self._asleep = False
             self._reactor.addReader(self)
 
+    def when_met(self, call: Callable[[], None]) -> None:
+        """Calls at once: the kernel joined both ends."""
+        call()
+
     # -- for a program that must know at once
 
     def wait(self, seconds: float) -> None:

@@ -76,18 +76,18 @@ class Flow:
         if self._finishing and not held:
             sink.finish()
 
+    def open(self, sink: Stream) -> None:
+        """Knows from now on where its bytes go, those held first. If its source is broken the sink is
+        reset."""
+        self.sink = sink
+        if self.broken is not None:
+            sink.reset(CANCELLED)
+        else:
+            self.pump()
 
-def join(near: Flow, near_stream: Stream, far: Flow, far_stream: Stream) -> None:
-    """Joins two streams whose readers are the flows: from now on bytes pass, those held first.
 
-    Where one of them is broken already the other is reset.
-    """
+def pair(near: Flow, near_stream: Stream, far: Flow, far_stream: Stream) -> None:
+    """Makes two flows, the readers of these streams, the directions of one joint. Nothing passes before
+    each was told where to, by `open`."""
     near.back, far.back = far, near
-    near.source = far.sink = near_stream
-    far.source = near.sink = far_stream
-    for flow, other in ((near, far_stream), (far, near_stream)):
-        if flow.broken is not None:
-            other.reset(CANCELLED)
-            return
-    near.pump()
-    far.pump()
+    near.source, far.source = near_stream, far_stream

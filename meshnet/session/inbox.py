@@ -203,7 +203,7 @@ class Inbox:
             return
         if stream_id % 2 == self._first_own or not port:
             raise SessionFaultError(Code.STREAM_STATE, "OPEN of a stream that cannot be opened")
-        stream.announced = True
+        stream.announced = stream.met = True
         stream.port = port
         self._raise_limit(stream, window)
         if stream.over:

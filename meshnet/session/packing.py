@@ -261,7 +261,7 @@ class Outbox:
             elif kind == RESET:
                 what[1].send_done()
             elif kind == OPEN:
-                what[1].met = True
+                what[1].arrived()
             elif kind == AUTH:
                 what[1].auth_arrived()
 

@@ -12,6 +12,7 @@ our direction ends too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from meshnet.cipher.aead import Buffer
@@ -61,8 +62,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_owner", "announced", "id", "listed", "met", "over", "port", "reader", "receiving", "sending",
-        "starved", "stop_code", "window_said",
+        "_owner", "_when_met", "announced", "id", "listed", "met", "over", "port", "reader", "receiving",
+        "sending", "starved", "stop_code", "window_said",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Stream:
         self.receiving = receiving
         self.announced = False  # OPEN was sent or received
         self.met = False  # the other side has our OPEN, or opened it
+        self._when_met: Callable[[], None] | None = None
         self.listed = False  # waits for its turn in a cell
         self.starved = False  # a write was short, and `drained` is owed
         self.window_said = False  # a WINDOW waits to be sent
@@ -163,7 +165,21 @@ class Stream:
             self.window_said = True
             self._owner.say(WINDOW, self)
 
+    def when_met(self, call: Callable[[], None]) -> None:
+        """Calls once the other side has our OPEN, at once if it has, or if it opened the stream."""
+        if self.met:
+            call()
+        else:
+            self._when_met = call
+
     # what the session does with it
+
+    def arrived(self) -> None:
+        """The other side has our OPEN."""
+        self.met = True
+        call, self._when_met = self._when_met, None
+        if call is not None and not self.over:
+            call()
 
     def cut(self, code: int) -> None:
         """Ends our direction with RESET, unless everything has arrived or was reset already."""

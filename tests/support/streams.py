@@ -74,6 +74,7 @@ class FakeStream:
         self.gone = False
         self.inbox: deque[Callable[[], None]] = deque()
         self.accepted = True
+        self.met: list[Callable[[], None]] | None = []
         self.delivered = 0
         self.credited = 0
 
@@ -130,6 +131,19 @@ class FakeStream:
             sender.short = False
             self.clock.call_later(0, sender.drained)
 
+    def when_met(self, call: Callable[[], None]) -> None:
+        """Calls when the other end was asked."""
+        if self.met is None:
+            call()
+        else:
+            self.met.append(call)
+
+    def acknowledged(self) -> None:
+        """The other end was asked."""
+        met, self.met = self.met or [], None
+        for call in met:
+            call()
+
     @property
     def _other(self) -> FakeStream:
         assert self.other is not None
@@ -146,8 +160,10 @@ class FakeStream:
         if self.gone:
             return
         self.reader = accept(self) if accept is not None else None
+        self._other.acknowledged()
         if self.reader is None:
             self.reset(1)
+        self.met = None
         self.accepted = True
         while self.inbox and not self.gone:
             self.inbox.popleft()()
