@@ -110,19 +110,19 @@ class Search:
         except StorageError:
             if faults is _nothing:
                 raise
-        except _Enough:
-            return self.report
         disk.watch = None
-        try:
-            self._look(disk, witness)
-        except _Enough:
-            pass
+        self._look(disk, witness)
         return self.report
+
+    @property
+    def ended(self) -> bool:
+        """Whether losses enough were found."""
+        return len(self.report.losses) >= self.stop_at
 
     def _look(self, disk: SimulatedDisk, witness: Witness) -> None:
         """All states that a cut may leave now."""
         mark = (len(disk.log), witness.version)
-        if mark == self._mark:
+        if mark == self._mark or self.ended:
             return
         self._mark = mark
         self.report.cuts += 1
@@ -133,7 +133,8 @@ class Search:
                 continue
             seen.add(key)
             outcome = self._outcome(states, mask, garbage, key, self.depth)
-            self._judge(disk, witness, states, mask, garbage, outcome)
+            if not self._judge(disk, witness, states, mask, garbage, outcome):
+                return
         if self.kills:
             self._killed(disk, witness)
 
@@ -190,19 +191,16 @@ class Search:
         mask: int,
         garbage: bool,
         outcome: _Outcome,
-    ) -> None:
+    ) -> bool:
+        """Ask the witness; whether to go on."""
         self.report.checks += 1
         why = witness.objection(outcome.found)
         inside = None if why else next(filter(None, map(witness.objection, outcome.again)), None)
         if why is None and inside is None:
-            return
+            return True
         self.report.lost += 1
-        if len(self.report.losses) >= self.stop_at:
-            raise _Enough
-        loss = self._traced(disk, witness, states, mask, garbage)
-        self.report.losses.append(loss)
-        if len(self.report.losses) >= self.stop_at:
-            raise _Enough
+        self.report.losses.append(self._traced(disk, witness, states, mask, garbage))
+        return not self.ended
 
     def _traced(
         self, disk: SimulatedDisk, witness: Witness, states: States, mask: int, garbage: bool
@@ -261,11 +259,8 @@ class Search:
         right = Witness()
         right.allowed, right.parts = witness.allowed, witness.parts
         disk.watch = lambda: search._look(disk, right)
-        try:
-            search._recovered(disk)
-            search._look(disk, right)
-        except _Enough:
-            pass
+        search._recovered(disk)
+        search._look(disk, right)
         return search.report.losses[0] if search.report.losses else None
 
     def _killed(self, disk: SimulatedDisk, witness: Witness) -> None:
@@ -301,11 +296,6 @@ class Search:
                 after="being killed",
             )
             self.report.losses.append(loss)
-            raise _Enough
-
-
-class _Enough(BaseException):
-    """Losses enough were found; nothing that is tested may catch this."""
 
 
 def _sentence(fault: Exception) -> str:

@@ -47,7 +47,7 @@ class States:
         self.lost: list[Effect] = disk.pending()
         """What may be lost; bit i of a mask stands for the i-th."""
         self._bits = {effect: 1 << place for place, effect in enumerate(self.lost)}
-        self.needs = [sum(self._bits[one] for one in each.needs if one in self._bits) for each in self.lost]
+        self.needs = [sum({self._bits.get(one, 0) for one in each.needs}) for each in self.lost]
         self._names = sum(bit for effect, bit in self._bits.items() if effect.changes)
         self._of: dict[Node, int] = {}
         for effect, bit in self._bits.items():

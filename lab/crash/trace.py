@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from attrs import frozen
 
 from lab.simulation.disk import Operation
 from lab.simulation.medium import Effect
 from lab.simulation.models import Model
+
+FOLDED: Final = 6
+"""Up to so many operations at the start are shown even if all that they did was durable."""
 
 
 @frozen(eq=False)
@@ -36,9 +40,14 @@ class Loss:
         head = f"{self.workload} loses after {self.after} ({self.model}, seed {self.seed})"
         text = [head, "  ✓ durable  + reached the medium  – lost"]
         notes = list(self.notes)
+        settled = self._settled()
+        if settled > FOLDED:
+            text.append(f"    …  {settled} operations, all of them durable")
         for number, operation in enumerate(self.log):
             while notes and notes[0][0] <= number:
                 text.append(f"       · {notes.pop(0)[1]}")
+            if number < settled and settled > FOLDED:
+                continue
             marks = "".join(f"  {self._mark(effect)} {effect}" for effect in operation.effects)
             text.append(f"  {number + 1:3}  {operation}{marks}")
         text += [f"       · {note}" for _, note in notes]
@@ -48,6 +57,13 @@ class Loss:
         else:
             text.append(f"  {self.why}")
         return text
+
+    def _settled(self) -> int:
+        """How many operations at the start left nothing that the cut could lose."""
+        for number, operation in enumerate(self.log):
+            if not self.durable.issuperset(operation.effects):
+                return number
+        return len(self.log)
 
     def _mark(self, effect: Effect) -> str:
         if effect in self.durable:

@@ -310,10 +310,10 @@ class SimulatedDisk:
 
         What lacks something that it needs is lost too. `fill` is what grown files hold where no bytes came.
         """
-        kept = set[Effect]()
+        kept, lost = set[Effect](), set[Effect]()
         for effect in self.pending():
-            if keep(effect) and all(one.forced or one in kept for one in effect.needs):
-                kept.add(effect)
+            there = keep(effect) and lost.isdisjoint(effect.needs)
+            (kept if there else lost).add(effect)
         return self.found(rebuild(self.root, kept.__contains__, fill))
 
     def found(self, root: Node) -> SimulatedDisk:
@@ -339,7 +339,7 @@ class SimulatedDisk:
         """Every different state that a power cut now may leave, or about `most` of them (`subsets.py`)."""
         lost = self.pending()
         bits = {effect: 1 << place for place, effect in enumerate(lost)}
-        needs = [sum(bits[one] for one in effect.needs if one in bits) for effect in lost]
+        needs = [sum({bits.get(one, 0) for one in effect.needs}) for effect in lost]
         seen = set[frozenset[tuple[str, bytes | None]]]()
         for mask in subsets.all_or_some(needs, most, seed):
             state = self.crash(lambda effect, mask=mask: bool(bits[effect] & mask))  # type: ignore[misc]

@@ -342,32 +342,46 @@ def fork(root: Node, medium: Medium) -> tuple[Node, Medium, Callable[[Effect], E
     """
     nodes: dict[Node, Node] = {}
     effects: dict[Effect, Effect] = {}
+    waiting: list[Node | None] = [root]
+    while waiting:
+        old = waiting.pop()
+        if old is not None and old not in nodes:
+            nodes[old] = _bare(old)
+            waiting += [*old.base_names.values(), *old.names.values()]
+            for one in old.effects:
+                _gather(one, effects)
+        if not waiting:  # what effects need or name may lie on nodes that no name leads to
+            named = [place for one in effects for change in one.changes for place in (change[0], change[2])]
+            waiting += [one for one in (*named, *(each.node for each in effects)) if one and one not in nodes]
+    for old, twin in nodes.items():
+        twin.base_names = {name: nodes[child] for name, child in old.base_names.items()}
+        twin.names = {name: nodes[child] for name, child in old.names.items()}
+        twin.effects = [effects[one] for one in old.effects]
+    for one, other in effects.items():
+        other.node = nodes[one.node]
+        other.needs = tuple(effects[need] for need in one.needs)
+        other.changes = tuple((nodes[place], name, to and nodes[to]) for place, name, to in one.changes)
 
-    def node(old: Node) -> Node:
-        if old not in nodes:
-            twin = nodes[old] = Node(old.directory, old.permissions, old.base)
-            twin.content = bytes(old.content)
-            twin.base_names = {name: node(child) for name, child in old.base_names.items()}
-            twin.names = {name: node(child) for name, child in old.names.items()}
-            twin.effects = [effect(one) for one in old.effects]
-        return nodes[old]
+    def twin_of(one: Effect) -> Effect:
+        return effects.get(one, one)
 
-    def effect(old: Effect) -> Effect:
+    return nodes[root], medium.copy(twin_of), twin_of
+
+
+def _bare(old: Node) -> Node:
+    twin = Node(old.directory, old.permissions, old.base)
+    twin.content = bytes(old.content)
+    return twin
+
+
+def _gather(first: Effect, effects: dict[Effect, Effect]) -> None:
+    """Twins, still without their relations, of an effect and of all that it needs."""
+    waiting = [first]
+    while waiting:
+        old = waiting.pop()
         if old not in effects:
-            changes = tuple(
-                (node(place), name, target and node(target)) for place, name, target in old.changes
-            )
             twin = effects[old] = Effect(
-                old.number,
-                node(old.node),
-                offset=old.offset,
-                data=old.data,
-                size=old.size,
-                cut=old.cut,
-                changes=changes,
+                old.number, old.node, offset=old.offset, data=old.data, size=old.size, cut=old.cut
             )
             twin.forced, twin.stuck = old.forced, old.stuck
-            twin.needs = tuple(effect(one) for one in old.needs)
-        return effects[old]
-
-    return node(root), medium.copy(effect), effect
+            waiting += old.needs

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import sha256
 from struct import Struct
@@ -58,13 +58,17 @@ CACHE: Final = Profile("NORMAL", "quick_check")
 """What is committed may be gone after a power cut, back to an earlier commit: what can be fetched again."""
 
 
+def _in_order(migrations: Iterable[Migration]) -> tuple[Migration, ...]:
+    return tuple(migrations)
+
+
 @frozen
 class Schema:
     """What is in a database: `application` (SQLite's application_id, 1 to 2^31 - 1) tells it from those of
     others, `migrations[v]` brings version v to v + 1; a new database runs them all. Tables are STRICT."""
 
     application: int
-    migrations: tuple[Migration, ...] = field(converter=tuple)
+    migrations: tuple[Migration, ...] = field(converter=_in_order)
 
 
 class Found(Enum):
@@ -310,6 +314,7 @@ def copy_database(disk: Disk, connection: Connection, path: str) -> None:
 def note_clean(disk: Disk, path: str) -> None:
     """Note the database, which is closed and whole, as closed in order."""
     with contextlib.suppress(StorageError):  # not noted, it is checked at the next opening
+        disk.fsyncdir(directory_of(path))  # SQLite has removed its log: the note must not come before that
         size, digest = _measure(disk, path)
         write_file(disk, f"{path}.clean", pack(_CLEAN.pack(size, digest)))
 

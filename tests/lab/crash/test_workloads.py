@@ -8,7 +8,7 @@ from lab.crash.search import Workload, search
 from lab.crash.workloads import all_workloads
 from lab.simulation.models import MODELS, STRICT, Model
 
-SMALL = (STRICT.with_sector(8), STRICT.with_sector(16, torn=True))
+SMALL = (STRICT.with_sector(16), pytest.param(STRICT.with_sector(16, torn=True), marks=pytest.mark.long))
 
 
 @pytest.mark.parametrize("model", [*SMALL, *MODELS], ids=str)
