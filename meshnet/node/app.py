@@ -30,6 +30,7 @@ from zope.interface import Attribute, Interface
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.storage.disk import Disk
+from meshnet.storage.reserve import Space
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 Json = dict[str, Any]
@@ -68,12 +69,13 @@ class Clock(Protocol):
 
 
 class MeshNode(Protocol):
-    """What an app may ask of its node."""
+    """What an app may ask of its node. Before it says that it keeps something, it calls `space.require`."""
 
     public_key: PublicKey
     name: str
     clock: Clock
     disk: Disk
+    space: Space
     data: Path
     registry: CollectorRegistry
     reactor: Any

@@ -32,6 +32,7 @@ from meshnet.node.faces import Faces
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
 from meshnet.node.rings import History
+from meshnet.node.space import SpaceWatch
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -137,6 +138,7 @@ class Node(Service):
         self.reactor = reactor
         self.clock = clock
         self.disk = disk
+        self.space = SpaceWatch(disk, settings.node.data, reactor)
         self.history = History()
         self.notes = [*settings.notes, *notes]
         self.listening: list[str] = []
@@ -269,6 +271,7 @@ class Node(Service):
             ) from None
         self._undo.append(lock.release)
         sweep(self.disk, self.data)
+        self.space.begin()
 
     async def _start_apps(self) -> None:
         """A MeshError is the operator's business and stops the node; anything else is the app's own fault."""
@@ -441,7 +444,8 @@ class Node(Service):
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
             "apps": {name: self._app_status(name, service) for name, service in self._services.items()},
-            "notes": [*self.notes, *self._router.faults],
+            "disk": {"free_bytes": self.space.free, "low": self.space.low},
+            "notes": [*self.notes, *self._router.faults, *self.space.notes],
         }
 
     def _app_status(self, name: str, service: IAppService) -> Json:
@@ -457,6 +461,7 @@ class Node(Service):
         """Once a second: how late the reactor is, and one sample for the rings."""
         now = self.clock.now()
         self._lag = max(0.0, now - self._next_sample)
+        self.space.tick(now)
         brief = self._router.pulse()
         self._presence.look(brief["links"], now)
         self._neighbours.update(brief["links"])
@@ -489,6 +494,7 @@ class Node(Service):
         yield info(__version__, self.public_key.hex(), self.name)
         yield limits({name: float(value) for name, value in attrs.asdict(self.settings.relay).items()})
         yield from totals(self._totals())
+        yield from self.space.facts()
 
 
 def _up(links: Sequence[Json]) -> int:

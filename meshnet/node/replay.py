@@ -6,6 +6,7 @@ first log stands.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from meshnet.circuit.replay import Replays
 from meshnet.circuit.replay_log import ReplayFiles, boot_id
 from meshnet.errors import StorageError
 from meshnet.node.identity import never_ran, ran
-from meshnet.storage.disk import Disk
+from meshnet.storage.disk import Disk, DiskFullError
 from meshnet.storage.service import DiskThread
 
 _log = Logger()
@@ -41,7 +42,15 @@ class ReplayMemory(Protocol):
 class ReplayKeeper:
     """The replay log of a node in `data`/replay (a `ReplayMemory`)."""
 
-    def __init__(self, disk: Disk, data: Path, key: Path, reactor: Any) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        data: Path,
+        key: Path,
+        reactor: Any,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_full` is called when a tag or a sync found no room."""
         self._disk = disk
         self._data = data
         self._key = key
@@ -50,6 +59,7 @@ class ReplayKeeper:
         self._replays: Replays | None = None
         self._busy = False
         self._failing = False
+        self._on_full = on_full
         self.fault = ""
         """Why tags cannot be saved now, in a sentence; empty while they can."""
 
@@ -104,6 +114,8 @@ class ReplayKeeper:
 
     def _complain(self, why: object) -> None:
         """Said once, until it works again: a full disk would fill the log too."""
+        if isinstance(why, DiskFullError):
+            self._on_full()
         self.fault = f"the replay log cannot be saved, new circuits are refused: {why}"
         if not self._failing:
             _log.error("the replay log cannot be saved, new circuits are refused: {why}", why=str(why))

@@ -46,7 +46,7 @@ def make_router(
         random=random,
         backend=aead.backend(settings.node.cipher),
         policy=circuit_policy(settings.relay),
-        memory=ReplayKeeper(node.disk, node.data, settings.node.key, node.reactor),
+        memory=ReplayKeeper(node.disk, node.data, settings.node.key, node.reactor, node.space.release),
         accept=accepted(settings.link),
         lanes=settings.link.lanes,
     )
