@@ -1,8 +1,8 @@
 """Makes the functions of a message class: straight-line Python source, compiled once at declaration.
 
 For each class five functions: `size(m)`, `write(m, buffer, pos) -> pos`, `read(data, pos, end) -> (m, pos)`,
-`parse(data) -> m` (the whole buffer is the message) and `build(m) -> bytes`. The source is kept in
-`linecache`, so that tracebacks show it. Nothing here runs per message.
+`parse(data) -> m` (the whole buffer is the message) and `build(m) -> bytes`; and its constructor. The source
+is kept in `linecache`, so that tracebacks show it. Nothing here runs per message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from attrs import frozen
 
-from meshnet.codec.construct import construct
+from meshnet.codec.construct import construct, constructor
 from meshnet.codec.declaration import Declaration
 from meshnet.codec.fields import Int
 from meshnet.codec.lower import Place, lower, lower_member
@@ -236,6 +236,9 @@ def explain(declaration: Declaration, value: object, fault: Exception) -> NoRetu
 
 def _finish(declaration: Declaration, names: Names, lines: list[str]) -> Codec:
     name = f"{declaration.cls.__module__}.{declaration.cls.__qualname__}"
+    lines = [*constructor(declaration, names), *lines]
     made = compiled(name, lines, names)
+    if "__new__" in made:
+        declaration.cls.__new__ = made["__new__"]  # type: ignore[method-assign]
     functions = {one: made[one] for one in ("size", "write", "read", "parse", "build")}
     return Codec(name=name, source="\n".join(lines) + "\n", **functions)

@@ -135,4 +135,4 @@ NAMES: Final[Mapping[str, Any]] = {
         *(read_varint, write_varint, varint_size, read_bigsize, write_bigsize, bigsize_size, framed),
         *(truncated_size, write_truncated, read_truncated, signed_size, write_signed, read_signed),
     )
-} | {"FAULTS": FAULTS, "struct_error": struct.error}
+} | {"FAULTS": FAULTS, "struct_error": struct.error, "ABSENT": object()}

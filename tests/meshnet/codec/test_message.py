@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import struct
 import traceback
 from typing import Annotated
 
+import attrs
 from attrs.exceptions import FrozenInstanceError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,6 +180,38 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual({value: 1}[Point(1, b"")], 1)
         with self.assertRaises(FrozenInstanceError):
             value.x = 2  # type: ignore[misc]
+
+    def test_copies(self) -> None:
+        """Messages are copied and pickled by their fields, and shown with them."""
+        value = Everything(1, b"b", "t", 2, 3, Point(4, b"p"), (), (5,), True, b"abcd")
+        for made in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+            self.assertEqual(made, value)
+            self.assertEqual(hash(made), hash(value))
+        self.assertEqual(repr(Point(4, b"p")), "Point(x=4, note=b'p')")
+        self.assertEqual(attrs.evolve(Point(4, b"p"), x=5), Point(5, b"p"))
+        self.assertNotEqual(Point(1, b""), Ends(1, b""))
+
+    def test_own_constructors(self) -> None:
+        """What a class asks of attrs (a converter, a check, defaults made anew) holds for decoded ones too."""
+
+        @message
+        class Checked:
+            low: U8
+            high: U8 = attrs.field(converter=int)
+
+            def __attrs_post_init__(self) -> None:
+                if self.low > self.high:
+                    raise CodecError("low is above high")
+
+        @message
+        class Made:
+            items: Annotated[tuple[U8, ...], Many(U8, 3)] = attrs.field(factory=lambda: (1, 2))
+
+        self.assertEqual(decode(Checked, b"\x01\x02"), Checked(1, 2))
+        self.assertRaises(CodecError, decode, Checked, b"\x02\x01")
+        self.assertEqual(Made(), Made((1, 2)))
+        self.assertRaises(TypeError, Made, (), 2)
+        self.assertRaises(TypeError, Point)
 
 
 class HostileInputTests(SynchronousTestCase):
