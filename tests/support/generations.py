@@ -1,7 +1,7 @@
 """One message as programs of several years know it, to be spoken between them and between Python versions.
 
-Run as a program (`python -m tests.support.generations`) it prints, as JSON, what this interpreter makes of the
-classes: ids of schemas, bytes of one message each, and what it reads of the bytes on stdin.
+Run as a program (`python -m tests.support.generations`) it prints, as JSON, what this interpreter makes of
+the classes: ids of schemas, bytes of one message each, and what it reads of the bytes on stdin.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertNotEqual(Point(1, b""), Ends(1, b""))
 
     def test_own_constructors(self) -> None:
-        """What a class asks of attrs (a converter, a check, defaults made anew) holds for decoded ones too."""
+        """What a class asks of attrs (a converter, a check, defaults made anew) holds for decoded ones."""
 
         @message
         class Checked:
