@@ -20,7 +20,8 @@ STOP_SECONDS = 30.0
 WATCH_SECONDS = 10.0
 STOP_POLL = 0.05
 _LINK_HEADS = (
-    "NEIGHBOUR", "NAME", "UP", "RTT ms", "IN", "OUT", "IN 10 s", "OUT 10 s", "ADDRESS, OR WHY NOT",
+    "NEIGHBOUR", "NAME", "UP", "LANES", "RTT ms", "THERE, BACK ms", "IN", "OUT", "IN 10 s", "OUT 10 s",
+    "ADDRESS, OR WHY NOT",
 )  # fmt: skip
 
 
@@ -128,7 +129,9 @@ def _link_row(link: Json) -> list[object]:
         link["peer"],
         link.get("name"),
         link["up"],
+        _lanes(link),
         link.get("rtt_ms"),
+        _delays(link),
         size(link.get("bytes_in", 0)),
         size(link.get("bytes_out", 0)),
         size(rates_in.get("10s", 0)) + "/s",
@@ -141,6 +144,20 @@ def _circuits_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--renew", action="store_true", help="first replace the circuits begun here; open streams go on"
     )
+
+
+def _lanes(link: Json) -> str:
+    """How many there are; how many of them stand, if not all."""
+    lanes, up = link.get("lanes"), link.get("lanes_up")
+    return "-" if lanes is None else str(lanes) if up in (lanes, None) else f"{up} of {lanes}"
+
+
+def _delays(link: Json) -> str:
+    """One way and the other, and how sure that is."""
+    there, back, around = (link.get(f"delay_{each}_ms") for each in ("there", "back", "uncertainty"))
+    if there is None or back is None or around is None:
+        return "-"
+    return f"{there:.1f}, {back:.1f} ± {around:.1f}"
 
 
 def _circuits(arguments: Namespace, call: Call) -> int:

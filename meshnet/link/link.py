@@ -19,6 +19,7 @@ from meshnet.errors import Drop, ProtocolError
 from meshnet.limits import LARGEST_CELL
 from meshnet.link.frame import PAD, PING, PONG, Hello, Ping, Pong, instance_of
 from meshnet.link.lane import Lane, Run, Steps
+from meshnet.link.oneway import OneWay
 from meshnet.link.outlet import Outbox, Outlet
 from meshnet.link.seat import Seat
 from meshnet.link.telemetry import Telemetry, Throughput
@@ -37,8 +38,8 @@ class Link:
     """
 
     __slots__ = (
-        "_outbox", "_past", "_receivers", "_standing", "backward", "drops", "forward", "hello", "lanes",
-        "lost_at", "own_lanes", "peer", "received", "runs", "seats", "sent", "up_since",
+        "_outbox", "_past", "_receivers", "_standing", "backward", "delays", "drops", "forward", "hello",
+        "lanes", "lost_at", "own_lanes", "peer", "received", "runs", "seats", "sent", "up_since",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Link:
         self.lost_at: float | None = None
         self.sent = Throughput()
         self.received = Throughput()
+        self.delays = OneWay()
         self._outbox = outbox
         self._receivers = receivers
         self._standing: Sequence[int] = ()
@@ -87,6 +89,7 @@ class Link:
                 seat.outlet.forget()
                 seat.stop()
             self._note_lanes()
+            self.delays.forget()
         if len(self.seats) != self.common_lanes(hello):
             self._reseat(self.common_lanes(hello))
         return another
@@ -156,7 +159,10 @@ class Link:
         elif kind == PING:
             seat.pong(decode(Ping, body), now)
         elif kind == PONG:
-            seat.ponged(decode(Pong, body), now)
+            pong = decode(Pong, body)
+            sent = seat.ponged(pong, now)
+            if sent is not None:
+                self.delays.answered(sent, pong.time / 1e6, now)
         elif kind != PAD and kind % 2 == 0:
             raise ProtocolError(f"frame kind {kind} is not known here and may not be skipped")
 
@@ -230,6 +236,7 @@ class Link:
             "up_seconds": round(now - self.up_since, 1) if self.up else 0,
             "rtt_ms": round(telemetry.rtt * 1e3, 3) if telemetry.pongs else None,
             "loss": round(telemetry.loss, 4),
+            **self._shown_delays(),
             "bytes_in": self.bytes_received,
             "bytes_out": self.bytes_sent,
             "cells_in": self.cells_received,
@@ -244,3 +251,13 @@ class Link:
         if self.lanes > 1:
             shown["lane"] = [seat.snapshot(now) for seat in seats]
         return shown
+
+    def _shown_delays(self) -> dict[str, Any]:
+        """How long the last answered ping took there, and its answer back; right within ± uncertainty."""
+        delays = self.delays
+        names = ("delay_there_ms", "delay_back_ms", "delay_uncertainty_ms")
+        values = (delays.there, delays.back, delays.uncertainty)
+        shown: dict[str, Any] = dict.fromkeys(names)
+        if delays.known:
+            shown = {name: round(value * 1e3, 3) for name, value in zip(names, values, strict=True)}
+        return {**shown, "clock_steps": delays.steps}

@@ -190,6 +190,7 @@ class NodeCollector:
         loss = GaugeMetricFamily(
             "meshnet_link_loss_ratio", "Share of pings this neighbour has not answered.", labels=["peer"]
         )
+        yield from self._delays(own)
         for link in own:
             if link.get("rtt_ms") is not None:
                 trip.add_metric([link["peer"]], link["rtt_ms"] / 1e3)
@@ -197,6 +198,27 @@ class NodeCollector:
         yield trip
         yield loss
         yield self._throughput(own)
+
+    @staticmethod
+    def _delays(links: Sequence[Snapshot]) -> Iterable[Metric]:
+        delay = GaugeMetricFamily(
+            "meshnet_link_delay_seconds",
+            "How long a ping took to this neighbour, and its answer back; right within the uncertainty.",
+            labels=["peer", "direction"],
+        )
+        around = GaugeMetricFamily(
+            "meshnet_link_delay_uncertainty_seconds",
+            "By how much both delays of this neighbour may be wrong, up or down.",
+            labels=["peer"],
+        )
+        lanes = GaugeMetricFamily("meshnet_link_lanes", "Lanes that stand now.", labels=["peer"])
+        for link in links:
+            if link.get("delay_there_ms") is not None:
+                delay.add_metric([link["peer"], "there"], link["delay_there_ms"] / 1e3)
+                delay.add_metric([link["peer"], "back"], link["delay_back_ms"] / 1e3)
+                around.add_metric([link["peer"]], link["delay_uncertainty_ms"] / 1e3)
+            lanes.add_metric([link["peer"]], link.get("lanes_up", 0))
+        yield from (delay, around, lanes)
 
     def _circuits(self, snapshot: Snapshot) -> Iterable[Metric]:
         yield gauge("meshnet_circuits", "Circuits that begin, end or pass here.", snapshot["circuits"])

@@ -11,24 +11,34 @@ from twisted.internet.threads import deferToThreadPool
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports.interface import Attach, Listener
-from meshnet.transports.sockets import Connecting, SocketCarrier, SocketListener, unreachable
+from meshnet.transports.race import Race, by_turns
+from meshnet.transports.sockets import SocketCarrier, SocketListener
 
 CONNECT_SECONDS: Final = 10.0
 ADDRESSES_TRIED: Final = 4  # of a name with many
 BACKLOG: Final = 256
 NOTSENT_LOWAT: Final = 128 << 10  # beyond this the queue is ours, not the kernel's (docs/wire-format.md §4)
-_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+UNACKNOWLEDGED: Final = 20  # seconds until the kernel gives up on bytes that nobody acknowledges
+KEEP_IDLE, KEEP_EVERY, KEEP_TRIES = 10, 5, 2  # seconds, seconds, probes: a silent peer is dead in 20 s
+_OPTIONS: Final = (
+    (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+    (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", NOTSENT_LOWAT),
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEP_IDLE),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEP_EVERY),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEP_TRIES),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", UNACKNOWLEDGED * 1_000),
+)
 
 
 def tune(sock: socket.socket) -> None:
-    """No delay, a short unsent queue, and keep-alive; what the platform lacks is left as it is."""
-    for level, option, value in (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    ):
+    """No delay, a short unsent queue, and a dead peer noticed in seconds; what the platform lacks is left as
+    it is."""
+    for level, name, value in _OPTIONS:
+        option = getattr(socket, name, None)
         try:
-            sock.setsockopt(level, option, value)
+            if option is not None:
+                sock.setsockopt(level, option, value)
         except OSError:
             continue
 
@@ -66,7 +76,7 @@ class TcpTransport:
         split(rest)
 
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
-        """Connects to the first of the name's addresses that answers.
+        """Looks the name up anew and connects to the first of its addresses that answers.
 
         Fails with UnreachableError or TimedOutError, or CancelledError when cancelled.
         """
@@ -74,22 +84,13 @@ class TcpTransport:
 
     async def _dial(self, rest: str, attach: Attach) -> None:
         host, port = split(rest)
-        why: MeshError = UnreachableError("the name has no address")
-        for family, address in await self._resolve(host, port):
-            try:
-                sock = socket.socket(family, socket.SOCK_STREAM)
-            except OSError as problem:  # no descriptors, or no IPv6 here
-                why = unreachable(problem.errno or errno.EAFNOSUPPORT)
-                continue
-            try:
-                await self._connect(sock, address)
-            except MeshError as problem:
-                why = problem
-                continue
-            tune(sock)
-            SocketCarrier(self._reactor, sock, attach)
-            return
-        raise type(why)(f"tcp:{rest}: {why}")
+        addresses = by_turns(await self._resolve(host, port))[:ADDRESSES_TRIED]
+        try:
+            sock = await Race(self._reactor, addresses, CONNECT_SECONDS).won
+        except MeshError as why:
+            raise type(why)(f"tcp:{rest}: {why}") from None
+        tune(sock)
+        SocketCarrier(self._reactor, sock, attach)
 
     async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -105,19 +106,7 @@ class TcpTransport:
             except (OSError, ValueError) as problem:
                 why = problem.strerror if isinstance(problem, OSError) else "it cannot be a name"
                 raise UnreachableError(f"the name {host} is unknown: {why}") from None
-        return [(entry[0], entry[4]) for entry in found[:ADDRESSES_TRIED]]
-
-    def _connect(self, sock: socket.socket, address: object) -> Deferred[None]:
-        connected: Deferred[None] = Deferred(lambda _: connecting.cancel())
-
-        def done(why: MeshError | None) -> None:
-            if why is None:
-                connected.callback(None)
-            else:
-                connected.errback(why)
-
-        connecting = Connecting(self._reactor, sock, address, CONNECT_SECONDS, done)
-        return connected
+        return [(entry[0], entry[4]) for entry in found]
 
     def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:
         """Binds; fails with LocalError if the port is in use or not ours to take."""
