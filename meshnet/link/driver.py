@@ -37,6 +37,19 @@ QUIET: Final = 10.0  # seconds between lines of the log about strangers' handsha
 _log = Logger()
 
 
+Watch = Callable[[Callable[[], None]], Callable[[], None]]
+"""Given what to call when the machine's network has changed, returns what ends that."""
+
+
+def _nothing() -> None:
+    """What there is to end where nothing was begun."""
+
+
+def no_watch(changed: Callable[[], None]) -> Callable[[], None]:
+    """Where nobody notices."""
+    return _nothing
+
+
 class Clock(Protocol):
     """Time and later calls (`meshnet.node.clock`)."""
 
@@ -83,6 +96,7 @@ class Links:
         random: Callable[[int], bytes],
         owner: LinkOwner,
         receivers: Mapping[int, FrameReceiver],
+        watch: Watch = no_watch,
     ) -> None:
         self.identity = identity
         self.now: Callable[[], float] = clock.now
@@ -98,6 +112,8 @@ class Links:
         self._random = random
         self._owner = owner
         self._receivers = receivers
+        self._watch = watch
+        self._unwatch: Callable[[], None] = _nothing
         self._instance = int.from_bytes(random(8), "big")
         self._connections: dict[Lane, Connection] = {}
         self._half_open: dict[Connection, None] = {}
@@ -113,6 +129,7 @@ class Links:
         self._running = True
         self._next_tick = self.now() + TICK
         self._cancel_tick = self._clock.call_later(TICK, self._tick)
+        self._unwatch = self._watch(lambda: self.check("the network of this machine has changed"))
         for address in addresses:
             transport, rest = self._transports.find(address)
             listener = await transport.listen(rest, self._accepter(address))
@@ -125,6 +142,8 @@ class Links:
     def stop(self) -> None:
         """Stops listening and dialling, and closes every connection. Nothing of it is left a turn later."""
         self._running = False
+        self._unwatch()
+        self._unwatch = _nothing
         if self._cancel_tick is not None:
             self._cancel_tick()
         for listener in self._listeners:

@@ -13,6 +13,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TestClock
 
 Seconds = Callable[[], float]
+_BOOTED = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def elapsed() -> float:
+    """Monotonic seconds, those included that the machine slept through where it can tell (Linux).
+
+    So deadlines are over after a sleep as they are for everybody else, and the sleep itself is seen.
+    """
+    return time.monotonic() if _BOOTED is None else time.clock_gettime(_BOOTED)
+
+
 
 
 class NodeClock:
@@ -24,7 +35,7 @@ class NodeClock:
     unix: Seconds
 
     def __init__(
-        self, reactor: IReactorTime, now: Seconds = time.monotonic, unix: Seconds = time.time
+        self, reactor: IReactorTime, now: Seconds = elapsed, unix: Seconds = time.time
     ) -> None:
         self.reactor = reactor
         self.now = now
@@ -49,7 +60,7 @@ def steady(reactor: Any) -> None:
     left as it is.
     """
     if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
+        reactor.seconds = elapsed
 
 
 def virtual_clock(clock: TestClock, unix_start: float = 1_800_000_000.0) -> NodeClock:

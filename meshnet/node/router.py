@@ -38,7 +38,7 @@ from meshnet.errors import (
     UsageError,
 )
 from meshnet.limits import SESSION_SURVIVES, SESSIONS
-from meshnet.link.driver import Identity, Links
+from meshnet.link.driver import Identity, Links, Watch, no_watch
 from meshnet.link.link import Link
 from meshnet.node.app import Clock, Datagram, Json, Receive
 from meshnet.node.calls import Calls, Waiter
@@ -100,6 +100,7 @@ class Router(Figures):
         memory: ReplayMemory,
         accept: frozenset[PublicKey] | None = None,
         lanes: int = 1,
+        watch: Watch = no_watch,
     ) -> None:
         self._secret = secret
         self._network_id = network_id
@@ -121,7 +122,7 @@ class Router(Figures):
         self._ticked = 0.0, 0.0
         identity = Identity(secret, network_id, backend, accept, lanes)
         receivers = dict.fromkeys(FRAME_KINDS, self._frame)
-        self.links = Links(identity, transports, clock, random, self, receivers)
+        self.links = Links(identity, transports, clock, random, self, receivers, watch)
         self.circuits: Circuits
         self.on_link: Callable[[PublicKey], None] = lambda peer: None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from meshnet.cipher import aead
 from meshnet.cipher.keys import PublicKey, SecretKey
@@ -11,6 +12,7 @@ from meshnet.node.config import LinkSettings, RelaySettings
 from meshnet.node.node import Node
 from meshnet.node.replay import ReplayKeeper
 from meshnet.node.router import Router
+from meshnet.transports import changes
 from meshnet.transports.registry import Transports
 
 
@@ -49,4 +51,5 @@ def make_router(
         memory=ReplayKeeper(node.disk, node.data, settings.node.key, node.reactor, node.space.release),
         accept=accepted(settings.link),
         lanes=settings.link.lanes,
+        watch=partial(changes.watch, node.reactor),
     )

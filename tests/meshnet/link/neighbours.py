@@ -15,9 +15,9 @@ from meshnet.cipher.aead import backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import Drop
 from meshnet.link.contest import LOSER_READ
-from meshnet.link.driver import Identity, Links
+from meshnet.link.driver import Identity, Links, Watch, no_watch
 from meshnet.link.link import Link
-from meshnet.node.clock import virtual_clock
+from meshnet.node.clock import NodeClock
 from meshnet.transports.interface import Transport
 from meshnet.transports.registry import Transports
 
@@ -44,6 +44,8 @@ class Node:
     notes: list[bytes] = field(factory=list)
     cells: list[bytes] = field(factory=list)
     fault: Exception | None = None
+    slept: float = 0.0
+    """Seconds that its machine has slept through."""
 
     @property
     def key(self) -> PublicKey:
@@ -83,7 +85,6 @@ class Neighbours:
     def __init__(self, seed: int = 0, conditions: Conditions | None = None) -> None:
         self.network = Network(seed, conditions or Conditions(delay=0.02))
         self.internet = Internet(self.network)
-        self.clock = virtual_clock(self.network.clock)
         self.nodes: dict[str, Node] = {}
 
     def add(
@@ -95,6 +96,7 @@ class Neighbours:
         accept: Sequence[Node] | None = None,
         transport: Transport | None = None,
         lanes: int = 1,
+        watch: Watch = no_watch,
     ) -> Node:
         """A node that listens on `sim:NAME`; a node of that name before it is forgotten."""
         node = Node(name, secret)
@@ -103,10 +105,11 @@ class Neighbours:
         node.links = Links(
             identity,
             Transports([transport or self.internet.transport(name)]),
-            self.clock,
+            NodeClock(self.network.clock, lambda: self.network.clock.seconds() + node.slept),
             self.network.bytes_source(f"node {name} {len(self.nodes)}"),
             node,
             {NOTE: node.note},
+            watch,
         )
         started: list[object] = []
         Deferred.fromCoroutine(node.links.start([f"sim:{name}"])).addBoth(started.append)
