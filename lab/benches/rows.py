@@ -12,6 +12,7 @@ from typing import Any, Literal
 from attrs import asdict, frozen
 
 BENCHES = {
+    "codec": "messages against bare struct calls, and against the reflective codec",
     "relay": "the relay step over the bare crypto calls it makes",
     "setup": "circuit set-up over three relays, and how many one relay does",
     "storage": "the journal's group commit on a real disk",
