@@ -122,6 +122,7 @@ RPC_GRACE: Final = 30.0  # from the end of a call on one side to its end on the 
 RPC_HELLO: Final = 10.0  # from the first byte to the peer's HELLO
 RPC_IDLE: Final = 60.0  # without a call: the side that opened the connection closes it
 RPC_FORGOTTEN: Final = 180.0  # the same for the other side
+RPC_LINGER: Final = 10.0  # from the end of a connection to that of its stream, if the peer does not end it
 RPC_CONNECTIONS: Final = 256  # of one served port
 RPC_TEXT: Final = 200  # UTF-8 bytes of an error's sentence
 

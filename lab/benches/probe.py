@@ -4,6 +4,7 @@ Nodes load it when `lab/dropins` is on Python's path. Control routes under /apps
 
     POST /send   {target, via, seconds}            one stream as fast as it goes → {bytes, seconds, mbps}
     POST /setups {target, via, count, together}    circuits, `together` at a time → {ms: […]}
+    POST /calls  {target, via, count, together}    calls of `Echo`, 1 KB there and back → {seconds}
 
 The sink counts from the first byte to the last on its own clock and tells the source: u64 bytes, u64 µs.
 """
@@ -11,21 +12,25 @@ The sink counts from the first byte to the last on its own clock and tells the s
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 from attrs import field, frozen
-from twisted.application.service import Service
+from twisted.application import service
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from zope.interface import implementer
 
 from meshnet.cipher.keys import PublicKey
+from meshnet.codec import Fixed, message
 from meshnet.errors import MeshError
 from meshnet.node.app import IApp, IAppService, Json, Route, Verb
 from meshnet.node.schema import read_body
+from meshnet.rpc import Service, call
+from meshnet.rpc.service import Peer, serve
 from meshnet.streams import Stream
 
 PORT = 9
+CALLS_PORT = 10
 PIECE = bytes(256 << 10)
 REPORT = struct.Struct(">QQ")
 
@@ -52,6 +57,28 @@ class SetupsRequest:
     via: tuple[PublicKey, ...]
     count: int = 200
     together: int = 1
+
+
+@message
+class Load:
+    """What goes there and back."""
+
+    data: Annotated[bytes, Fixed(1024)]
+
+
+class Echo(Service):
+    """One method."""
+
+    name = "echo"
+    echo = call(1, Load, Load)
+
+
+class OurEcho(Echo):
+    """Gives back what came."""
+
+    async def echo(self, request: Load) -> Load:
+        """The same."""
+        return request
 
 
 class Sink:
@@ -135,22 +162,25 @@ class Source:
 
 
 @implementer(IAppService)
-class ProbeService(Service):
+class ProbeService(service.Service):
     """The probe on one node."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._listener: Any = None
+        self._serving: Any = None
 
     def startService(self) -> None:
         """Opens the sink's port."""
         super().startService()
         self._listener = self._node.listen(PORT, lambda stream: Sink(stream, self._node.clock))
+        self._serving = serve(self._node, CALLS_PORT, OurEcho())
 
     def stopService(self) -> None:
         """Closes it."""
         super().stopService()
         self._listener.stop()
+        self._serving.stop()
 
     def status(self) -> Json:
         """Nothing to say."""
@@ -158,7 +188,7 @@ class ProbeService(Service):
 
     def routes(self) -> Mapping[str, Route]:
         """See the module."""
-        return {"POST /send": self._send, "POST /setups": self._setups}
+        return {"POST /send": self._send, "POST /setups": self._setups, "POST /calls": self._calls}
 
     async def _send(self, body: Json) -> Json:
         request = read_body(SendRequest, body)
@@ -172,20 +202,44 @@ class ProbeService(Service):
     async def _setups(self, body: Json) -> Json:
         request = read_body(SetupsRequest, body)
         times: list[float] = []
-        left = [request.count]
 
-        async def one_after_the_other() -> None:
-            while left[0] > 0:
-                left[0] -= 1
-                report = await self._node.ping(request.target, request.via, 1)
-                times.append(report["setup_ms"])
+        async def set_up() -> None:
+            report = await self._node.ping(request.target, request.via, 1)
+            times.append(report["setup_ms"])
 
-        running = [Deferred.fromCoroutine(one_after_the_other()) for _ in range(request.together)]
-        try:
-            await gatherResults(running, consumeErrors=True)
-        except FirstError as error:
-            error.subFailure.raiseException()
+        await _repeat(set_up, request.count, request.together)
         return {"ms": times}
+
+    async def _calls(self, body: Json) -> Json:
+        request = read_body(SetupsRequest, body)
+        peer = Peer.of_node(self._node, request.target, CALLS_PORT, via=request.via)
+        echo, load = peer.use(Echo), Load(bytes(1024))
+        await echo.echo(load)  # the circuit stands
+
+        async def one_call() -> None:
+            await echo.echo(load)
+
+        start = self._node.clock.now()
+        await _repeat(one_call, request.count, request.together)
+        seconds = self._node.clock.now() - start
+        peer.close()
+        return {"seconds": seconds}
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], count: int, together: int) -> None:
+    """Does it so often, so many at a time; raises what the first of them raised."""
+    left = [count]
+
+    async def one_after_the_other() -> None:
+        while left[0] > 0:
+            left[0] -= 1
+            await work()
+
+    running = [Deferred.fromCoroutine(one_after_the_other()) for _ in range(together)]
+    try:
+        await gatherResults(running, consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
 
 
 @implementer(IApp)

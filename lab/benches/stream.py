@@ -33,12 +33,13 @@ def run(options: Options) -> list[Row]:
                 float(first.call("POST", "/apps/probe/send", send, 120.0)["mbps"]) for _ in range(runs)
             ]
         if profile:
-            _print_profiles(profile)
+            print_profiles(profile)
     note = f"loopback, {seconds:g} s each, 5 processes on {os.cpu_count()} cores, one stream, one lane"
     return [row_of("stream_3relay_mbps", samples, "Mbit/s", target=600.0, better="higher", note=note)]
 
 
-def _print_profiles(folder: Path) -> None:
+def print_profiles(folder: Path) -> None:
+    """Each profile of a folder, the dearest functions first, on stderr."""
     for file in sorted(folder.glob("*.pstats")):
         print(f"--- {file.stem}", file=sys.stderr)
         pstats.Stats(str(file), stream=sys.stderr).sort_stats("tottime").print_stats(25)

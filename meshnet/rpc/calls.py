@@ -46,8 +46,8 @@ class Asked(Protocol):
     def answered(self, answer: Any) -> None:
         """The call has ended with its answer."""
 
-    def failed(self, why: MeshError) -> None:
-        """The call has ended without."""
+    def failed(self, why: Exception) -> None:
+        """The call has ended without: a MeshError, or what `cancel` was given."""
 
     def item(self, item: Any, cost: int) -> None:
         """An item came; say `Connection.consumed(self, cost)` when it has been taken."""

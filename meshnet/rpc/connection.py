@@ -12,6 +12,7 @@ raises for what the peer sent.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from meshnet import limits
@@ -26,6 +27,9 @@ from meshnet.rpc.wire import OURS, Owner, Wire
 
 _LONGEST: Final = limits.RPC_BODY + frames.TIME_SIZE
 _unpack = frames.HEAD.unpack_from
+
+Take = Callable[[int, memoryview, int, int, int], None]
+"""Takes a frame: the id, memory and where in it the body lies (start, stop), the slot."""
 
 
 class Connection:
@@ -56,10 +60,7 @@ class Connection:
         self._idle_at = now + self._idle_for
         self._seen = 0  # calls, at the last look
         self._held = bytearray()  # of a frame that is not all there
-        self._kinds = (
-            self._hello_again, self._bind, self.incoming.called, self._answer, self._fail, self._item,
-            self._end, self._cancel, self._credit, self._close,
-        )  # fmt: skip
+        self._kinds: Sequence[Take] = [self._hello] * 16  # until HELLO has come
 
     @property
     def over(self) -> MeshError | None:
@@ -83,6 +84,8 @@ class Connection:
     def receive(self, data: bytes | memoryview, now: float) -> None:
         """Bytes of the peer, borrowed until return; what of them makes no sense ends the connection."""
         wire, view = self.wire, memoryview(data)
+        if wire.over is not None:
+            return
         wire.now = now
         pos, end = 0, len(view)
         try:
@@ -111,27 +114,22 @@ class Connection:
 
     def _frames(self, data: memoryview, pos: int, end: int) -> int:
         """Takes all whole frames; the position of the first that is not all there."""
-        kinds, wire = self._kinds, self.wire
+        wire = self.wire
         while end - pos >= 6:  # the size of a head
             word, call_id = _unpack(data, pos)
             start = pos + 6
             pos = start + (word & 0xF_FFFF)
             if pos > end:
                 return start - 6
-            kind = word >> 20 & 0xF
-            if kind > 9 or (kind != 2 and word >> 24) or not self._greeted:
-                self._other(kind, word, data[start:pos])
-            else:
-                kinds[kind](call_id, data, start, pos, word >> 24)
+            self._kinds[word >> 20 & 0xF](call_id, data, start, pos, word >> 24)
             if wire.over is not None:
                 return end
         return pos
 
-    def _other(self, kind: int, word: int, body: memoryview) -> None:
-        """The first frame, which is HELLO, or one that makes no sense."""
-        if self._greeted:
-            raise BrokenPeerError(f"a frame begins with {word:#010x}, which means nothing")
-        if kind != frames.HELLO or len(body) < frames.HELLO_SIZE or word >> frames.SLOT:
+    def _hello(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
+        """The first frame."""
+        kind, body = _unpack(data, start - frames.HEAD_SIZE)[0] >> frames.SHIFT, data[start:stop]
+        if kind != frames.HELLO or call_id or len(body) < frames.HELLO_SIZE:
             raise BrokenPeerError("the first frame is no HELLO; the other side speaks another protocol")
         hello = decode(frames.Hello, body[: frames.HELLO_SIZE])
         if hello.magic != frames.MAGIC or hello.version != frames.VERSION:
@@ -141,24 +139,28 @@ class Connection:
             raise BrokenPeerError("a HELLO grants less than every version does")
         self._greeted = True
         self.wire.peer = hello
+        known: list[Take] = [self._unknown] * 16
+        known[frames.BIND] = self.incoming.bind
+        known[frames.CALL] = self.incoming.called
+        known[frames.ANSWER] = self.outgoing.answered
+        known[frames.FAIL] = self.outgoing.failed
+        known[frames.ITEM] = self._item
+        known[frames.END] = self._end
+        known[frames.CANCEL] = self.incoming.cancelled
+        known[frames.CREDIT] = self._credit
+        known[frames.CLOSE] = self._close
+        self._kinds = known
         self.outgoing.begin_waiting()
 
-    def _hello_again(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        raise BrokenPeerError("a second HELLO")
-
-    def _bind(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        self.incoming.bind(data[start:stop])
-
-    def _answer(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        self.outgoing.answered(call_id, data[start:stop])
-
-    def _fail(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        self.outgoing.failed(call_id, data[start:stop])
+    @staticmethod
+    def _unknown(call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
+        word = _unpack(data, start - frames.HEAD_SIZE)[0]
+        raise BrokenPeerError(f"a frame begins with {word:#010x}, which means nothing here")
 
     def _item(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
         call = self._of(call_id)
         flow = None if call is None else call.flow
-        if call is None or flow is None or not flow.receiving:
+        if call is None or flow is None or not flow.receiving or slot:
             raise BrokenPeerError("an item of no stream of items")
         cost = stop - start + frames.HEAD_SIZE
         flow.allowed -= cost
@@ -170,20 +172,15 @@ class Connection:
             call.answerer.item(call.method.parse_items(data[start:stop]), cost)
 
     def _end(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        _check_empty(start, stop)
+        if start != stop or slot:
+            raise BrokenPeerError("an END says too much")
         if call_id & 1 == self._parity:
             self.outgoing.finished(call_id)
         else:
             self.incoming.finished(call_id)
 
-    def _cancel(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        _check_empty(start, stop)
-        if call_id & 1 == self._parity:
-            raise BrokenPeerError("a cancel of a call that the other side did not make")
-        self.incoming.cancelled(call_id)
-
     def _credit(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        if stop - start != frames.AMOUNT.size:
+        if stop - start != frames.AMOUNT.size or slot:
             raise BrokenPeerError("a grant of a wrong size")
         call = self._of(call_id)
         if call is None or call.flow is None:
@@ -194,7 +191,7 @@ class Connection:
         _tell_writable(call)
 
     def _close(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
-        if stop - start < 2:
+        if stop - start < 2 or slot or call_id:
             raise BrokenPeerError("a CLOSE without a code")
         code, text = int.from_bytes(data[start : start + 2], "big"), heard(bytes(data[start + 2 : stop]))
         self._finish(UnreachableError(f"the other side closed the connection ({text or code})"))
@@ -264,11 +261,6 @@ class Connection:
 def _check_length(held: bytearray) -> None:
     if len(held) >= frames.HEAD_SIZE and _unpack(held)[0] & frames.LENGTH > _LONGEST:
         raise BrokenPeerError("a frame is longer than any may be")
-
-
-def _check_empty(start: int, stop: int) -> None:
-    if start != stop:
-        raise BrokenPeerError("a frame has a body that should have none")
 
 
 def _tell_writable(call: Asked | Leaving | Call) -> None:

@@ -41,7 +41,7 @@ KINDS: Final = 10
 
 HEAD: Final = Struct(">IH")
 HEAD_SIZE: Final = HEAD.size
-REQUEST_HEAD: Final = Struct(">IHH")
+CALL_HEAD: Final = Struct(">IHH")
 TIME: Final = Struct(">H")
 TIME_SIZE: Final = TIME.size
 AMOUNT: Final = Struct(">I")
@@ -52,7 +52,7 @@ IDS: Final = 1 << 16
 
 MAGIC: Final = b"mRPC"
 VERSION: Final = 1
-OVERHEAD: Final = REQUEST_HEAD.size + HEAD_SIZE
+OVERHEAD: Final = CALL_HEAD.size + HEAD_SIZE
 
 _MANTISSA: Final = 12
 _LONGEST_MS: Final = ((1 << _MANTISSA) - 1) << 15

@@ -20,7 +20,7 @@ from meshnet.rpc import frames
 from meshnet.rpc.calls import NOTHING, Answerer, Flow
 from meshnet.rpc.declare import Method
 from meshnet.rpc.failure import BrokenPeerError, CancelledCallError, Fault, said
-from meshnet.rpc.wire import FOREVER, Wire, size_of
+from meshnet.rpc.wire import FOREVER, Wire
 
 _ANSWER: Final = frames.ANSWER << frames.SHIFT
 _time = frames.TIME.unpack_from
@@ -107,9 +107,11 @@ class Incoming:
         self.calls: dict[int, Call] = {}
         self.taken = 0
 
-    def bind(self, data: memoryview) -> None:
+    def bind(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
         """BIND came: slots for the methods of a service."""
-        bind = decode(frames.Bind, data)
+        bind = decode(frames.Bind, data[start:stop])
+        if call_id or slot:
+            raise BrokenPeerError("a BIND of a call")
         if len(self._slots) + len(bind.methods) > limits.RPC_BOUND:
             raise BrokenPeerError(f"more than {limits.RPC_BOUND} methods are named")
         offered = self._offers.get(bind.service, {})
@@ -171,13 +173,13 @@ class Incoming:
         method, wire = call.method, self.wire
         if type(answer) is not method.answer or method.many:
             raise EncodeError(f"{method} answers {method.answer.__qualname__}, not {answer!r}")
-        size = size_of(answer)
-        if size > wire.peer.body:
-            raise EncodeError(f"an answer of {method} has {size} bytes; the caller takes {wire.peer.body}")
-        wire.outbox.put(_ANSWER, call.id, answer, size)
-        if not wire.woken:
-            wire.wake()
-        self._said(call)
+        wire.put(_ANSWER, call.id, answer, wire.peer.body)
+        if call.flow is None:  # as `_said`, for most calls
+            call.ended = True
+            del self.calls[call.id]
+            self._bytes -= call.size
+        else:
+            self._said(call)
 
     def fail(self, call: Call, code: int, text: str) -> None:
         """See `Call.fail`."""
@@ -214,8 +216,10 @@ class Incoming:
         elif call.answerer is not None:
             call.answerer.finished()
 
-    def cancelled(self, call_id: int) -> None:
+    def cancelled(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
         """CANCEL came. Our last word may be on its way already: then there is nothing left to cancel."""
+        if start != stop or slot or call_id & 1 != self._parity:
+            raise BrokenPeerError("a CANCEL says too much, or of a call that the other side did not make")
         call = self.calls.get(call_id)
         if call is None:
             return

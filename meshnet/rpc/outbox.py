@@ -11,12 +11,12 @@ from typing import Any, Final
 from meshnet.codec.parts import FAULTS
 from meshnet.errors import EncodeError
 from meshnet.limits import RPC_QUEUE
-from meshnet.rpc.frames import HEAD, HEAD_SIZE, REQUEST_HEAD
+from meshnet.rpc.frames import CALL_HEAD, HEAD, HEAD_SIZE, time_code
 
 FIRST: Final = 64 << 10
 _head = HEAD.pack_into
-_request_head = REQUEST_HEAD.pack_into
-_CALL_HEAD: Final = REQUEST_HEAD.size
+_call_head = CALL_HEAD.pack_into
+_CALL_HEAD: Final = CALL_HEAD.size
 _TIME: Final = _CALL_HEAD - HEAD_SIZE
 
 
@@ -24,13 +24,15 @@ class Outbox:
     """Frames that wait to be written. `stuck` says that there were more than RPC_QUEUE bytes of them: then
     they are dropped, and the connection has to end."""
 
-    __slots__ = ("_buffer", "end", "start", "stuck")
+    __slots__ = ("_buffer", "_seconds", "_time", "end", "start", "stuck")
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(FIRST))
         self.start = 0
         self.end = 0
         self.stuck = False
+        self._seconds = 0.0  # of the last CALL
+        self._time = 0
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -48,45 +50,53 @@ class Outbox:
             if len(self._buffer) > FIRST:
                 self._buffer = memoryview(bytearray(FIRST))
 
-    def put(self, word: int, call_id: int, message: Any, size: int) -> None:
-        """A frame of one message that takes `size` bytes. Raises EncodeError, and then puts nothing."""
-        end = self.end
-        body = end + HEAD_SIZE
-        if body + size > len(self._buffer):
-            self._reserve(HEAD_SIZE + size)
-            end = self.end
-            body = end + HEAD_SIZE
-        _head(self._buffer, end, word | size, call_id)
+    def put(self, word: int, call_id: int, message: Any, most: int) -> int:
+        """A frame of one message; the size of that, at most `most`. Raises EncodeError, and puts nothing."""
+        codec = message.__codec__
         try:
-            self.end = message.__codec__.write(message, self._buffer, body)
+            size: int = codec.size(message)
+            if size > most:
+                raise _too_large(message, size, most)
+            body = self.end + HEAD_SIZE
+            if body + size > len(self._buffer):
+                body = self._reserve(HEAD_SIZE + size) + HEAD_SIZE
+            _head(self._buffer, self.end, word | size, call_id)
+            end = codec.write(message, self._buffer, body)
         except FAULTS as fault:
             raise EncodeError(f"{type(message).__qualname__}: {fault}") from fault
+        self.end = end
+        return size
 
-    def put_call(self, word: int, call_id: int, time: int, message: Any, size: int) -> None:
-        """The same of a CALL, with its time."""
-        end = self.end
-        body = end + _CALL_HEAD
-        if body + size > len(self._buffer):
-            self._reserve(_CALL_HEAD + size)
-            end = self.end
-            body = end + _CALL_HEAD
-        _request_head(self._buffer, end, word | size + _TIME, call_id, time)
+    def put_call(self, word: int, call_id: int, seconds: float, message: Any, most: int) -> int:
+        """The same of a CALL, with the time that is left for it."""
+        if seconds != self._seconds:
+            self._seconds, self._time = seconds, time_code(seconds)
+        codec = message.__codec__
         try:
-            self.end = message.__codec__.write(message, self._buffer, body)
+            size: int = codec.size(message)
+            if size > most:
+                raise _too_large(message, size, most)
+            body = self.end + _CALL_HEAD
+            if body + size > len(self._buffer):
+                body = self._reserve(_CALL_HEAD + size) + _CALL_HEAD
+            _call_head(self._buffer, self.end, word | size + _TIME, call_id, self._time)
+            end = codec.write(message, self._buffer, body)
         except FAULTS as fault:
             raise EncodeError(f"{type(message).__qualname__}: {fault}") from fault
+        self.end = end
+        return size
 
     def put_bytes(self, word: int, call_id: int, body: bytes = b"") -> None:
         """A frame of plain bytes."""
         end = self.end + HEAD_SIZE
         if end + len(body) > len(self._buffer):
-            self._reserve(HEAD_SIZE + len(body))
-            end = self.end + HEAD_SIZE
+            end = self._reserve(HEAD_SIZE + len(body)) + HEAD_SIZE
         _head(self._buffer, self.end, word | len(body), call_id)
         self._buffer[end : end + len(body)] = body
         self.end = end + len(body)
 
-    def _reserve(self, size: int) -> None:
+    def _reserve(self, size: int) -> int:
+        """Makes room for so many bytes; where they begin."""
         held = self.end - self.start
         if held + size > RPC_QUEUE:
             self.stuck, self.start, self.end, held = True, 0, 0, 0
@@ -96,3 +106,8 @@ class Outbox:
         grown = memoryview(bytearray(capacity))
         grown[:held] = self._buffer[self.start : self.end]
         self._buffer, self.start, self.end = grown, 0, held
+        return held
+
+
+def _too_large(message: Any, size: int, most: int) -> EncodeError:
+    return EncodeError(f"a {type(message).__qualname__} of {size} bytes is too large for one frame ({most})")

@@ -24,7 +24,7 @@ from meshnet.rpc.failure import (
     from_wire,
     heard,
 )
-from meshnet.rpc.wire import FOREVER, Wire, size_of
+from meshnet.rpc.wire import FOREVER, Wire
 
 _CALL: Final = frames.CALL << frames.SHIFT
 _WAITS: Final = -1
@@ -72,35 +72,30 @@ class Outgoing:
     def _begin(self, asked: Asked, request: Any) -> bool:
         """Sends a call if its turn has come."""
         wire, calls, method = self._wire, self.calls, asked.method
-        peer = wire.peer
-        size = size_of(request)
-        if size > peer.body:
-            raise UsageError(f"A request of {method} has {size} bytes; the other side takes {peer.body}.")
-        requests = self._requests + size
-        if len(calls) >= peer.calls or (requests > peer.requests and calls) or wire.full:
+        peer, outbox = wire.peer, wire.outbox
+        if len(calls) >= peer.calls or outbox.end - outbox.start > limits.RPC_QUEUE_MARK:
             return False
-        if method.streamed:
-            if self._streamed >= peer.streamed:
-                return False
-            asked.flow = Flow(peer.credit, limits.RPC_CREDIT, method.items is not None, method.many)
+        if method.streamed and self._streamed >= peer.streamed:
+            return False
+        if self._requests > peer.requests - peer.body and calls:
+            return False
         slot = self._bound.get(method)
         if slot is None:
             slot = self._bind(method)
         call_id = self._next
         while call_id in calls:
             call_id = call_id + 2 & 0xFFFF
-        wire.outbox.put_call(
-            slot << 24 | _CALL, call_id, frames.time_code(asked.expires - wire.now), request, size
-        )
+        size = outbox.put_call(slot << 24 | _CALL, call_id, asked.expires - wire.now, request, peer.body)
         if not wire.woken:
             wire.wake()
         self._next = call_id + 2 & 0xFFFF
-        asked.id, asked.size = call_id, size
-        self._requests = requests
+        self._requests += size
         self.made += 1
+        asked.id, asked.size = call_id, size
         calls[call_id] = asked
         if method.streamed:
             self._streamed += 1
+            asked.flow = Flow(peer.credit, limits.RPC_CREDIT, method.items is not None, method.many)
             asked.writable()
         return True
 
@@ -127,7 +122,7 @@ class Outgoing:
 
     # -- how calls end
 
-    def cancel(self, asked: Asked, why: MeshError | None = None) -> None:
+    def cancel(self, asked: Asked, why: Exception | None = None) -> None:
         """Ends a call; it fails with `why`, usually CancelledCallError. Harmless if it has ended."""
         wire = self._wire
         if asked.id == _WAITS:
@@ -152,26 +147,26 @@ class Outgoing:
             flow.sending = False
             self._wire.say(frames.END, asked.id)
 
-    def answered(self, call_id: int, data: memoryview) -> None:
+    def answered(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
         """ANSWER came."""
         asked = self.calls.get(call_id)
-        if asked is None:
+        if asked is None or slot:
             raise BrokenPeerError("an answer to no call")
         method = asked.method
-        answer = method.parse_answer(data)
+        answer = method.parse_answer(data[start:stop])
         if method.many and method is not NOTHING:
             raise BrokenPeerError("one answer where items were asked for")
         self._over(asked)
         asked.answered(answer)
 
-    def failed(self, call_id: int, data: memoryview) -> None:
+    def failed(self, call_id: int, data: memoryview, start: int, stop: int, slot: int) -> None:
         """FAIL came."""
         asked = self.calls.get(call_id)
-        if asked is None or len(data) < 2:
+        if asked is None or stop - start < 2 or slot:
             raise BrokenPeerError("a failure of no call")
         self._over(asked)
-        code = int.from_bytes(data[:2], "big")
-        asked.failed(from_wire(code, heard(bytes(data[2:])), str(asked.method)))
+        code = int.from_bytes(data[start : start + 2], "big")
+        asked.failed(from_wire(code, heard(bytes(data[start + 2 : stop])), str(asked.method)))
 
     def finished(self, call_id: int) -> None:
         """END came."""

@@ -1,30 +1,46 @@
-"""Services between nodes: `serve` offers them on a mesh port, `Peer` calls those of another node.
+"""Services between programs: offered with `serve`, called with a `Peer`.
 
-    serving = serve(node, 7000, OurClock())
-    peer = Peer(node, key, 7000)
+    serving = serve(node, 7000, OurClock())             on a mesh port of a node
+    peer = Peer.of_node(node, key, 7000)
     answer = await peer.use(Clock).now(Ask())
 
-A peer dials when it is first called and again when it is called after its connection was lost; calls that
+A peer dials when it is first called, and again when it is called after its connection was lost; calls that
 were under way then fail, and none is ever made twice. Nothing here knows the bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from contextvars import copy_context
+from inspect import iscoroutinefunction
+from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import LocalError, MeshError
-from meshnet.limits import RPC_CONNECTIONS, RPC_SECONDS
-from meshnet.rpc.declare import Method, Service
-from meshnet.rpc.driver import Caller, Channel, Clock, Pending, entries
+from meshnet.errors import EncodeError, LocalError, MeshError, UsageError
+from meshnet.limits import RPC_CONNECTIONS, RPC_LONGEST, RPC_SECONDS
+from meshnet.rpc.declare import Method, Service, implemented
+from meshnet.rpc.driver import Asking, Channel, Clock, Following, Items, Pending, Work, send_all
+from meshnet.rpc.failure import Fault, to_wire
+from meshnet.rpc.incoming import Call, Entry
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 S = TypeVar("S", bound=Service)
+_log = Logger()
+
+
+@frozen
+class Caller:
+    """Who calls: `key` is None for one that stays anonymous, and where the stream has no keys."""
+
+    key: PublicKey | None
+    port: int
+
+
 Offer = Service | Callable[[Caller], Service | None]
 """A service for everybody, or what makes one for each caller (None: not for this one)."""
 
@@ -51,6 +67,9 @@ class Node(Protocol):
         """Takes a mesh port; raises LocalError if it is taken."""
 
 
+# -- offered
+
+
 def serve(node: Node, port: int, *offers: Offer) -> Serving:
     """Offers services on a mesh port; raises LocalError if it is taken."""
     serving = Serving(node.clock, offers)
@@ -69,16 +88,21 @@ class Serving:
 
     def accept(self, stream: Stream) -> StreamReader | None:
         """A connection of one caller; None refuses it."""
+        channel = self.channel(Caller(stream.peer, stream.port))
+        if channel is not None:
+            self._clock.call_later(0, lambda: channel.attach(stream))
+        return channel
+
+    def channel(self, caller: Caller) -> Channel | None:
+        """What is offered to one caller, to be attached to its stream; None if nothing is."""
         if len(self.channels) >= RPC_CONNECTIONS:
             return None
-        caller = Caller(stream.peer, stream.port)
         made = [offer if isinstance(offer, Service) else offer(caller) for offer in self._offers]
         offered = {each.name: entries(each) for each in made if each is not None}
         if not offered:
             return None
         channel: Channel = Channel(self._clock, False, offered, lambda why: self.channels.discard(channel))
         self.channels.add(channel)
-        self._clock.call_later(0, lambda: channel.attach(stream))
         return channel
 
     def stop(self) -> None:
@@ -89,46 +113,147 @@ class Serving:
             channel.close("the service stops")
 
 
-class Peer:
-    """Another node's services. `via` and `identity` are those of `MeshNode.connect`."""
+def entries(service: Service) -> dict[int, Entry]:
+    """What an implementation offers, by number; raises UsageError if it lacks a method."""
+    methods = service.methods
+    return {
+        number: Entry(methods[number], _starter(methods[number], bound))
+        for number, bound in implemented(service).items()
+    }
 
-    def __init__(
-        self,
+
+def _starter(method: Method, bound: Callable[..., Any]) -> Callable[[Call, Any], None]:
+    """What begins to answer a call by this method of an implementation."""
+
+    def start_coroutine(call: Call, request: Any) -> None:
+        """One that needs not wait has answered when this returns."""
+        context = copy_context()
+        try:
+            coroutine = bound(request)
+            waiting = context.run(coroutine.send, None)
+        except StopIteration as stop:
+            _answer(call, stop.value)
+        except Exception:
+            _fail(call, Failure())
+        else:
+            Answering(call, None, coroutine).wait(waiting)
+
+    def start(call: Call, request: Any) -> None:
+        """One that may stream, or returns anything that can be awaited."""
+        items = Items(call.consumed) if method.items is not None else None
+        answering = Answering(call, items)
+        try:
+            made = bound(request) if items is None else bound(request, items)
+        except Exception:
+            _fail(call, Failure())
+        else:
+            answering.begin(send_all(answering, made, call.send_item) if method.many else _awaited(made))
+
+    return start_coroutine if iscoroutinefunction(bound) and not method.streamed else start
+
+
+async def _awaited(made: Any) -> Any:
+    return await made
+
+
+class Answering(Work):
+    """A method of an implementation that has not answered at once."""
+
+    __slots__ = ("_call", "_items")
+
+    def __init__(self, call: Call, items: Items | None, coroutine: Any = None) -> None:
+        super().__init__(coroutine, self._ended)
+        self._call = call
+        self._items = items
+        call.answerer = self
+
+    def _ended(self, result: Any) -> None:
+        if isinstance(result, Failure):
+            _fail(self._call, result)
+        elif self._call.method.many:
+            self._call.end()
+        else:
+            _answer(self._call, result)
+
+    def cancelled(self, why: MeshError) -> None:
+        """Nobody waits any more."""
+        if self._items is not None:
+            self._items.end(why)
+        self.stop()
+
+    def item(self, item: Any, cost: int) -> None:
+        """An item of the caller."""
+        if self._items is not None:
+            self._items.put(item, cost)
+
+    def finished(self) -> None:
+        """It sends no more."""
+        if self._items is not None:
+            self._items.end()
+
+
+def _answer(call: Call, answer: Any) -> None:
+    try:
+        call.answer(answer)
+    except EncodeError:
+        _fail(call, Failure())
+
+
+def _fail(call: Call, failure: Failure) -> None:
+    if call.ended:
+        return
+    error = cast(Exception, failure.value)  # nothing else is caught
+    code, text = to_wire(error)
+    if code == Fault.INTERNAL:
+        _log.failure("{method} failed", failure, method=str(call.method))
+    call.fail(code, text)
+
+
+# -- called
+
+
+class Peer:
+    """The services of another program. `dial` opens a stream to it for a reader."""
+
+    def __init__(self, clock: Clock, dial: Callable[[StreamReader], Deferred[Stream]]) -> None:
+        self._clock = clock
+        self._dial = dial
+        self._channel: Channel | None = None
+        self._stubs: dict[tuple[type[Service], float], Service] = {}
+
+    @classmethod
+    def of_node(
+        cls,
         node: Node,
         target: PublicKey,
         port: int,
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
-    ) -> None:
-        self._clock = node.clock
-        self._dial: Callable[[StreamReader], Deferred[Stream]] = lambda reader: node.connect(
-            target, port, reader, via=via, identity=identity
-        )
-        self._channel: Channel | None = None
-        self._stubs: dict[tuple[type[Service], float], Service] = {}
+    ) -> Self:
+        """Those on a mesh port of another node; `via` and `identity` as in `MeshNode.connect`."""
+        return cls(node.clock, lambda reader: node.connect(target, port, reader, via=via, identity=identity))
 
     def use(self, service: type[S], within: float = RPC_SECONDS) -> S:
-        """The service as it is called: each of its methods takes a request and gives what can be awaited.
-
-        A call is given up after `within` seconds.
-        """
+        """The service as it is called: each method takes a request (and items to stream) and gives what can
+        be awaited or iterated. A call is given up after `within` seconds; raises UsageError for more than
+        RPC_LONGEST."""
+        if not 0 < within <= RPC_LONGEST:
+            raise UsageError(f"A call may take up to {RPC_LONGEST:.0f} seconds, not {within}.")
         key = service.declared, within
         if key not in self._stubs:
             self._stubs[key] = _stub(service.declared)(self, within)
         return cast(S, self._stubs[key])
 
-    def start(self, method: Method, request: Any, seconds: float) -> Pending:
+    def start(self, asked: Asking, request: Any, seconds: float) -> None:
         """Makes one call; dials if need be."""
-        pending = Pending(method)
         channel = self._channel
         if channel is None or channel.core.wire.over is not None:
             channel = self._connect()
         try:
-            channel.call(pending, request, seconds)
+            channel.call(asked, request, seconds)
         except MeshError as error:
-            pending.failed(error)
-        return pending
+            asked.failed(error)
 
     def close(self) -> None:
         """Ends the connection; calls that are under way fail. The next call dials again."""
@@ -140,10 +265,30 @@ class Peer:
 
         def failed(failure: Failure) -> None:
             error = failure.value
-            channel.core.lost(error if isinstance(error, MeshError) else LocalError(str(error)))
+            channel.lost(error if isinstance(error, MeshError) else LocalError(str(error)))
 
         maybeDeferred(self._dial, channel).addCallbacks(channel.attach, failed)
         return channel
+
+
+class Uses(Generic[S]):
+    """A service of a peer as an attribute; see `uses`."""
+
+    def __init__(self, service: type[S], within: float) -> None:
+        self._service = service
+        self._within = within
+
+    @overload
+    def __get__(self, peer: None, owner: type) -> Uses[S]: ...
+    @overload
+    def __get__(self, peer: Peer, owner: type) -> S: ...
+    def __get__(self, peer: Peer | None, owner: type) -> Uses[S] | S:
+        return self if peer is None else peer.use(self._service, self._within)
+
+
+def uses(service: type[S], within: float = RPC_SECONDS) -> Uses[S]:
+    """For classes of peers: `clock = uses(Clock)` in a subclass, and then `await peer.clock.now(Ask())`."""
+    return Uses(service, within)
 
 
 _STUBS: dict[type[Service], type[Any]] = {}
@@ -164,9 +309,18 @@ def _init_stub(self: Any, peer: Peer, seconds: float) -> None:
 
 
 def _calling(method: Method) -> Callable[..., Any]:
-    def calling(self: Any, request: Any) -> Pending:
-        made: Pending = self._start(method, request, self._seconds)
-        return made
+    made: type[Any] = Following if method.many else Pending
 
-    calling.__name__ = method.name
-    return calling
+    def calling(self: Any, request: Any) -> Any:
+        asked = made(method)
+        self._start(asked, request, self._seconds)
+        return asked
+
+    def streaming(self: Any, request: Any, items: Any) -> Any:
+        asked = made(method, items)
+        self._start(asked, request, self._seconds)
+        return asked
+
+    chosen = calling if method.items is None else streaming
+    chosen.__name__ = method.name
+    return chosen

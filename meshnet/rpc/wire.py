@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from meshnet import limits
-from meshnet.codec import encode
-from meshnet.codec.parts import FAULTS
-from meshnet.errors import EncodeError, MeshError
+from meshnet.codec import encode, size_of
+from meshnet.errors import MeshError
 from meshnet.rpc import frames
 from meshnet.rpc.calls import Flow
 from meshnet.rpc.outbox import Outbox
@@ -68,11 +67,13 @@ class Wire:
         """Whether so much waits to be written that nothing more should be begun."""
         return len(self.outbox) > limits.RPC_QUEUE_MARK
 
-    def put(self, word: int, call_id: int, message: Any, size: int) -> None:
-        """A frame of one message of `size` bytes. Raises EncodeError, and then nothing was put."""
-        self.outbox.put(word, call_id, message, size)
+    def put(self, word: int, call_id: int, message: Any, most: int) -> int:
+        """A frame of one message of at most so many bytes; its size. Raises EncodeError, and then nothing
+        was put."""
+        size = self.outbox.put(word, call_id, message, most)
         if not self.woken:
             self.wake()
+        return size
 
     def say(self, kind: int, call_id: int, body: bytes = b"") -> None:
         """A frame of plain bytes."""
@@ -95,15 +96,13 @@ class Wire:
         flow = call.flow
         if flow is None or not flow.sending or self.over is not None:
             return True  # nobody wants it any more
-        size = size_of(item)
-        if size > limits.RPC_ITEM:
-            raise EncodeError(f"an item has {size} bytes; at most {limits.RPC_ITEM} may be sent as one")
         if self.full:
             self.starved.append(call)
             return False
-        if flow.credit < size + frames.HEAD_SIZE:
+        size = size_of(item)
+        if flow.credit < size + frames.HEAD_SIZE and size <= limits.RPC_ITEM:
             return False
-        self.put(_ITEM, call.id, item, size)
+        self.put(_ITEM, call.id, item, limits.RPC_ITEM)
         flow.credit -= size + frames.HEAD_SIZE
         return True
 
@@ -117,11 +116,3 @@ class Wire:
             amount, flow.owed = flow.owed, 0
             flow.allowed += amount
             self.say(frames.CREDIT, call.id, frames.AMOUNT.pack(amount))
-
-
-def size_of(message: Any) -> int:
-    """The size of a message; EncodeError if it has none."""
-    try:
-        return int(message.__codec__.size(message))
-    except FAULTS as fault:
-        raise EncodeError(f"{type(message).__qualname__}: {fault}") from fault

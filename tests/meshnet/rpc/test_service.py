@@ -44,7 +44,7 @@ class MeshTests(SynchronousTestCase):
     def test_call(self) -> None:
         """A typed call over a circuit with a relay."""
         serve(self.on("bob"), 700, OurSums())
-        peer = Peer(self.on("alice"), self.mesh["bob"].public, 700, via=self.mesh.route("relay"))
+        peer = Peer.of_node(self.on("alice"), self.mesh["bob"].public, 700, via=self.mesh.route("relay"))
 
         async def talk() -> list[int]:
             sums = peer.use(Sums)
