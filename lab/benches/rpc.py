@@ -108,6 +108,9 @@ class Pipe:
     def reset(self, code: int = 0) -> None:
         """Never."""
 
+    def when_met(self, call: Callable[[], None]) -> None:
+        """Nobody asks."""
+
 
 def in_memory() -> tuple[Turns, Channel, Pipe, Pipe]:
     """A caller's channel that is joined to one that offers `Echo`."""

@@ -1,4 +1,4 @@
-"""Peers that lie: whatever they send, the connection ends with a reason and holds no more than was granted."""
+"""Peers that lie: whatever they send, the connection ends with a reason and holds only what was granted."""
 
 from __future__ import annotations
 
