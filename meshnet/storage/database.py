@@ -5,7 +5,7 @@ the medium when its block is left; CACHE may lose the last transactions at a pow
 
     NAME                    the database; NAME-wal, NAME-shm beside it are SQLite's
     NAME.lock               locked while it is open
-    NAME.clean              closed in order: size u64 ‖ SHA-256 of NAME, as a kept file (`kept.py`)
+    NAME.state              closed in order: size u64 ‖ SHA-256 of NAME; else empty; framed as in `kept.py`
     NAME.damaged            being rebuilt, see `opening.py`
     NAME.v3                 copy of NAME before it was migrated from version 3; the newest few are kept
 
@@ -42,7 +42,7 @@ from meshnet.storage.opening import (
     Rebuild,
     Schema,
     copy_database,
-    note_clean,
+    note_closed,
 )
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.sqlite import Connect, Connection, ConstraintError, connect_sqlite
@@ -166,7 +166,7 @@ class Database:
                 self._reader.close()
             self._writer.close()
             if orderly and not isinstance(lock, _Released):
-                note_clean(self._disk, self.path)
+                note_closed(self._disk, self.path)
             lock.release()
 
     def _check(self) -> None:

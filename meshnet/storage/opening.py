@@ -37,10 +37,10 @@ from meshnet.storage.sqlite import Connect, Connection
 
 Migration = str | Callable[[Connection], None]
 """SQL statements, each ended by a line that ends in `;`, or a function, that bring a schema a version on."""
-_CLEAN: Final = Struct(">Q32s")
+_STATE: Final = Struct(">Q32s")
 _MARK_MOST: Final = 4_096
 _CHUNK: Final = 1 << 20
-_SIDECARS: Final = ("-wal", "-shm", "-journal", ".clean")
+_SIDECARS: Final = ("-wal", "-shm", "-journal", ".state")
 
 
 @frozen
@@ -190,12 +190,12 @@ class Opening:
             return Found.NEW
         if disk.stat(path).size == 0 and not logged:
             return Found.NEW  # a power cut came before anything was written
-        noted = _read_clean(disk, path)
+        noted = _read_closed(disk, path)
         if noted is None:
             return Found.UNCLEAN
         if logged or noted != _measure(disk, path):
             raise CorruptFileError(
-                f"{path} has changed since it was closed: if that was you, remove {path}.clean; if not, it "
+                f"{path} has changed since it was closed: if that was you, remove {path}.state; if not, it "
                 "is damaged"
             )
         return Found.CLEAN
@@ -206,10 +206,11 @@ class Opening:
             create_file(self._disk, self._path, b"")
 
     def _disown(self) -> None:
-        """From here on it is not closed in order: that must be durable before anything is written."""
-        with contextlib.suppress(MissingFileError):
-            self._disk.unlink(f"{self._path}.clean")
-        self._disk.fsyncdir(directory_of(self._path))
+        """From here on it is not closed in order: that must be durable before anything is written.
+
+        Written, not removed: were syncing a removal to fail, the old note might come back after all.
+        """
+        write_file(self._disk, f"{self._path}.state", pack(b""))
 
     def _connect_writer(self) -> Connection:
         connection = self._connect(self._path)
@@ -311,23 +312,23 @@ def copy_database(disk: Disk, connection: Connection, path: str) -> None:
             connection.execute(f"PRAGMA query_only = {reads_only:d}")
 
 
-def note_clean(disk: Disk, path: str) -> None:
+def note_closed(disk: Disk, path: str) -> None:
     """Note the database, which is closed and whole, as closed in order."""
     with contextlib.suppress(StorageError):  # not noted, it is checked at the next opening
         disk.fsyncdir(directory_of(path))  # SQLite has removed its log: the note must not come before that
         size, digest = _measure(disk, path)
-        write_file(disk, f"{path}.clean", pack(_CLEAN.pack(size, digest)))
+        write_file(disk, f"{path}.state", pack(_STATE.pack(size, digest)))
 
 
-def _read_clean(disk: Disk, path: str) -> tuple[int, bytes] | None:
+def _read_closed(disk: Disk, path: str) -> tuple[int, bytes] | None:
     """What was noted when the database was closed; None if it was not closed in order."""
     try:
-        frame = unpack(read_file(disk, f"{path}.clean", OVERHEAD + _CLEAN.size))
+        frame = unpack(read_file(disk, f"{path}.state", OVERHEAD + _STATE.size))
     except (MissingFileError, CorruptFileError):
         return None
-    if len(frame.data) != _CLEAN.size:
+    if len(frame.data) != _STATE.size:
         return None
-    size, digest = _CLEAN.unpack(frame.data)
+    size, digest = _STATE.unpack(frame.data)
     return size, digest
 
 

@@ -201,11 +201,10 @@ class StopTests(DatabaseCase):
     def test_clean(self) -> None:
         """Closed in order, one file is left, and its hash."""
         self.filled().close()
-        names = ["notes.db", "notes.db.clean", "notes.db.lock"]
+        names = ["notes.db", "notes.db.lock", "notes.db.state"]
         self.assertEqual(sorted(os.listdir(os.path.dirname(self.path))), names)
         database = self.open()
         self.assertEqual(database.found, Found.CLEAN)
-        self.assertFalse(os.path.exists(self.path + ".clean"))
 
     def test_killed(self) -> None:
         """A process that was killed leaves an unclean database, which is checked, with all its commits."""
@@ -232,7 +231,7 @@ class StopTests(DatabaseCase):
             self.assertIn("has changed since it was closed", str(error))
             with open(self.path, "wb") as file:
                 file.write(content)
-        os.unlink(self.path + ".clean")
+        os.unlink(self.path + ".state")
         self.assertEqual(self.open().found, Found.UNCLEAN)
 
     def test_rebuilt(self) -> None:
@@ -252,7 +251,7 @@ class StopTests(DatabaseCase):
     def test_damaged_and_unclean(self) -> None:
         """After an unclean stop the check finds damage; without a rebuild it is refused and stays."""
         self.filled().close()
-        os.unlink(self.path + ".clean")
+        os.unlink(self.path + ".state")
         with open(self.path, "r+b") as file:
             file.seek(4096)
             file.write(bytes(2000))
