@@ -1,7 +1,7 @@
 """Mesh streams for any Twisted program: endpoints and their strings.
 
-    mesh:<key, address or name>:<port>[:via=A,B][:as=node][:node=NAME]      a client, for `clientFromString`
-    mesh:<port>[:callers=A,B][:node=NAME]                          a server, for `serverFromString`
+    mesh:<key, address or name>:<port>[:via=A,B][:as=node][:node=NAME]    a client, for `clientFromString`
+    mesh:<port>[:address=SERVICE][:callers=A,B][:node=NAME]               a server, for `serverFromString`
 
 The node is one that runs in this process and said so with `NODES.add`; `node=` names it where there are
 several. Where none runs here, it is one of this machine, used through its local door: `node=` is then its
@@ -130,20 +130,22 @@ class MeshClientEndpoint:
 @implementer(IStreamServerEndpoint)
 @frozen
 class MeshServerEndpoint:
-    """Takes a mesh port. `callers` are the keys (hex or names) that may connect; empty: anyone."""
+    """Takes a mesh port. `callers` are the keys (hex or names) that may connect; empty: anyone. `service` is
+    a hidden service of the node whose port it is, by name; None: the node itself."""
 
     port: int
     callers: tuple[str, ...] = ()
     name: str | None = None
     nodes: Nodes = NODES
     reactor: Any = None
+    service: str | None = None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Fires with an IListeningPort; fails with a MeshError, at once where no node runs."""
         try:
             node = self.nodes.reach(self.name, self.reactor)
             callers = frozenset(_key(node, caller) for caller in self.callers)
-            port = _MeshPort(node, self.port, callers, protocolFactory)
+            port = _MeshPort(node, self.port, callers, protocolFactory, self.service)
             port.startListening()
         except MeshError as error:
             return fail(error)
@@ -160,10 +162,11 @@ class _MeshPort:
     port: int
     callers: frozenset[PublicKey]
     factory: IProtocolFactory
+    service: str | None = None
     listener: PortListener | None = None
 
     def startListening(self) -> None:
-        self.listener = self.node.listen(self.port, self._accept)
+        self.listener = self.node.listen(self.port, self._accept, self.service)
         self.factory.doStart()
 
     def stopListening(self) -> Deferred[None]:
@@ -249,6 +252,7 @@ class MeshServerParser:
         port = options.pop("port", None) or (parts.pop(0) if parts else "")
         callers = _names(options.pop("callers", ""))
         name = options.pop("node", None)
+        service = options.pop("address", None)
         if parts or options:
-            raise UsageError("write mesh:<port>[:callers=A,B][:node=NAME]")
-        return MeshServerEndpoint(_port(port), callers, name, self.nodes, reactor)
+            raise UsageError("write mesh:<port>[:address=SERVICE][:callers=A,B][:node=NAME]")
+        return MeshServerEndpoint(_port(port), callers, name, self.nodes, reactor, service)

@@ -91,6 +91,9 @@ PONGS_WAITING: Final = 16  # answers to PING not yet sent
 TAIL_HOPS: Final = 4  # nodes of a blinded tail, the introduction node and the service's own included
 HIDDEN_DATA: Final = 64  # what a tail tells one of its nodes, padded; 16 more encrypted
 PATH_ID: Final = 16
+HIDDEN_SERVICES: Final = 64  # of one node
+ADDRESSES_PER_SERVICE: Final = 8  # that have not expired
+ADDRESS_LIFE: Final = 366 * 86_400
 HIDDEN_DELAY: Final = 0.1  # seconds at most, by chance, before an introduction node says `blinded`
 
 # The local door (§7)

@@ -76,8 +76,8 @@ class Node(Protocol):
     ) -> Deferred[Stream]:
         """Opens a stream."""
 
-    def listen(self, port: int, accept: Accept) -> PortListener:
-        """Takes a mesh port; raises LocalError if it is taken."""
+    def listen(self, port: int, accept: Accept, service: str | None = None) -> PortListener:
+        """Takes a mesh port, perhaps of a hidden service; raises LocalError if it is taken."""
 
     def lookup(self, text: str) -> Any:
         """Whom hex digits or a pet name stand for; raises UsageError."""

@@ -4,10 +4,11 @@
     meshnet socks 127.0.0.1:1080 --exit KEY --via A,B        adds; prints where it is bound
     meshnet socks 127.0.0.1:1080 --remove
     meshnet forward 127.0.0.1:8080 KEY:80 --via A,B
-    meshnet serve 80 127.0.0.1:8000 --callers A,B
+    meshnet serve 80 127.0.0.1:8000 --callers A,B --address NAME
     meshnet exit [on|off] --allow 10.0.0.0/8:80,public --deny public:25 --remove-rule public
 
-A key is 66 hex digits or a name of the config. What is added lasts until the node stops.
+A key is 66 hex digits or a name of the config, and where a call goes to, the address of a hidden service as
+well. What is added lasts until the node stops.
 """
 
 from __future__ import annotations
@@ -102,23 +103,33 @@ def _serve_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--callers", metavar="A,B", help="only these, keys or known names, may call, and have to prove it"
     )
+    parser.add_argument(
+        "--address", metavar="NAME", help="a port of this hidden service, see `meshnet address`"
+    )
     parser.add_argument("--remove", action="store_true", help="serve that port no more")
 
 
 def _serve(arguments: Namespace, call: Call) -> int:
-    if not _given(arguments, "port", "target", "remove", "callers"):
-        return _list(arguments, call("GET", "/apps/vpn/serve", None), "serve", ("port", "target", "callers"))
+    if not _given(arguments, "port", "target", "remove", "callers", "address"):
+        return _list(
+            arguments, call("GET", "/apps/vpn/serve", None), "serve", ("port", "target", "callers", "address")
+        )
     port = _number(_needed(arguments.port, "PORT, the mesh port,"))
     if arguments.remove:
-        return _remove(arguments, call, "serve", {"port": port})
+        return _remove(arguments, call, "serve", _of_service(arguments, {"port": port}))
     body: Json = {
         "port": port,
         "target": _needed(arguments.target, "HOST:PORT, the local address it leads to,"),
     }
     if arguments.callers is not None:
         body["callers"] = _names(arguments.callers)
-    made = call("POST", "/apps/vpn/serve", body)
-    return _tell(arguments, made, f"mesh port {made['port']} leads to {made['target']}")
+    made = call("POST", "/apps/vpn/serve", _of_service(arguments, body))
+    of = f" of {made['address']}" if made["address"] else ""
+    return _tell(arguments, made, f"mesh port {made['port']}{of} leads to {made['target']}")
+
+
+def _of_service(arguments: Namespace, body: Json) -> Json:
+    return body if arguments.address is None else {**body, "address": arguments.address}
 
 
 def _exit_arguments(parser: ArgumentParser) -> None:

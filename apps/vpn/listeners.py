@@ -25,9 +25,9 @@ from apps.vpn.messages import Code, as_reason, code_of
 from apps.vpn.settings import Forward, Socks
 from apps.vpn.socks import Asked, Over, Send, SocksMachine, State
 from apps.vpn.splice import Role, Side
-from meshnet.cipher.address import proves
+from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import BadKeyError, PublicKey, parse_dns_label
-from meshnet.errors import LocalError, MeshError
+from meshnet.errors import LocalError, MeshError, UsageError
 from meshnet.node.app import Json, MeshNode
 from meshnet.node.binding import not_bound
 
@@ -286,9 +286,9 @@ class SocksListener(LocalListener):
         """Starts to connect: to a mesh port for a name under .mesh, else through the exit."""
         settings = self.settings
         if isinstance(where.host, str) and where.host.endswith(".mesh"):
-            key = mesh_key(where.host)
             direct = MeshCaller(self.role)
-            direct.call(self.node, key, where.port, None, settings.identity)
+            target = mesh_target(where.host, self.node.lookup)
+            direct.call(self.node, target, where.port, None, settings.identity)
             return direct
         caller = ExitCaller(self.role, self.node, where)
         caller.call_exit(self.node, settings.exit, settings.via, settings.identity)
@@ -330,9 +330,18 @@ class ForwardListener(LocalListener):
         }
 
 
-def mesh_key(host: str) -> PublicKey:
-    """The key in a name such as `<53 characters>.mesh`; raises BadKeyError."""
-    return parse_dns_label(host.removesuffix(".mesh").rpartition(".")[2])
+def mesh_target(host: str, lookup: Callable[[str], Target]) -> Target:
+    """The key in a name such as `<53 characters>.mesh`, or what a known name stands for in `<name>.mesh`;
+    raises BadKeyError."""
+    label = host.removesuffix(".mesh").rpartition(".")[2]
+    try:
+        return parse_dns_label(label)
+    except BadKeyError:
+        pass
+    try:
+        return lookup(label)
+    except UsageError as problem:
+        raise BadKeyError(str(problem)) from None
 
 
 def _only_local(host: str) -> bool:

@@ -268,9 +268,9 @@ class MeshPort:
     def note(self, text: str) -> None:
         """A stream was refused or failed for this reason, a sentence."""
 
-    def listen(self, port: int) -> None:
-        """Takes the mesh port; raises LocalError if it is taken."""
-        self._listener = self.node.listen(port, self._accept)
+    def listen(self, port: int, service: str | None = None) -> None:
+        """Takes the mesh port, perhaps of a hidden service; raises LocalError if it is taken."""
+        self._listener = self.node.listen(port, self._accept, service)
 
     def stop(self) -> None:
         """Accepts no more; streams stay."""
@@ -333,6 +333,7 @@ class ServePort(MeshPort):
             "port": self.settings.port,
             "target": show(self.settings.target),
             "callers": show_callers(self.settings.callers),
+            "address": self.settings.address,
             **self.failures.describe(),
         }
 

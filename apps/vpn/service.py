@@ -50,9 +50,10 @@ class ByListen:
 
 @frozen
 class ByPort:
-    """Names a served port."""
+    """Names a served port, and the hidden service whose it is."""
 
     port: Port
+    address: str = ""
 
 
 @frozen
@@ -75,7 +76,7 @@ class VpnService(Service):
         self._roles = {name: Role(Counts()) for name in ROLES}
         self._socks: dict[str, SocksListener] = {}
         self._forwards: dict[str, ForwardListener] = {}
-        self._served: dict[int, ServePort] = {}
+        self._served: dict[tuple[str, int], ServePort] = {}
         self._exit = ExitPort(node, self._roles["exit"], settings=settings.exit)
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
@@ -130,11 +131,11 @@ class VpnService(Service):
         return listener
 
     def add_serve(self, settings: Serve) -> ServePort:
-        """Serves a mesh port; raises LocalError."""
+        """Serves a mesh port; raises LocalError, UsageError for a hidden service that is not there."""
         port = ServePort(self._node, self._roles["serve"], settings=settings)
         _room(self._served)
-        port.listen(settings.port)
-        self._served[settings.port] = port
+        port.listen(settings.port, settings.address or None)
+        self._served[settings.address, settings.port] = port
         return port
 
     def _check(self, key: str, target: Target, via: tuple[PublicKey, ...] | None) -> None:
@@ -187,13 +188,14 @@ class VpnService(Service):
         return listener.stop().addCallback(lambda done: {"removed": address})
 
     def _remove_served(self, body: Json) -> Deferred[Json]:
-        number = self._read(ByPort, body).port
-        port = self._served.pop(number, None)
+        asked = self._read(ByPort, body)
+        port = self._served.pop((asked.address, asked.port), None)
         if port is None:
-            served = ", ".join(map(str, self._served)) or "none"
-            raise UsageError(f"mesh port {number} is not served; there are: {served}")
+            served = ", ".join(" of ".join((str(n), *([name] if name else []))) for name, n in self._served)
+            of = f" of {asked.address}" if asked.address else ""
+            raise UsageError(f"mesh port {asked.port}{of} is not served; there are: {served or 'none'}")
         port.stop()
-        return succeed({"removed": number})
+        return succeed({"removed": asked.port})
 
     def _change_exit(self, body: Json) -> Json:
         change = self._read(ChangeExit, body)

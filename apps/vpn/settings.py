@@ -2,7 +2,7 @@
 
     [socks]      listen, exit, via, identity, username, password, max_streams
     [[forward]]  listen, to, port, via, identity
-    [[serve]]    port, target, callers
+    [[serve]]    port, target, callers, address
     [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout
 
 A route `via` is a list of keys; left out it is the node's configured route, empty a direct link.
@@ -83,11 +83,12 @@ class Forward:
 @frozen
 class Serve:
     """[[serve]]: a mesh port whose streams go to the local TCP address `target`; `callers` may be a list of
-    keys, and then callers must say who they are."""
+    keys, and then callers must say who they are. `address` names a hidden service whose port it is."""
 
     port: Port
     target: Place
     callers: Callers = "any"
+    address: str = ""
 
 
 @frozen

@@ -45,7 +45,7 @@ DATA_SIZE: Final = HIDDEN_DATA + 16
 _DOMAIN: Final = b"meshnet/address/1"
 _head = Struct(">II33s33s")
 _HOP: Final = PUBLIC_KEY_SIZE + DATA_SIZE
-_LIKE: Final = re.compile(r"mesh[0-9][a-z2-7]{100,}")
+_LIKE: Final = re.compile(r"mesh[0-9][a-z2-7]{20,}")
 _SIZES: Final = tuple(
     _head.size + count * _HOP + SIGNATURE_SIZE + CHECKSUM_SIZE for count in range(1, TAIL_HOPS + 1)
 )

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from typing import Any
 
+from meshnet.cli.address import ADDRESS
 from meshnet.cli.show import print_json, print_table, progress, progress_done, size
 from meshnet.control.messages import from_json
 from meshnet.errors import TimedOutError, UnreachableError, UsageError
@@ -288,5 +289,6 @@ NODE_VERBS = (
         _trace_arguments,
         _trace,
     ),
+    ADDRESS,
     Verb("stop", "end the running node", _nothing, _stop),
 )

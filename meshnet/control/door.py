@@ -33,7 +33,7 @@ from meshnet.control.lines import (
 from meshnet.control.local import BACKLOG, LocalListener, LocalStream
 from meshnet.control.server import claim_socket
 from meshnet.control.splice import CANCELLED, Flow, pair
-from meshnet.errors import CodecError, LocalError, MeshError, TimedOutError, UnreachableError, UsageError
+from meshnet.errors import CodecError, LocalError, MeshError, TimedOutError, UnreachableError
 from meshnet.limits import (
     DOOR_ACCEPT_SECONDS,
     DOOR_CONNECTIONS,
@@ -84,8 +84,11 @@ class DoorNode(Protocol):
     ) -> Deferred[Stream]:
         """Opens a stream."""
 
-    def listen(self, port: int, accept: AcceptStream) -> PortListener:
-        """Takes a mesh port; raises LocalError if it is taken."""
+    def listen(self, port: int, accept: AcceptStream, service: str | None = None) -> PortListener:
+        """Takes a mesh port, perhaps of a hidden service; raises LocalError if it is taken."""
+
+    def service_key(self, text: str) -> PublicKey:
+        """The key of a hidden service of this node; raises UsageError."""
 
 
 class Waiting:
@@ -373,12 +376,12 @@ class Caller:
             raise LocalError(f"Processes hold {DOOR_PORTS} mesh ports of this node already.")
         if len(rest):
             raise CodecError("A connection that listens says nothing more.")
-        if request.service is not None:
-            raise UsageError(f"This node has no service {request.service!r}.")
-        self._port = self._door.node.listen(request.port, lambda stream: self._door.offer(stream, self))
+        node, service = self._door.node, request.service
+        key = node.public_key if service is None else node.service_key(service)
+        self._port = node.listen(request.port, lambda stream: self._door.offer(stream, self), service)
         self._door.ports += 1
         self._stream.lasting = False  # a process that has gone holds no port
-        self.tell(write_ok(self._door.node.public_key))
+        self.tell(write_ok(key))
 
     def _accept(self, number: int, rest: memoryview) -> None:
         waiting = self._door.take(number)

@@ -23,6 +23,7 @@ from meshnet.control.messages import to_json
 from meshnet.errors import MeshError, UsageError
 from meshnet.node.app import Json, Route
 from meshnet.node.config import route_refusal
+from meshnet.node.hidden import DEFAULT_LIFE, HiddenServices
 from meshnet.node.rings import RINGS, History
 from meshnet.node.schema import Between, read_body, read_query
 
@@ -62,6 +63,31 @@ class RenewRequest:
 
 
 @frozen
+class NewAddress:
+    """Makes a hidden service and its first address."""
+
+    hops: tuple[PublicKey, ...] = ()
+    name: str | None = None
+    seconds: Annotated[int, Between(1)] = DEFAULT_LIFE
+
+
+@frozen
+class RenewAddress:
+    """Makes another address of a hidden service; without `hops` over the relays of the last one."""
+
+    name: str
+    hops: tuple[PublicKey, ...] | None = None
+    seconds: Annotated[int, Between(1)] = DEFAULT_LIFE
+
+
+@frozen
+class RemoveAddress:
+    """Forgets a hidden service."""
+
+    name: str
+
+
+@frozen
 class HistoryRequest:
     """Asks for past samples."""
 
@@ -82,6 +108,10 @@ class ApiNode(Protocol):
     @property
     def history(self) -> History:
         """Its past samples."""
+
+    @property
+    def hidden(self) -> HiddenServices:
+        """Its hidden services."""
 
     def lookup(self, text: str) -> Target:
         """What hex digits, an address or a pet name stand for; raises UsageError."""
@@ -120,6 +150,10 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "POST /circuits/renew": api.renew,
         "POST /ping": api.ping,
         "POST /trace": api.trace,
+        "GET /addresses": api.addresses,
+        "POST /addresses": api.new_address,
+        "POST /addresses/renew": api.renew_address,
+        "DELETE /addresses": api.remove_address,
         "POST /stop": api.stop,
     }
 
@@ -188,6 +222,21 @@ class _Api:
         except MeshError as error:
             return {**hop, **to_json(error)[1]}
         return {**hop, **report}
+
+    def addresses(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return {"services": self._node.hidden.shown()}
+
+    def new_address(self, body: Json) -> Json:
+        request = read_body(NewAddress, body, self._node.lookup)
+        return self._node.hidden.new(request.hops, request.name, request.seconds)
+
+    def renew_address(self, body: Json) -> Json:
+        request = read_body(RenewAddress, body, self._node.lookup)
+        return self._node.hidden.renew(request.name, request.hops, request.seconds)
+
+    def remove_address(self, body: Json) -> Json:
+        return self._node.hidden.remove(read_body(RemoveAddress, body).name)
 
     def stop(self, body: Json) -> Json:
         read_body(Nothing, body)

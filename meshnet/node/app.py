@@ -94,8 +94,12 @@ class MeshNode(Protocol):
         link. `identity` is `anonymous` or `node`. Fails with CircuitError, UnreachableError,
         RefusedError or TimedOutError."""
 
-    def listen(self, port: int, accept: Accept) -> PortListener:
-        """Takes a mesh port; raises LocalError if it is taken."""
+    def listen(self, port: int, accept: Accept, service: str | None = None) -> PortListener:
+        """Takes a mesh port, of the node itself or of one of its hidden services by name, key or address.
+        Raises LocalError if it is taken, UsageError if there is no such service."""
+
+    def service_key(self, text: str) -> PublicKey:
+        """The key of one of this node's hidden services, by name, key or address; raises UsageError."""
 
     def send_datagram(
         self,
@@ -110,8 +114,8 @@ class MeshNode(Protocol):
         """Sends one datagram; answers come to our port `source`. Fires with false if too many wait or it is
         larger than the path carries; fails as `connect` does."""
 
-    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
-        """Takes a datagram port (they are apart from those of streams); raises LocalError if it is taken."""
+    def listen_datagrams(self, port: int, receive: Receive, service: str | None = None) -> PortListener:
+        """Takes a datagram port (they are apart from those of streams); raises as `listen` does."""
 
     def lookup(self, text: str) -> Target:
         """What 66 hex digits, an address or a pet name of the config ([[known]]) stand for. Raises

@@ -24,8 +24,6 @@ def elapsed() -> float:
     return time.monotonic() if _BOOTED is None else time.clock_gettime(_BOOTED)
 
 
-
-
 class NodeClock:
     """A clock over a reactor; `now` and `unix` can be replaced, as `virtual_clock` does."""
 
@@ -34,9 +32,7 @@ class NodeClock:
     now: Seconds
     unix: Seconds
 
-    def __init__(
-        self, reactor: IReactorTime, now: Seconds = elapsed, unix: Seconds = time.time
-    ) -> None:
+    def __init__(self, reactor: IReactorTime, now: Seconds = elapsed, unix: Seconds = time.time) -> None:
         self.reactor = reactor
         self.now = now
         self.unix = unix

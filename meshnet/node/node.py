@@ -29,9 +29,12 @@ from meshnet.node.app import Clock, IAppService, Json, Receive, Route
 from meshnet.node.config import Settings
 from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
+from meshnet.node.hidden import HiddenServices
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
 from meshnet.node.rings import History
+from meshnet.node.services import Service as Called
+from meshnet.node.services import Services
 from meshnet.node.space import SpaceWatch
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
@@ -48,6 +51,9 @@ class Routing(Protocol):
 
     on_link: Callable[[PublicKey], None]
     """Called for each link that comes up."""
+
+    services: Services
+    """Whom circuits that end here can ask for."""
 
     @property
     def faults(self) -> list[str]:
@@ -73,6 +79,9 @@ class Routing(Protocol):
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         """Takes a mesh port; raises LocalError if it is taken."""
+
+    def leave(self, service: Called) -> None:
+        """Ends every session of a service that is no more."""
 
     def send_datagram(
         self,
@@ -163,6 +172,7 @@ class Node(Service):
         self._cancel_sample: Callable[[], None] = lambda: None
         self._make_router = router
         self._made: Routing | None = None
+        self._hidden: HiddenServices | None = None
         self._new_registry()
 
     @property
@@ -240,6 +250,7 @@ class Node(Service):
         self._router.on_link = lambda peer: self._presence.came(peer, self.clock.now())
         self._undo.append(self._forget_links)
         self.listening = await self._router.start(list(settings.link.listen))
+        self._open_hidden()
         self._undo.append(NODES.add(self.name, self))
         self._routes.update(node_routes(self))
         await self._start_apps()
@@ -254,6 +265,22 @@ class Node(Service):
         self._sample()
         for note in self.notes:
             _log.warn("{note}", note=note)
+
+    def _open_hidden(self) -> None:
+        """The hidden services of the last run can be reached again."""
+        self._hidden = HiddenServices(
+            self.disk,
+            self.data,
+            self.settings.node.network,
+            self.public_key,
+            self._router.services,
+            unix=self.clock.unix,
+            reaches=lambda key: any(
+                link["up"] and link["peer"] == key.hex() for link in self._brief()["links"]
+            ),
+            leave=self._router.leave,
+        )
+        self.notes += [fault for fault in self._hidden.load() if fault not in self.notes]
 
     def _new_registry(self) -> None:
         """For each start, since apps register anew."""
@@ -303,7 +330,7 @@ class Node(Service):
                 await maybeDeferred(step)
             except Exception:
                 _log.failure("a part of the node did not stop cleanly")
-        self._made = None
+        self._made = self._hidden = None
 
     def stop_soon(self) -> None:
         """Tells whoever runs this node to end it, after the answer has gone out."""
@@ -343,13 +370,28 @@ class Node(Service):
         sent = self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
         return sent.addErrback(self._explained, (*route, target))
 
-    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
-        """Takes a datagram port; raises LocalError if it is taken."""
+    def listen_datagrams(self, port: int, receive: Receive, service: str | None = None) -> PortListener:
+        """Takes a datagram port; see MeshNode."""
+        if service is not None:
+            return self.hidden.find(service).ports.listen_datagrams(port, receive)
         return self._router.listen_datagrams(port, receive)
 
-    def listen(self, port: int, accept: Accept) -> PortListener:
-        """Takes a mesh port; raises LocalError if it is taken."""
+    def listen(self, port: int, accept: Accept, service: str | None = None) -> PortListener:
+        """Takes a mesh port; see MeshNode."""
+        if service is not None:
+            return self.hidden.find(service).ports.listen(port, accept)
         return self._router.listen(port, accept)
+
+    def service_key(self, text: str) -> PublicKey:
+        """The key of one of this node's hidden services; see MeshNode."""
+        return self.hidden.find(text).public
+
+    @property
+    def hidden(self) -> HiddenServices:
+        """The hidden services of this node; raises LocalError unless it runs."""
+        if self._hidden is None:
+            raise LocalError("This node does not run.")
+        return self._hidden
 
     def lookup(self, text: str) -> Target:
         """What hex digits, an address or a pet name stand for; raises UsageError."""
@@ -445,7 +487,7 @@ class Node(Service):
             "limits": attrs.asdict(settings.relay),
             "apps": {name: self._app_status(name, service) for name, service in self._services.items()},
             "disk": {"free_bytes": self.space.free, "low": self.space.low},
-            "notes": [*self.notes, *self._router.faults, *self.space.notes],
+            "notes": [*self.notes, *self._router.faults, *self.hidden.faults(), *self.space.notes],
         }
 
     def _app_status(self, name: str, service: IAppService) -> Json:

@@ -47,6 +47,11 @@ class Ports:
         """The same for datagrams."""
         return _take(self._datagrams, port, receive)
 
+    @property
+    def taken(self) -> list[int]:
+        """The ports that streams may be opened to."""
+        return sorted(self._streams)
+
     def accept(self, stream: Stream) -> StreamReader | None:
         """Asks whoever has the stream's port; None refuses it."""
         listening = self._streams.get(stream.port)

@@ -217,6 +217,14 @@ class Router(Figures):
             ]
         )
 
+    def leave(self, service: Service) -> None:
+        """Ends every session of a service that is no more."""
+        now = self._clock.now()
+        for conversation in list(self._sessions.values()):
+            if conversation.service is service and conversation.session is not None:
+                conversation.session.close(Code.GONE, "", now)
+        self.links.outbox.flush(now)
+
     def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
         """Sets up an anonymous circuit of its own, asks `count` times, and takes it down again."""
         from meshnet.node.ping import Ping

@@ -19,6 +19,7 @@ from meshnet.node.app import Receive
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.node import Node
+from meshnet.node.services import Service, Services
 from meshnet.storage.disk import RealDisk
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
@@ -74,6 +75,11 @@ class FakeRouter:
     running: bool = False
     why: dict[str, str] = field(factory=dict)
     on_link: Callable[[PublicKey], None] = lambda peer: None
+    services: Services = field(factory=lambda: Services(SecretKey(b"\x01" * 32)))
+    left: list[Service] = field(factory=list)
+
+    def leave(self, service: Service) -> None:
+        self.left.append(service)
 
     async def start(self, addresses: list[str]) -> list[str]:
         for address in addresses:

@@ -256,12 +256,18 @@ class FakeNode:
         d.callback(near)
         self.clock.call_later(0, lambda: far.opened(accept))
 
-    def listen(self, port: int, accept: Accept) -> FakeListener:
-        """Takes a port."""
+    def listen(self, port: int, accept: Accept, service: str | None = None) -> FakeListener:
+        """Takes a port; there are no services."""
+        if service is not None:
+            self.service_key(service)
         if port in self.ports:
             raise LocalError(f"mesh port {port} is taken")
         self.ports[port] = accept
         return FakeListener(self.ports, port)
+
+    def service_key(self, text: str) -> PublicKey:
+        """No service is here."""
+        raise UsageError(f"This node has no hidden service {text!r}.")
 
     def lookup(self, text: str) -> PublicKey:
         """A node of the mesh by name, or hex."""

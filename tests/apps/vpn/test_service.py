@@ -62,7 +62,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(sorted(self.user.ports), [22, 1080])
         status = self.service.status()
         self.assertEqual(status["exit"]["allow"], ["public"])
-        served = {"port": 22, "target": "127.0.0.1:22", "callers": "any"}
+        served = {"port": 22, "target": "127.0.0.1:22", "callers": "any", "address": ""}
         self.assertEqual(status["serve"], [{**served, "last_error": "", "last_error_seconds": None}])
         client = self.reactor.connect()
         d = self.service.stopService()
