@@ -166,6 +166,14 @@ class Node:
         self.process.wait_for(lambda: self.links_up() >= count, START_SECONDS, f"{count} links")
 
 
+def launch(processes: Processes, plan: Plan, profile: Path | None = None, probe: bool = False) -> Process:
+    """A process for a planned node whose files are written; it may not stand yet."""
+    config = plan.folder / "node.toml"
+    watched = profile / f"{plan.name}.pstats" if profile else None
+    command = python("-m", "meshnet.cli.main", "up", "--config", str(config), profile=watched)
+    return processes.start(plan.name, command, plan.folder / "log", DROPINS if probe else None)
+
+
 @define(eq=False)
 class Network:
     """Nodes in a row, started and linked."""
@@ -182,16 +190,20 @@ class Network:
         """
         nodes = []
         for plan in reversed(plans):  # who is dialled first, so that nobody has to dial twice
-            config = plan.write()
-            watched = profile / f"{plan.name}.pstats" if profile else None
-            command = python("-m", "meshnet.cli.main", "up", "--config", str(config), profile=watched)
-            process = processes.start(plan.name, command, plan.folder / "log", DROPINS if probe else None)
-            nodes.append(Node(plan, process))
+            plan.write()
+            nodes.append(Node(plan, launch(processes, plan, profile, probe)))
             nodes[-1].wait_for_links(0)
         nodes.reverse()
         for place, node in enumerate(nodes):
             node.wait_for_links(len(nodes[max(0, place - 1) : place + 2]) - 1)
         return cls(nodes)
+
+    def restart(self, processes: Processes, name: str) -> None:
+        """Starts a node again that has ended, and waits until it has its links; raises MeshError."""
+        node = self[name]
+        node.process = launch(processes, node.plan)
+        place = self.nodes.index(node)
+        node.wait_for_links(len(self.nodes[max(0, place - 1) : place + 2]) - 1)
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)

@@ -15,7 +15,10 @@ from pathlib import Path
 from lab.demos import kept
 from meshnet.errors import MeshError
 
-DEMOS = {"multihop": "a download over three relays that the source chose"}
+DEMOS = {
+    "multihop": "a download over three relays that the source chose",
+    "attach": "programs beside their nodes: stock twist web, and a download that outlives circuit and relay",
+}
 
 
 def main(arguments: list[str]) -> int:

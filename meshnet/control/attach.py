@@ -225,7 +225,7 @@ class AttachedPort:
     def lost(self, why: MeshError) -> None:
         """The node has gone; it may come back."""
         self._stream.reset()
-        self._again(why)
+        self._again(UnreachableError("The node has gone."))
 
     def drained(self) -> None:
         """Nothing waits."""
@@ -261,7 +261,7 @@ class AttachedPort:
             self.taken.errback(why)
             return
         if self._held:
-            _log.warn("mesh port {port} is lost ({why}); trying again", port=self.port, why=str(why))
+            _log.warn("mesh port {port} is lost: {why} It will be taken again.", port=self.port, why=why)
         self._held = False
         pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
         self._cancel = self._node.clock.call_later(pause, self._retry)

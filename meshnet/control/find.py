@@ -22,17 +22,18 @@ RUNTIME: Final = Path("/run/meshnet")
 
 @frozen
 class Kind:
-    """One of a node's sockets: its usual file name, the [control] key that moves it, the variable that
-    names it, and what people call it."""
+    """One of a node's sockets: its usual file name, the [control] key that moves it, the variable and the
+    option that name it, and what people call it."""
 
     file: str
     key: str
     variable: str
+    option: str
     called: str
 
 
-CONTROL: Final = Kind("control.sock", "socket", "MESHNET_CONTROL", "control socket")
-ATTACH: Final = Kind("attach.sock", "attach", "MESHNET_ATTACH", "local door")
+CONTROL: Final = Kind("control.sock", "socket", "MESHNET_CONTROL", "--node DIR", "control socket")
+ATTACH: Final = Kind("attach.sock", "attach", "MESHNET_ATTACH", "--node DIR (node=DIR in an endpoint)", "local door")
 
 
 def runtime_sockets(environ: Mapping[str, str], kind: Kind = CONTROL) -> list[Path]:
@@ -54,7 +55,7 @@ def find_socket(node: str | None, environ: Mapping[str, str], here: Path, kind: 
         if path.exists():
             return path
     raise UnreachableError(
-        f"No node found here: name one with --node DIR or ${kind.variable}, or start one with meshnet up."
+        f"No node found here: name one with {kind.option} or ${kind.variable}, or start one with meshnet up."
     )
 
 

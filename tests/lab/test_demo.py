@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from lab.demos import attach
 from lab.demos.origin import Origin, digest
 from lab.processes import environment, python
 from lab.socks import SocksError, connect, get
@@ -41,6 +42,16 @@ def test_once() -> None:
     assert all(len(node["pubkey"]) == 66 and node["metrics_ok"] for node in report["nodes"])
     assert all(node["cells_relayed"] > 0 for node in report["nodes"][1:4])
     assert report["seconds"] <= 60
+
+
+@pytest.mark.long
+def test_attach() -> None:
+    """Programs beside their nodes: every step of the other demonstration holds."""
+    done = demo("attach", "--once", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"], done.stderr) == (0, True, ""), done.stdout + done.stderr
+    assert all(report[step] is True for step in attach.STEPS)
+    assert report["bytes"] == attach.SIZE
 
 
 @pytest.fixture(scope="module")
