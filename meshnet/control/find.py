@@ -33,7 +33,9 @@ class Kind:
 
 
 CONTROL: Final = Kind("control.sock", "socket", "MESHNET_CONTROL", "--node DIR", "control socket")
-ATTACH: Final = Kind("attach.sock", "attach", "MESHNET_ATTACH", "--node DIR (node=DIR in an endpoint)", "local door")
+ATTACH: Final = Kind(
+    "attach.sock", "attach", "MESHNET_ATTACH", "--node DIR (node=DIR in an endpoint)", "local door"
+)
 
 
 def runtime_sockets(environ: Mapping[str, str], kind: Kind = CONTROL) -> list[Path]:
