@@ -28,7 +28,8 @@ from meshnet.node.conversation import Conversation, Leg
 from meshnet.session.path import Path
 
 if TYPE_CHECKING:
-    from meshnet.node.router import Router, Standing
+    from meshnet.node.dialling import Standing
+    from meshnet.node.router import Router
 
 FRESH: Final = CIRCUIT_LIFE * 3 / 4  # an older circuit is replaced, or takes no new streams
 SPREAD: Final = 1 / 8  # of that, earlier at random, so that what began together is not renewed together
@@ -170,7 +171,7 @@ class Renewals:
         if attempt is None:
             return
         if attempt.circuit is not None:
-            self._router.hang_up_dialled(attempt.circuit, now)
+            self._router.dialling.give_up(attempt.circuit, now)
         for waiter in attempt.waiters:
             waiter(why, now)
 
@@ -215,7 +216,7 @@ class Renewals:
         leg = Leg(circuit, now, self.fresh_until(now))
         try:
             attempt.path = leg.path = session.paths.join(
-                standing.keys, wake=leg.wake, max_cell=standing.max_cell, trip=standing.setup
+                standing.keys, now=now, wake=leg.wake, max_cell=standing.max_cell, trip=standing.setup
             )
         except MeshError as problem:
             self._router.circuits.destroy(circuit, now)

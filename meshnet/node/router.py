@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from attrs import define, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshnet.cipher.address import Address, Target, proves
+from meshnet.cipher.address import Target, proves
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.arrival import Arrival
@@ -35,7 +34,6 @@ from meshnet.errors import (
     ProtocolError,
     Reason,
     UnreachableError,
-    UsageError,
 )
 from meshnet.limits import SESSION_SURVIVES, SESSIONS
 from meshnet.link.driver import Identity, Links, Watch, no_watch
@@ -43,6 +41,7 @@ from meshnet.link.link import Link
 from meshnet.node.app import Clock, Datagram, Json, Receive
 from meshnet.node.calls import Calls, Waiter
 from meshnet.node.conversation import Conversation, Leg, Route
+from meshnet.node.dialling import Dialling, Standing, Told
 from meshnet.node.figures import Figures
 from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
@@ -60,28 +59,6 @@ SLEPT: Final = 10.0  # seconds between ticks, by either clock, after which circu
 KEEP_ALIVE: Final = 20.0  # a circuit with open streams is used at least this often
 
 _log = Logger()
-
-
-@frozen(eq=False)
-class Standing:
-    """A circuit of ours that stands, and the keys of its ends."""
-
-    circuit: OriginCircuit
-    keys: end_to_end.CircuitKeys
-    max_cell: int
-    setup: float
-
-
-Told = Callable[[Standing | MeshError, float], None]
-"""Told once what became of a circuit."""
-
-
-@define(eq=False)
-class _Dialled:
-    """A circuit of ours on its way: the handshake's first half, and who waits for it."""
-
-    opening: end_to_end.Opening
-    told: Told
 
 
 class Router(Figures):
@@ -108,10 +85,10 @@ class Router(Figures):
         self._random = random
         self._backend = backend
         self.services = Services(secret)
-        self._dialled: dict[OriginCircuit, _Dialled] = {}
         self._calls = Calls(self, secret)
         self.renewals = Renewals(self, random)
         self._sessions: dict[Session, Conversation] = {}
+        self._orphans: dict[Conversation, None] = {}  # of others, without a circuit, the oldest first
         self._conversations: dict[OriginCircuit | Arrival, Conversation] = {}
         self._pongs: dict[tuple[Session, int], Callable[[float], None]] = {}
         self._past_drops = [0] * len(Drop)
@@ -124,6 +101,7 @@ class Router(Figures):
         receivers = dict.fromkeys(FRAME_KINDS, self._frame)
         self.links = Links(identity, transports, clock, random, self, receivers, watch)
         self.circuits: Circuits
+        self.dialling: Dialling
         self.on_link: Callable[[PublicKey], None] = lambda peer: None
 
     # -- life
@@ -139,6 +117,7 @@ class Router(Figures):
             neighbours=self.links.standing,
             backend=self._backend,
         )
+        self.dialling = Dialling(self.circuits, self._network_id, self._clock, self._random, self._backend)
         self._ticked = self._clock.now(), self._clock.unix()
         self._cancel_tick = self.later(TICK, self._tick)
         return await self.links.start(addresses)
@@ -154,8 +133,7 @@ class Router(Figures):
         now, why = self._clock.now(), MeshError("this node is stopping")
         self._cancel_tick()
         self._cancel_tick = None
-        for circuit in list(self._dialled):
-            self._tell(circuit, why, now)
+        self.dialling.stop(why, now)
         for conversation in list(self._sessions.values()):
             if conversation.session is not None:
                 conversation.session.close(Code.GONE, str(why), now)
@@ -233,20 +211,10 @@ class Router(Figures):
 
     def dial_circuit(self, route: Route, told: Told) -> OriginCircuit | None:
         """Begins a circuit along `route`; `told` hears of it. None if it failed at once."""
-        now = self._clock.now()
         if self._cancel_tick is None:
-            told(MeshError("this node does not run"), now)
+            told(MeshError("this node does not run"), self._clock.now())
             return None
-        ephemeral = SecretKey.draw(self._random)
-        try:
-            self._check(route[-1])
-            opening = end_to_end.start(proves(route[-1]), self._network_id, ephemeral, self._backend)
-            circuit = self.circuits.open(route, opening.first, now, self._clock.unix())
-        except MeshError as problem:
-            told(problem, now)
-            return None
-        self._dialled[circuit] = _Dialled(opening, told)
-        return circuit
+        return self.dialling.dial(route, told)
 
     def dial(self, route: Route, identity: SecretKey | None, waiter: Waiter) -> None:
         """Begins a circuit along `route`, and a session over it; `waiter` is told."""
@@ -258,18 +226,6 @@ class Router(Figures):
                 waiter(outcome, now)
 
         self.dial_circuit(route, told)
-
-    def hang_up_dialled(self, circuit: OriginCircuit, now: float) -> None:
-        """Nobody waits for this circuit any more."""
-        if self._dialled.pop(circuit, None) is not None:
-            self.circuits.destroy(circuit, now)
-
-    def _check(self, target: Target) -> None:
-        """Raises UsageError for an address that is of no use here or any more."""
-        if isinstance(target, Address):
-            refusal = target.refusal(self._network_id, self._clock.unix())
-            if refusal:
-                raise UsageError(refusal)
 
     def hang_up(self, conversation: Conversation, now: float) -> None:
         """Ends a conversation that nobody needs any more."""
@@ -370,9 +326,9 @@ class Router(Figures):
         if isinstance(event, Arrived):
             self._arrived(event.arrival, now)
         elif isinstance(event, Built):
-            self._built(event, now)
+            self.dialling.built(event, now)
         elif isinstance(event, CircuitFailed):
-            self._failed(event.circuit, event.error, now)
+            self.dialling.failed(event.circuit, event.error, now)
         elif isinstance(event, CircuitLost):
             if event.error.__cause__ is not None:
                 _log.failure("a session failed", Failure(event.error.__cause__))
@@ -388,7 +344,7 @@ class Router(Figures):
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """A circuit ends here: answer the handshake, and listen to what the session brings."""
-        if len(self._sessions) >= SESSIONS:
+        if len(self._sessions) >= SESSIONS and not self._one_less(now):
             self.circuits.refuse(arrival, Reason.BUSY, f"{SESSIONS} sessions are open already", now)
             return
         service = self.services.of(arrival, self._clock.unix())
@@ -420,19 +376,16 @@ class Router(Figures):
             return  # it was taken down meanwhile
         self._begin(conversation, session, leg, end)
 
-    def _built(self, event: Built, now: float) -> None:
-        circuit = event.circuit
-        dialled = self._dialled.get(circuit)
-        if dialled is None:
-            return  # nobody waits for it any more
-        try:
-            keys = dialled.opening.finish(event.reply)
-        except HandshakeError as problem:
-            self.circuits.destroy(circuit, now)
-            text = f"the last hop could not prove its key: {problem}"
-            self._tell(circuit, CircuitError(text, Reason.FORGED), now)
-            return
-        self._tell(circuit, Standing(circuit, keys, event.max_cell, event.setup), now)
+    def _one_less(self, now: float) -> bool:
+        """Ends the session that has waited for a circuit for longest; false if none waits."""
+        for conversation in self._orphans:
+            if conversation.session is not None:
+                conversation.session.end(
+                    UnreachableError("others need the room of a session without a circuit")
+                )
+                conversation.settle(now)
+                return True
+        return False
 
     def _converse(
         self, standing: Standing, route: Route, identity: SecretKey | None, now: float
@@ -478,9 +431,6 @@ class Router(Figures):
         self._conversations.pop(leg.circuit, None)
         conversation.lose(leg.circuit, UnreachableError("the circuit was replaced"), now)
 
-    def _failed(self, circuit: OriginCircuit, error: CircuitError, now: float) -> None:
-        self._tell(circuit, error, now)
-
     def _lost(self, circuit: OriginCircuit | Arrival, error: CircuitError, now: float) -> None:
         conversation = self._conversations.pop(circuit, None)
         if conversation is None:
@@ -493,13 +443,12 @@ class Router(Figures):
     def _missing(self, conversation: Conversation, leg: Leg, error: MeshError, now: float) -> None:
         """A circuit is gone, not by our wish; the conversation may go on."""
         session = conversation.session
-        if conversation.route and session is not None and session.live:
+        if session is None or not session.live:
+            return
+        if conversation.route:
             self.renewals.lost(conversation, leg.path, error, now)
-
-    def _tell(self, circuit: OriginCircuit, outcome: Standing | MeshError, now: float) -> None:
-        dialled = self._dialled.pop(circuit, None)
-        if dialled is not None:
-            dialled.told(outcome, now)
+        elif not conversation.legs:
+            self._orphans[conversation] = None
 
     # -- what sessions tell
 
@@ -547,6 +496,7 @@ class Router(Figures):
             return
         heir.legs[leg.circuit] = leg
         self._conversations[leg.circuit] = heir
+        self._orphans.pop(heir, None)
 
     def _datagram(self, service: Service, session: Session, event: DatagramReceived) -> None:
         def reply(data: bytes) -> bool:
@@ -567,6 +517,7 @@ class Router(Figures):
         if session is None:
             return
         self._sessions.pop(session, None)
+        self._orphans.pop(conversation, None)
         self._calls.forget(conversation)
         self.renewals.forget(conversation, why, now)
         for key in [key for key in self._pongs if key[0] is session]:

@@ -56,6 +56,7 @@ class Paths:
         self,
         keys: CircuitKeys,
         *,
+        now: float,
         wake: Callable[[Path], object],
         max_cell: int = LARGEST_CELL,
         trip: float | None = None,
@@ -72,7 +73,7 @@ class Paths:
             raise UsageError("only the origin adds a circuit, and only once the first was acknowledged")
         path = Path(session, keys, max_cell, trip, wake)
         path.say_auth(join_auth(keys, session.keys))
-        self._each.append(path)
+        self._add(path, now)
         return path
 
     def lose(self, path: Path, why: MeshError, now: float) -> None:
@@ -163,7 +164,9 @@ class Paths:
         if code != Code.AUTH:
             self.give_up(path, why, now)
             return
-        why = UnreachableError("the other end has forgotten the session: it was restarted")
+        why = UnreachableError(
+            "the other end has forgotten the session: it was restarted, or waited too long"
+        )
         self.give_up(path, why, now)
         if self.waits_until is not None:
             self._session.end(why)
@@ -191,14 +194,17 @@ class Paths:
 
     def admit(self, path: Path, now: float) -> None:
         """At the last hop: a circuit has proved that it belongs to this session."""
-        session = self._session
-        if len(self._each) >= SESSION_PATHS:
-            oldest = next(each for each in self._each if each is not session.path)
-            self.give_up(oldest, UnreachableError("the session has newer circuits"), now)
-        path.move(session)
+        path.move(self._session)
         path.stands = True
-        self._each.append(path)
+        self._add(path, now)
         self._send_over(path)
+
+    def _add(self, path: Path, now: float) -> None:
+        """The newest; beyond so many the oldest ends that is not sent over."""
+        if len(self._each) >= SESSION_PATHS:
+            oldest = next(each for each in self._each if each is not self._session.path)
+            self.give_up(oldest, UnreachableError("the session has newer circuits"), now)
+        self._each.append(path)
 
     def _send_over(self, path: Path) -> None:
         session = self._session

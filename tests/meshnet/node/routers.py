@@ -23,10 +23,11 @@ PORT = 7
 def residue(router: Router) -> dict[str, int]:
     """The sizes of every table that a circuit or a stream enters, those that are not empty."""
     sizes = {
-        "dialled": len(router._dialled),
+        "dialled": len(router.dialling),
         "calls": len(router._calls),
         "conversations": len(router._conversations),
         "sessions": len(router._sessions),
+        "orphans": len(router._orphans),
         "renewals": len(router.renewals),
         "joinable": len(router.services.own.sessions),
         "pongs": len(router._pongs),

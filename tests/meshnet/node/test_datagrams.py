@@ -93,6 +93,6 @@ class DatagramTests(SynchronousTestCase):
         for name in ("alice", "r", "bob"):
             router = self.mesh[name].router
             self.assertEqual(
-                (len(router._calls), len(router._conversations), len(router._dialled)), (0, 0, 0)
+                (len(router._calls), len(router._conversations), len(router.dialling)), (0, 0, 0)
             )
             self.assertEqual(list(router.circuits), [])

@@ -113,7 +113,7 @@ class Braid:
     def join(self, loss: float | None = None, delay: float | None = None) -> Strand:
         """Another circuit, on which the origin joins."""
         near, far = circuit_keys(f"strand {len(self.strands)}")
-        path = self.a.paths.join(near, wake=self._wake, max_cell=self.max_cell)
+        path = self.a.paths.join(near, now=self.now, wake=self._wake, max_cell=self.max_cell)
         strand = self._strand(path, far)
         strand.loss = self.loss if loss is None else loss
         strand.delay = self.delay if delay is None else delay

@@ -142,9 +142,10 @@ class JoinTests(Case):
         for _ in range(SESSION_PATHS):
             braid.join()
             braid.run(1.0)
-        self.assertEqual(len(braid.b.paths), SESSION_PATHS)
-        (dead,) = [event for event in braid.told[braid.b] if isinstance(event, PathDead)]
-        self.assertIs(dead.path, braid.strands[0].paths[1])
+        for side, session in enumerate((braid.a, braid.b)):
+            self.assertEqual(len(session.paths), SESSION_PATHS)
+            (dead,) = [event for event in braid.told[session] if isinstance(event, PathDead)]
+            self.assertIs(dead.path, braid.strands[0].paths[side])
 
     def test_a_smaller_circuit(self) -> None:
         """A circuit that carries less is told to the last hop too."""
@@ -418,7 +419,7 @@ class StrangerTests(Case):
         self.assertRaises(UsageError, braid.join)
         braid.run(1.0)
         near, _ = circuit_keys("x")
-        self.assertRaises(UsageError, braid.b.paths.join, near, wake=lambda path: None)
+        self.assertRaises(UsageError, braid.b.paths.join, near, now=1.0, wake=lambda path: None)
 
     def test_forgotten(self) -> None:
         """The last hop was started again: a clear sentence, if no other circuit is left; else nothing."""
