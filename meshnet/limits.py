@@ -28,6 +28,7 @@ HOPS: Final = 8  # the last included
 CREATE_SECONDS: Final = 10.0  # without CREATED: FAILED
 CREATES_PER_SECOND: Final = 50.0  # per neighbour, by config
 CREATE_BURST: Final = 200
+CREATES_IN_ALL: Final = 1_000.0  # per second, of all neighbours together, by config; twice as many at once
 LABEL_QUARANTINE: Final = 60.0
 REPEATED_DESTROYS: Final = 1_024  # labels named again over a neighbour's next connection
 QUARANTINED_LABELS: Final = 8_192  # per link, 1.5 MB; beyond this, unknown labels are not remembered

@@ -18,7 +18,7 @@ from lab.nodes import Network, Node, chain
 from lab.processes import Processes
 from meshnet.errors import MeshError
 
-LIFTED = {"creates_per_second": 1e6, "create_burst": 1_000_000}
+LIFTED = {"creates_per_second": 1e6, "create_burst": 1_000_000, "creates_in_all": 1e6}
 
 
 def run(options: Options) -> list[Row]:

@@ -63,12 +63,18 @@ class Mesh:
     """Nodes in a row, each linked to the next, on a network of their own."""
 
     def __init__(
-        self, names: Sequence[str], seed: int = 0, conditions: Conditions | None = None, **policy: Any
+        self,
+        names: Sequence[str],
+        seed: int = 0,
+        conditions: Conditions | None = None,
+        lanes: int = 1,
+        **policy: Any,
     ) -> None:
         self.network = Network(seed, conditions)
         self.internet = Internet(self.network)
         self.clock: NodeClock = virtual_clock(self.network.clock)
         self.policy = Policy(**policy)
+        self.lanes = lanes
         self.nodes: dict[str, SimulatedNode] = {}
         self._started = 0
         for name in names:
@@ -93,6 +99,7 @@ class Mesh:
             backend=backend(),
             policy=self.policy,
             memory=Forgetful(),
+            lanes=self.lanes,
         )
         node = self.nodes[name] = SimulatedNode(name, secret, router)
         self.wait(Deferred.fromCoroutine(router.start([f"sim:{name}"])))

@@ -25,6 +25,7 @@ from meshnet.circuit.events import Arrived
 from meshnet.circuit.failure import blinded_onion, error_onion
 from meshnet.circuit.messages import CREATE, NO_PATH_KEY, Create, HopTerms
 from meshnet.circuit.origin import associated_data
+from meshnet.circuit.policy import Bucket
 from meshnet.circuit.replay import TAG, Replays
 from meshnet.circuit.shared import Shared
 from meshnet.circuit.side import Side
@@ -70,6 +71,8 @@ class Admission:
         self._shared = shared
         self._replays = replays
         self.creates = 0
+        rate = shared.policy.creates_in_all
+        self._bucket = Bucket(rate, max(1.0, 2 * rate), 0.0)
 
     def create(self, side: Side, frame: Create, now: float, unix: float) -> None:
         """One CREATE. Raises ProtocolError if its label is not the sender's to choose."""
@@ -107,6 +110,7 @@ class Admission:
         policy = self._shared.policy
         if (
             not side.bucket.take(1, now)
+            or not self._bucket.take(1, now)
             or side.theirs >= policy.max_circuits_per_neighbour
             or self._shared.transits_and_arrivals >= policy.max_circuits
             or side.labels.rests(frame.label, now)

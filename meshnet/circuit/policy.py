@@ -15,6 +15,7 @@ from meshnet.limits import (
     CIRCUITS_IN_ALL,
     CIRCUITS_PER_NEIGHBOUR,
     CREATE_BURST,
+    CREATES_IN_ALL,
     CREATES_PER_SECOND,
     QUEUES_HOLD,
 )
@@ -35,6 +36,8 @@ class Policy:
     creates_per_second: float = CREATES_PER_SECOND
     """CREATE frames taken per neighbour, refilling a bucket of `create_burst`."""
     create_burst: int = CREATE_BURST
+    creates_in_all: float = CREATES_IN_ALL
+    """The same for all neighbours together; twice as many at once."""
     idle: float = CIRCUIT_IDLE
     """How long a circuit may carry nothing where its origin asks for no other time."""
 

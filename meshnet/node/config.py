@@ -76,6 +76,8 @@ class RelaySettings:
     creates_per_second: Annotated[float, Between(0)] = limits.CREATES_PER_SECOND
     """Circuits per second and neighbour, refilling a bucket of `create_burst`."""
     create_burst: Annotated[int, Between(1, 1_000_000)] = limits.CREATE_BURST
+    creates_in_all: Annotated[float, Between(0)] = limits.CREATES_IN_ALL
+    """Circuits per second of all neighbours together; twice as many at once."""
 
 
 @frozen

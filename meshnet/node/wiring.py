@@ -25,6 +25,7 @@ def circuit_policy(relay: RelaySettings) -> Policy:
         max_circuits_per_neighbour=relay.max_circuits_per_neighbour,
         creates_per_second=relay.creates_per_second,
         create_burst=relay.create_burst,
+        creates_in_all=relay.creates_in_all,
     )
 
 

@@ -46,3 +46,16 @@ class FloodTests(SynchronousTestCase):
             network.wait(0.1)
             network.open("arx")
         self.assertGreaterEqual(len(network["a"].built) - before, 39)
+
+    def test_in_all(self) -> None:
+        """All neighbours together have a rate, too: what is above it is refused before any cryptography."""
+        network = self.network(creates_in_all=5.0)
+        for _ in range(20):
+            network.open("arx")
+            network.open("brx")
+        self.assertEqual(len(network["a"].built) + len(network["b"].built), 10)
+        self.assertEqual({error.reason for error in network["a"].failed}, {Reason.BUSY})
+        network.wait(1.0)
+        for _ in range(20):
+            network.open("arx")
+        self.assertEqual(len(network["a"].built) + len(network["b"].built), 15)

@@ -28,12 +28,13 @@ KEYS = [SecretKey(bytes(31) + bytes([number])) for number in range(1, 5)]
 class SettingsTests(SynchronousTestCase):
     def test_policy(self) -> None:
         """Every limit of [relay] reaches the circuits."""
-        policy = circuit_policy(RelaySettings(False, 5, 6, 7, 8.0, 9))
+        policy = circuit_policy(RelaySettings(False, 5, 6, 7, 8.0, 9, 10.0))
         self.assertEqual(
             (policy.enabled, policy.max_rate, policy.max_circuits, policy.max_circuits_per_neighbour),
             (False, 5, 6, 7),
         )
         self.assertEqual((policy.creates_per_second, policy.create_burst), (8.0, 9))
+        self.assertEqual(policy.creates_in_all, 10.0)
         self.assertEqual(circuit_policy(RelaySettings()).create_burst, CREATE_BURST)
 
     def test_accept(self) -> None:
