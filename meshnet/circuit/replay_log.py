@@ -1,7 +1,7 @@
 """Replayed onions on disk: one append-only file per slot of expiry, and a note about what may be missing.
 
     DIRECTORY/<slot>.tags     records of 20 bytes: tag 16 | CRC-32 of the tag
-    DIRECTORY/state           JSON: {"boot": text, "refused_until": unix seconds}
+    DIRECTORY/state           JSON: {"boot": text, "refused_until": unix seconds}, framed (storage/kept.py)
 
 `append` writes; `sync` makes durable what was written, once a second and away from the reactor's thread. So
 only a fall of the whole machine can lose tags, which `boot`, the system's id of its present run, tells. A
@@ -21,6 +21,7 @@ from meshnet.errors import StorageError
 from meshnet.limits import EXPIRY_AHEAD, REPLAY_IN_ALL
 from meshnet.storage.disk import Disk, File, join
 from meshnet.storage.files import make_directory, read_file, sweep, write_file
+from meshnet.storage.kept import pack, unpack
 
 _STATE: Final = "state"
 _STATE_MAXIMUM: Final = 4_096
@@ -61,7 +62,7 @@ class ReplayFiles:
         if not complete:
             refused_until = max(refused_until, int(unix) + EXPIRY_AHEAD)
         state = json.dumps({"boot": self._boot, "refused_until": refused_until})
-        write_file(self._disk, join(self._directory, _STATE), state.encode())
+        write_file(self._disk, join(self._directory, _STATE), pack(state.encode()))
         return slots, refused_until
 
     def append(self, slot: int, tag: bytes) -> None:
@@ -126,7 +127,7 @@ class ReplayFiles:
         if not self._disk.exists(path):
             return 0, self._first_start
         try:
-            state = json.loads(read_file(self._disk, path, _STATE_MAXIMUM))
+            state = json.loads(unpack(read_file(self._disk, path, _STATE_MAXIMUM)).data)
             return int(state["refused_until"]), state["boot"] == self._boot
         except (StorageError, ValueError, TypeError, LookupError):
             return 0, False

@@ -30,6 +30,7 @@ from zope.interface import Attribute, Interface
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.storage.disk import Disk
+from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.reserve import Space
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
@@ -76,6 +77,7 @@ class MeshNode(Protocol):
     clock: Clock
     disk: Disk
     space: Space
+    quarantine: Quarantine
     data: Path
     registry: CollectorRegistry
     reactor: Any

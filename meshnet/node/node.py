@@ -38,6 +38,8 @@ from meshnet.node.services import Services
 from meshnet.node.space import SpaceWatch
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
+from meshnet.storage.quarantine import NAME as QUARANTINE
+from meshnet.storage.quarantine import Quarantine
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 SAMPLE_SECONDS: Final = 1.0
@@ -147,6 +149,7 @@ class Node(Service):
         self.reactor = reactor
         self.clock = clock
         self.disk = disk
+        self.quarantine = Quarantine(disk, settings.node.data / QUARANTINE, clock.unix)
         self.space = SpaceWatch(disk, settings.node.data, reactor)
         self.history = History()
         self.notes = [*settings.notes, *notes]

@@ -13,6 +13,7 @@ from meshnet.circuit.replay_log import RECORD, ReplayFiles, boot_id
 from meshnet.errors import Reason, StorageError
 from meshnet.limits import EXPIRY_AHEAD, EXPIRY_PAST
 from meshnet.storage.disk import RealDisk, join
+from meshnet.storage.kept import pack
 
 UNIX = 1_700_000_100.0  # on the grid
 PEER = b"p" * 33
@@ -189,9 +190,10 @@ class ReplayFilesTests(SynchronousTestCase):
     def test_an_unreadable_state(self) -> None:
         self.start(first_start=True)
         for text in ("", "{}", "[]", '{"boot": "one", "refused_until": "x"}'):
-            with open(join(self.path, "state"), "w", encoding="utf-8") as file:
-                file.write(text)
-            self.assertGreater(self.start().refused_until, UNIX, text)
+            for content in (text.encode(), pack(text.encode())):
+                with open(join(self.path, "state"), "wb") as file:
+                    file.write(content)
+                self.assertGreater(self.start().refused_until, UNIX, text)
 
     def test_slots_go_with_their_time(self) -> None:
         """Files of slots that are over are removed, at the next sync or the next start."""
