@@ -12,6 +12,7 @@ from typing import Any, Literal
 from attrs import asdict, frozen
 
 BENCHES = {
+    "codec": "messages against bare struct calls, and against the reflective codec",
     "relay": "the relay step over the bare crypto calls it makes",
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",
     "setup": "circuit set-up over three relays, and how many one relay does",

@@ -103,12 +103,13 @@ def _attrs_class(cls: type[M], frame: Any, *, kw_only: bool) -> tuple[type[M], d
     return made, {name: hints[name] for name in names}
 
 
-def _with_codec(made: type[M], declaration: Declaration) -> type[M]:
-    if not declaration.tlv:
-        check(declaration)
-    made.__declaration__ = declaration  # type: ignore[attr-defined]
-    made.__codec__ = compile_tlvs(declaration) if declaration.tlv else compile_message(declaration)  # type: ignore[attr-defined]
-    return made
+def _with_codec(cls: type[M], declaration: Declaration) -> type[M]:
+    made: Any = cls
+    made.__declaration__ = declaration if declaration.tlv else check(declaration)
+    made.__codec__ = codec = compile_tlvs(declaration) if declaration.tlv else compile_message(declaration)
+    # As methods of the class they cost one look-up less.
+    made.__encode__, made.__decode__ = codec.build, staticmethod(codec.parse)
+    return cls
 
 
 def decode(cls: type[M], data: Buffer) -> M:
@@ -116,8 +117,7 @@ def decode(cls: type[M], data: Buffer) -> M:
 
     `data` is a flat buffer of bytes. What is returned refers to none of it, except in fields of type `View`.
     """
-    codec: Codec = cls.__codec__  # type: ignore[attr-defined]
-    made: M = codec.parse(data)
+    made: M = cls.__decode__(data)  # type: ignore[attr-defined]
     return made
 
 
@@ -137,8 +137,8 @@ def decode_from(cls: type[M], data: Buffer, pos: int = 0, end: int | None = None
 
 def encode(value: object) -> bytes:
     """The bytes of a message; `EncodeError` if it holds what its declaration does not allow."""
-    codec: Codec = value.__codec__  # type: ignore[attr-defined]
-    return codec.build(value)
+    made: bytes = value.__encode__()  # type: ignore[attr-defined]
+    return made
 
 
 def size_of(value: object) -> int:
@@ -159,15 +159,27 @@ def encode_into(value: object, buffer: bytearray | memoryview, pos: int = 0) -> 
     `pos` is undefined. The buffer keeps its size.
     """
     codec: Codec = value.__codec__  # type: ignore[attr-defined]
-    size = size_of(value)
-    if pos < 0 or size > len(buffer) - pos:
-        raise EncodeError(f"{codec.name} takes {size} bytes, the buffer has {max(0, len(buffer) - pos)}")
     try:
+        size = codec.size(value)
+        if pos < 0 or size > len(buffer) - pos:
+            raise EncodeError(f"{codec.name} takes {size} bytes, the buffer has {max(0, len(buffer) - pos)}")
         return codec.write(value, buffer, pos)
     except EncodeError:
         raise
     except FAULTS as fault:
         raise EncodeError(f"{codec.name}: {fault}") from fault
+
+
+def encoder(cls: type[M]) -> Callable[[M], bytes]:
+    """`encode` for one class, without looking at what it is given: for loops over many messages of it."""
+    codec: Codec = cls.__codec__  # type: ignore[attr-defined]
+    return codec.build
+
+
+def decoder(cls: type[M]) -> Callable[[Buffer], M]:
+    """`decode` for one class, as a function of the bytes alone."""
+    codec: Codec = cls.__codec__  # type: ignore[attr-defined]
+    return codec.parse
 
 
 def source_of(cls: type) -> str:

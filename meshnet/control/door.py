@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshnet.cipher.address import Target, node_key
@@ -50,6 +51,8 @@ from meshnet.streams import PortListener, Stream, StreamReader
 ID_SIZE: Final = 8
 UNREACHABLE: Final = 5
 """Code of a reset (docs/wire-format.md §5): what the stream leads to does not answer."""
+
+_log = Logger()
 
 
 class DoorClock(Protocol):
@@ -151,7 +154,7 @@ class Door:
 
     def offer(self, stream: Stream, owner: Owner) -> StreamReader | None:
         """A stream came to a process's port: it is told, and has ten seconds to accept it."""
-        if len(self.waiting) >= DOOR_WAITING:
+        if self._listener is None or len(self.waiting) >= DOOR_WAITING:
             return None
         number = int.from_bytes(self.random(ID_SIZE), "big")
         if number in self.waiting or not owner.tell(write_incoming(number, stream.peer)):
@@ -267,7 +270,8 @@ class Caller:
         self._cancel = self._door.node.clock.call_later(DOOR_LINE_SECONDS, lambda: self.refuse(late))
 
     def abort(self) -> None:
-        """The door closes."""
+        """The door closes: the stream of this connection is reset."""
+        self._stream.reader.lost(UnreachableError("the node of this program stops"))
         self._stream.reset()
 
     def refuse(self, error: MeshError) -> None:
@@ -307,6 +311,9 @@ class Caller:
                 self._act(line, data[used:])
         except MeshError as error:
             self.refuse(error)
+        except Exception:
+            _log.failure("a line of the local door could not be acted on")
+            self.refuse(MeshError("The node failed at this; its log says why."))
 
     def finished(self) -> None:
         """The process sends no more. One that listens may go on listening."""
@@ -362,9 +369,10 @@ class Caller:
 
         def failed(failure: Failure) -> None:
             error = failure.value
-            answer(error if isinstance(error, MeshError) else MeshError("The node failed at this."))
             if not isinstance(error, MeshError):
-                failure.raiseException()
+                _log.failure("a stream for a process could not be opened", failure)
+                error = MeshError("The node failed at this; its log says why.")
+            answer(error)
 
         far = Outgoing(answer)
         self._step_aside(near, rest)

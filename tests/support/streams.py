@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TwistedClock
 
-from meshnet.cipher.keys import PublicKey, parse_public_key
+from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
 from meshnet.session.codes import stream_error
 
@@ -160,9 +160,9 @@ class FakeStream:
         if self.gone:
             return
         self.reader = accept(self) if accept is not None else None
-        self._other.acknowledged()
         if self.reader is None:
             self.reset(1)
+        self._other.acknowledged()
         self.met = None
         self.accepted = True
         while self.inbox and not self.gone:
@@ -211,7 +211,7 @@ class FakeNode:
     def __init__(self, mesh: FakeMesh, name: str, reactor: Any) -> None:
         self.mesh = mesh
         self.name = name
-        self.public_key = a_key(len(mesh.nodes) + 1)
+        self.public_key = SecretKey(bytes([len(mesh.nodes) + 1]) * 32).public
         self.reactor = reactor
         self.clock = FakeClock(reactor)
         self.registry = CollectorRegistry()
