@@ -1,0 +1,101 @@
+"""The tables of the chain's database.
+
+    block     sequence → hash, signed block as it came, sum over all unspent outputs after it
+    tx        number → id, block, where its bytes lie in the block
+    address   number → 21 bytes, droplets and number of its unspent outputs
+    output    number → id, the transaction that made it, owner, coins, hours; the one that spent it, or NULL
+    history   (address, tx): a row for each transaction that touches the address
+    loose     transactions not in a block yet; `loose_input` says which outputs they would spend
+
+Blocks are the truth and never written twice; the other tables can be made again from them. Numbers grow with
+the chain, so an index over them is in the order of time. Amounts of 64 bits are stored as SQLite's signed
+integers, those of 2⁶³ and more as negative ones (`stored`, `amount`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshnet.storage.database import Schema
+
+APPLICATION: Final = 0x4D43_4F4E  # "MCON"
+
+_FIRST = """
+CREATE TABLE block (
+    sequence INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    data BLOB NOT NULL,
+    total BLOB NOT NULL
+) STRICT;
+CREATE TABLE tx (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    block INTEGER NOT NULL REFERENCES block,
+    start INTEGER NOT NULL,
+    size INTEGER NOT NULL
+) STRICT;
+CREATE INDEX tx_block ON tx (block);
+CREATE TABLE address (
+    number INTEGER PRIMARY KEY,
+    address BLOB NOT NULL UNIQUE,
+    coins INTEGER NOT NULL,
+    outputs INTEGER NOT NULL
+) STRICT;
+CREATE INDEX address_coins ON address (coins) WHERE coins > 0;
+CREATE TABLE output (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    tx INTEGER NOT NULL REFERENCES tx,
+    address INTEGER NOT NULL REFERENCES address,
+    coins INTEGER NOT NULL,
+    hours INTEGER NOT NULL,
+    spent INTEGER REFERENCES tx
+) STRICT;
+CREATE INDEX output_tx ON output (tx);
+CREATE INDEX output_spent ON output (spent) WHERE spent IS NOT NULL;
+CREATE INDEX output_address ON output (address, number);
+CREATE INDEX output_unspent ON output (address, number) WHERE spent IS NULL;
+CREATE TABLE history (
+    address INTEGER NOT NULL,
+    tx INTEGER NOT NULL,
+    PRIMARY KEY (address, tx)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE loose (
+    id BLOB PRIMARY KEY,
+    data BLOB NOT NULL,
+    received INTEGER NOT NULL,
+    checked INTEGER NOT NULL,
+    announced INTEGER NOT NULL,
+    fee INTEGER NOT NULL,
+    refusal TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX loose_received ON loose (received);
+CREATE TABLE loose_input (
+    output BLOB NOT NULL,
+    loose BLOB NOT NULL REFERENCES loose ON DELETE CASCADE,
+    PRIMARY KEY (output, loose)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX loose_input_loose ON loose_input (loose);
+CREATE TABLE loose_address (
+    address BLOB NOT NULL,
+    loose BLOB NOT NULL REFERENCES loose ON DELETE CASCADE,
+    PRIMARY KEY (address, loose)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX loose_address_loose ON loose_address (loose);
+"""
+
+SCHEMA: Final = Schema(APPLICATION, (_FIRST,))
+"""Version 1 of the chain's database."""
+
+_SIGN: Final = 1 << 63
+_MASK: Final = (1 << 64) - 1
+
+
+def stored(amount: int) -> int:
+    """An amount of 64 bits as SQLite stores it."""
+    return amount if amount < _SIGN else amount - _MASK - 1
+
+
+def amount(value: int) -> int:
+    """The amount that was stored."""
+    return value & _MASK
