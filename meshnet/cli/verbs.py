@@ -137,7 +137,7 @@ def _link_row(link: Json) -> list[object]:
         size(link.get("bytes_out", 0)),
         size(rates_in.get("10s", 0)) + "/s",
         size(rates_out.get("10s", 0)) + "/s",
-        link.get("address") or "-" if link["up"] else absence(link["lost_seconds"], link["why"]),
+        link.get("address") or "-" if link["up"] else _absence(link),
     ]
 
 
@@ -145,6 +145,13 @@ def _circuits_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--renew", action="store_true", help="first replace the circuits begun here; open streams go on"
     )
+
+
+def _absence(link: Json) -> str:
+    """Since when and why it is not linked, and how often we tried."""
+    tries = link.get("attempts", 0)
+    tried = f" ({tries} tries)" if tries > 1 else ""
+    return absence(link["lost_seconds"], link["why"]) + tried
 
 
 def _lanes(link: Json) -> str:

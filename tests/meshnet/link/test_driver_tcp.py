@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +17,7 @@ from meshnet.link.link import Link
 from meshnet.node.clock import NodeClock
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
+from meshnet.transports.unix import UnixTransport
 from tests.meshnet.link.neighbours import LARGE, NETWORK, NOTE, SMALL, THIRD, Node
 from tests.support.reactors import OwnReactor
 
@@ -42,6 +46,12 @@ class Hose:
 class TcpLinkTests(SynchronousTestCase):
     """Two nodes in one process, on loopback."""
 
+    lanes = 1
+
+    def address(self, name: str) -> str:
+        """What a node listens on."""
+        return "tcp:127.0.0.1:0"
+
     def setUp(self) -> None:
         self.world = OwnReactor()
         self.addCleanup(self.world.close)
@@ -53,14 +63,14 @@ class TcpLinkTests(SynchronousTestCase):
         node = Node(name, secret)
         reactor = self.world.reactor
         node.links = Links(
-            Identity(secret, NETWORK, backend()),
-            Transports([TcpTransport(reactor)]),
+            Identity(secret, NETWORK, backend(), None, self.lanes),
+            Transports([TcpTransport(reactor), UnixTransport(reactor)]),
             NodeClock(reactor),
             random.Random(name).randbytes,
             node,
             {NOTE: node.note},
         )
-        started = self.world.result(Deferred.fromCoroutine(node.links.start(["tcp:127.0.0.1:0"])))
+        started = self.world.result(Deferred.fromCoroutine(node.links.start([self.address(name)])))
         self.addresses[name] = started[0]
         return node
 
@@ -70,6 +80,7 @@ class TcpLinkTests(SynchronousTestCase):
         self.world.until(lambda: self.small.to(self.large) and self.large.to(self.small))
         one, other = self.small.to(self.large), self.large.to(self.small)
         assert one is not None and other is not None
+        self.world.until(lambda: len(one.standing) == len(other.standing) == self.lanes)
         return one, other
 
     def stop(self) -> None:
@@ -90,7 +101,7 @@ class TcpLinkTests(SynchronousTestCase):
         self.assertGreater(one.bytes_sent, PIECES * len(PIECE))
         for sender, receiver in ((one, other), (other, one)):
             handshake = receiver.bytes_received - sender.bytes_sent  # is counted where it is received
-            self.assertTrue(0 <= handshake < 300)
+            self.assertTrue(0 <= handshake < 300 * self.lanes)
         self.stop()
 
     def test_a_slow_reader(self) -> None:
@@ -132,4 +143,29 @@ class TcpLinkTests(SynchronousTestCase):
         self.world.until(lambda: not one.up)
         self.world.until(lambda: one.up and other.up)
         self.assertEqual((one.connections, other.connections), (2, 2))
+        self.stop()
+
+
+class UnixLinkTests(TcpLinkTests):
+    """The same over UNIX sockets."""
+
+    def address(self, name: str) -> str:
+        folder = Path(mkdtemp())
+        self.addCleanup(rmtree, folder)
+        return f"unix:{folder}/{name}"
+
+
+class LanesLinkTests(TcpLinkTests):
+    """The same where each link has four lanes."""
+
+    lanes = 4
+
+    def test_the_other_process_is_gone(self) -> None:
+        """All sockets of a node are closed: the link is down at once, and all lanes come back."""
+        one, other = self.link()
+        for connection in list(self.large.links._connections.values()):
+            connection.carrier.close()
+        self.world.until(lambda: not one.up)
+        self.world.until(lambda: len(one.standing) == len(other.standing) == 4)
+        self.assertEqual((one.connections, other.connections), (8, 8))
         self.stop()

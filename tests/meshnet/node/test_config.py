@@ -103,6 +103,9 @@ class ConfigTests(SynchronousTestCase):
             ('listen = ["7001"]', ["link.listen.0"]),
             ('listen = ["tcp:h:99999"]', ["link.listen.0", "99999"]),
             (f'peer = [{{key = "{KEYS[0]}", address = "tcp:h"}}]', ["link.peer.0.address"]),
+            (f'peer = [{{key = "{KEYS[0]}", address = ["tcp:h:1", "tcp:h"]}}]', ["link.peer.0.address"]),
+            (f'peer = [{{key = "{KEYS[0]}", address = []}}]', ["link.peer.0.address", "at least one"]),
+            ("lanes = 3", ["link.lanes", "1, 2, 4, 8, 16"]),
         ):
             file = folder / "node.toml"
             file.write_text(f"[link]\n{line}\n")

@@ -13,7 +13,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports.conformance import Sink
 from meshnet.transports.interface import ByteCarrier
-from meshnet.transports.tcp import ADDRESSES_TRIED, TcpTransport, join, split, tune
+from meshnet.transports.tcp import (
+    ADDRESSES_TRIED,
+    KEEP_IDLE,
+    NOTSENT_LOWAT,
+    UNACKNOWLEDGED,
+    TcpTransport,
+    join,
+    split,
+    tune,
+)
 from tests.support.reactors import OwnReactor
 
 
@@ -182,3 +191,11 @@ class TcpTests(SynchronousTestCase):
         with socket.socket() as sock:
             tune(sock)
             self.assertTrue(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            self.assertTrue(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            for option, value in (
+                ("TCP_USER_TIMEOUT", UNACKNOWLEDGED * 1_000),
+                ("TCP_KEEPIDLE", KEEP_IDLE),
+                ("TCP_NOTSENT_LOWAT", NOTSENT_LOWAT),
+            ):
+                if hasattr(socket, option):
+                    self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, option)), value)
