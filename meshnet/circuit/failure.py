@@ -30,7 +30,8 @@ _SENTENCES: Final = {
     Reason.UNKNOWN_SERVICE: "does not answer under the key that was used",
     Reason.IDLE: "closed the circuit, which carried nothing",
     Reason.EXPIRED: "closed the circuit at the end of its life",
-    Reason.BLINDED: "failed behind the receiver's hidden address",
+    Reason.BLINDED: "cannot reach the hidden service behind it: a relay there is gone, the address was "
+    "withdrawn, or the service is off",
     Reason.NEXT_BAD_ONION: "says that the next node could not open the onion: it expects another key",
     Reason.NEXT_WRONG_EPOCH: "says that the next node no longer has the onion key that was used",
     Reason.NEXT_REPLAY: "says that the next node has seen this onion before",

@@ -256,7 +256,10 @@ def _show_trace(report: Json, as_json: bool) -> None:
         print_json(report)
         return
     for hop in report["hops"]:
-        print(f"{hop['hop']}  {hop['key']}  {hop['error']['message'] if 'error' in hop else _measured(hop)}")
+        said = hop["error"]["message"] if "error" in hop else _measured(hop)
+        count = hop.get("hidden_hops")
+        tail = f"  (hidden service; a trace does not show its {count} hops)" if count else ""
+        print(f"{hop['hop']}  {hop['key']}{tail}  {said}")
 
 
 def _trace_code(report: Json) -> int:

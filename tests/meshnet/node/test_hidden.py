@@ -194,3 +194,34 @@ class RefusalTests(HiddenCase):
         self.assertEqual((error.reason, error.hop), (Reason.BLINDED, 1))
         self.m.wait(maybeDeferred(gone.router.stop))
         self.clean()
+
+
+class LongLifeTests(HiddenCase):
+    """Sessions with services outlive their circuits like others."""
+
+    def test_another_circuit(self) -> None:
+        """A stream goes on over another circuit to the same address, and joins the same service."""
+        self.mesh()
+        near = self.reach(self.hide("r3"), "r1", "r2")
+        far = self.exchange(near)
+        (report,) = self.m.wait(self.m["alice"].router.renew(None))
+        self.assertNotIn("error", report)
+        self.exchange(near, b"and on")
+        self.assertEqual(len(self.accepted), 1)
+        self.assertIs(self.accepted[0], far)
+        self.finish()
+
+    def test_removed(self) -> None:
+        """A service that is removed ends its sessions, and nobody else's."""
+        self.mesh()
+        near = self.reach(self.hide("r3"), "r1", "r2")
+        self.exchange(near)
+        other = self.open("r1", "r2", "r3")
+        self.exchange(other)
+        bob = self.m["bob"].router
+        bob.services.remove(PATH)
+        bob.leave(self.service)
+        self.until(lambda: near.error is not None, 30.0)
+        self.exchange(other, b"still here")
+        self.near.append(other)
+        self.finish()
