@@ -5,7 +5,7 @@ the medium when its block is left; CACHE may lose the last transactions at a pow
 
     NAME                    the database; NAME-wal, NAME-shm beside it are SQLite's
     NAME.lock               locked while it is open
-    NAME.state              closed in order: size u64 ‖ SHA-256 of NAME; else empty; framed as in `kept.py`
+    NAME.state              closed in order: size u64 ‖ SHA-256 of NAME; else nothing; framed as in `kept.py`
     NAME.damaged            being rebuilt, see `opening.py`
     NAME.v3                 copy of NAME before it was migrated from version 3; the newest few are kept
 
@@ -43,6 +43,7 @@ from meshnet.storage.opening import (
     Schema,
     copy_database,
     note_closed,
+    note_failed,
 )
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.sqlite import Connect, Connection, ConstraintError, connect_sqlite
@@ -110,6 +111,8 @@ class Database:
                 raise
         except (CorruptFileError, FailingDiskError) as fault:
             self._broken = fault
+            if isinstance(fault, FailingDiskError):
+                note_failed(self._disk, self.path)
             raise
 
     def write(self, work: Work[T]) -> T:
@@ -159,6 +162,10 @@ class Database:
         try:
             if self._broken is None:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except StorageError as fault:
+            self._broken = fault
+            note_failed(self._disk, self.path)
+            raise
         finally:
             orderly = self._broken is None
             self._broken = self._broken or StorageError(f"{self.path} is closed")
@@ -210,7 +217,9 @@ def open_database(
                 raise
             found, writer = opening.replace(str(fault), quarantine, rebuild)
         reader = opening.connect_reader() if separate_reader else None
-    except BaseException:
+    except BaseException as fault:
+        if isinstance(fault, FailingDiskError):
+            note_failed(disk, name)
         lock.release()
         raise
     database = Database(disk, name, lock, writer, reader, found)

@@ -29,6 +29,7 @@ from meshnet.storage.disk import (
 )
 
 _TEMPORARY: Final = ".tmp"
+_CHUNK: Final = 1 << 20
 
 
 def write_file(disk: Disk, path: StrPath, data: Bytes, mode: int = 0o600) -> None:
@@ -62,6 +63,18 @@ def replacing(disk: Disk, path: StrPath, mode: int = 0o600) -> Iterator[str]:
         _remove(disk, temporary)
         raise
     disk.fsyncdir(directory_of(name))
+
+
+def renew_file(disk: Disk, path: StrPath) -> None:
+    """Put a copy of a file in its place, durably. After a failed sync the kernel may take for clean what is
+    not on the medium, bytes and names alike: all of the copy is written, and synced, anew."""
+    with (
+        replacing(disk, path) as temporary,
+        contextlib.closing(disk.open(path)) as old,
+        contextlib.closing(disk.open(temporary, "write")) as new,
+    ):
+        for offset in range(0, old.size(), _CHUNK):
+            new.pwrite(old.pread(_CHUNK, offset), offset)
 
 
 def create_file(disk: Disk, path: StrPath, data: Bytes, mode: int = 0o600) -> None:

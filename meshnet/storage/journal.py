@@ -28,8 +28,17 @@ from attrs import define
 
 from meshnet.errors import StorageError
 from meshnet.limits import JOURNAL_RECORD, JOURNAL_SEARCH, JOURNAL_SIZE
-from meshnet.storage.disk import Bytes, CorruptFileError, Disk, File, StrPath, directory_of, name_of
-from meshnet.storage.files import temporary_name, write_file
+from meshnet.storage.disk import (
+    Bytes,
+    CorruptFileError,
+    Disk,
+    FailingDiskError,
+    File,
+    StrPath,
+    directory_of,
+    name_of,
+)
+from meshnet.storage.files import discard, renew_file, temporary_name, write_file
 from meshnet.storage.quarantine import Quarantine
 
 MAGIC: Final = b"meshlog2"
@@ -269,14 +278,14 @@ def open_journal(
     name, limits = name_of(path), (record_maximum, size_maximum)
     new = not disk.exists(name)
     if new:
-        write_file(disk, name, _head(0, first))
+        _begin(disk, name, first)
     try:
         journal = _open(disk, name, reader, *limits, quarantine)
     except NoJournalError as fault:
         if quarantine is None:
             raise
         moved = quarantine.take(str(fault), name)
-        write_file(disk, name, _head(0, first))
+        _begin(disk, name, first)
         journal = _open(disk, name, reader, *limits, quarantine)
         journal.whole = Whole.DAMAGED
         journal.notes.append(f"{fault}; it was moved to {moved}, and a new one begun.")
@@ -321,12 +330,27 @@ def _open(
         _mend(journal, file, scan, quarantine)
         # What was read is told to the caller, so neither it nor the file's name may vanish later: the process
         # that made them may have died before its syncs.
-        file.fsync()
-        disk.fsyncdir(directory_of(path))
+        try:
+            file.fsync()
+            disk.fsyncdir(directory_of(path))
+        except FailingDiskError:
+            renew_file(disk, path)
+            journal._file = disk.open(path, "write")
+            file.close()
     except BaseException:
         file.close()
         raise
     return journal
+
+
+def _begin(disk: Disk, path: str, first: int) -> None:
+    """A new journal. One whose name may not be durable does not stay: the next attempt would trust it."""
+    try:
+        write_file(disk, path, _head(0, first))
+    except StorageError:
+        with contextlib.suppress(StorageError):
+            discard(disk, path)
+        raise
 
 
 def _mend(journal: Journal, file: File, scan: Scan, quarantine: Quarantine | None) -> None:

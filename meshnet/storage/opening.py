@@ -25,12 +25,13 @@ from meshnet.limits import DATABASE_BACKUPS, DATABASE_BUSY_SECONDS, DATABASE_HAS
 from meshnet.storage.disk import (
     CorruptFileError,
     Disk,
+    FailingDiskError,
     MissingFileError,
     base_of,
     directory_of,
     join,
 )
-from meshnet.storage.files import create_file, read_file, replacing, write_file
+from meshnet.storage.files import create_file, discard, read_file, renew_file, replacing, write_file
 from meshnet.storage.kept import OVERHEAD, pack, unpack
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.sqlite import Connect, Connection
@@ -38,9 +39,11 @@ from meshnet.storage.sqlite import Connect, Connection
 Migration = str | Callable[[Connection], None]
 """SQL statements, each ended by a line that ends in `;`, or a function, that bring a schema a version on."""
 _STATE: Final = Struct(">Q32s")
+_FAILED: Final = 1  # the frame's format; else 0
 _MARK_MOST: Final = 4_096
 _CHUNK: Final = 1 << 20
-_SIDECARS: Final = ("-wal", "-shm", "-journal", ".state")
+_LOGS: Final = ("-wal", "-journal")
+_SIDECARS: Final = (*_LOGS, "-shm", ".state")
 
 
 @frozen
@@ -114,6 +117,7 @@ class Opening:
         self._profile = profile
         self._connect = connect
         self._shared = separate_reader
+        self._failed = False
         self.notes: list[str] = []
 
     def begin(self) -> tuple[Found, Connection]:
@@ -121,11 +125,14 @@ class Opening:
         if self._disk.exists(self._mark):
             raise CorruptFileError(f"{self._path} is damaged: {self._read_mark()['why']}")
         found = self._look()
-        self._disown()
+        if not self._failed:
+            self._disown()
         connection = self._connect_writer()
         try:
             if found is Found.UNCLEAN:
                 self._check(connection)
+            if self._failed:
+                connection = self._renew(connection)
             self._identify(connection)
             self._migrate(connection, None)
         except BaseException:
@@ -189,9 +196,11 @@ class Opening:
             self._make()
             return Found.NEW
         if disk.stat(path).size == 0 and not logged:
+            self._failed = _read_failed(disk, path)
             return Found.NEW  # a power cut came before anything was written
         noted = _read_closed(disk, path)
         if noted is None:
+            self._failed = _read_failed(disk, path)
             return Found.UNCLEAN
         if logged or noted != _measure(disk, path):
             raise CorruptFileError(
@@ -211,6 +220,19 @@ class Opening:
         Written, not removed: were syncing a removal to fail, the old note might come back after all.
         """
         write_file(self._disk, f"{self._path}.state", pack(b""))
+
+    def _renew(self, connection: Connection) -> Connection:
+        """After an input/output error: the same bytes in a new file, and a connection to that."""
+        connection.close()  # with all of its log in it, which is gone then
+        if self._disk.exists(f"{self._path}-wal"):
+            raise FailingDiskError(f"cannot renew {self._path}, which could not be written: check the disk")
+        renew_file(self._disk, self._path)
+        for sidecar in _LOGS:  # SQLite has removed them, but that removal may have failed to be durable
+            write_file(self._disk, self._path + sidecar, b"")
+            discard(self._disk, self._path + sidecar)
+        self._disown()
+        self.notes.append(f"{self._path} was copied to a new file: the disk had reported an error.")
+        return self._connect_writer()
 
     def _connect_writer(self) -> Connection:
         connection = self._connect(self._path)
@@ -318,6 +340,20 @@ def note_closed(disk: Disk, path: str) -> None:
         disk.fsyncdir(directory_of(path))  # SQLite has removed its log: the note must not come before that
         size, digest = _measure(disk, path)
         write_file(disk, f"{path}.state", pack(_STATE.pack(size, digest)))
+
+
+def note_failed(disk: Disk, path: str) -> None:
+    """Note that the disk failed: the file is not to be trusted with more. As well as it can be done."""
+    with contextlib.suppress(StorageError):
+        write_file(disk, f"{path}.state", pack(b"", _FAILED))
+
+
+def _read_failed(disk: Disk, path: str) -> bool:
+    """Whether that was noted."""
+    try:
+        return unpack(read_file(disk, f"{path}.state", OVERHEAD)).format == _FAILED
+    except (MissingFileError, CorruptFileError):
+        return False
 
 
 def _read_closed(disk: Disk, path: str) -> tuple[int, bytes] | None:
