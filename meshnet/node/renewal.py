@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from meshnet.node.dialling import Standing
     from meshnet.node.router import Router
 
-FRESH: Final = CIRCUIT_LIFE * 3 / 4  # an older circuit is replaced, or takes no new streams
+FRESH: Final = CIRCUIT_LIFE * 3 / 4  # seconds; an older circuit is replaced, or takes no new streams
 SPREAD: Final = 1 / 8  # of that, earlier at random, so that what began together is not renewed together
 WORN: Final = PACKETS // 4 * 3  # packet numbers
 FIRST_PAUSE: Final = 0.5  # seconds between attempts, doubled each time

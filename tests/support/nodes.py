@@ -71,6 +71,7 @@ class FakeRouter:
     unreachable: set[PublicKey] = field(factory=set)
     taken: set[str] = field(factory=set)
     connected: list[tuple[Any, ...]] = field(factory=list)
+    renewed: list[dict[str, Any]] = field(factory=list)
     no_link: CircuitError | None = None
     running: bool = False
     why: dict[str, str] = field(factory=dict)
@@ -128,7 +129,8 @@ class FakeRouter:
         return succeed({**report, "rtt_ms": 2.0, "rtt_min_ms": 1.5, "rtt_max_ms": 2.5})
 
     def renew(self, target: Target | None) -> Deferred[list[dict[str, Any]]]:
-        return succeed([{"route": [] if target is None else [str(target)], "streams": 1}])
+        found = [each for each in self.renewed if target is None or each["route"][-1] == target.hex()]  # type: ignore[union-attr]
+        return succeed(found)
 
     def waiting(self) -> dict[str, str]:
         return {peer.hex(): self.why.get(peer.hex(), "") for peer, _ in self.peers}

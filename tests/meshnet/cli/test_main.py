@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from meshnet.cipher.keys import SecretKey
 from meshnet.cli.main import main
 from meshnet.errors import CircuitError, Reason
+from meshnet.node.api import node_routes
 from meshnet.node.app import Verb
 from meshnet.node.dropins import Dropins
 from meshnet.node.node import Node
@@ -269,6 +270,23 @@ class AskingTests(TestCase):
                 self.assertIn(word, out)
             code, out, _ = await self.ask(verb, "--json")
             self.assertIsInstance(json.loads(out), dict)
+
+    async def test_renew(self) -> None:
+        """What became of each; 7 if only some were renewed, 4 if none; the control API can name a target."""
+        node, router = await self.started()
+        self.assertEqual((await self.ask("circuits", "--renew"))[0], 0)
+        router.renewed = [{"route": [B.hex(), A.hex()], "streams": 2}]
+        code, out, _ = await self.ask("circuits", "--renew")
+        self.assertEqual((code, out.splitlines()[0]), (0, f"to {A.hex()}: renewed"))
+        failed = {"route": [B.hex()], "streams": 0, "error": "relay 1 is busy"}
+        router.renewed.append(failed)
+        code, out, _ = await self.ask("circuits", "--renew", "--json")
+        self.assertEqual((code, json.loads(out)["renewed"]), (7, router.renewed))
+        route = node_routes(node)["POST /circuits/renew"]
+        self.assertEqual(await route({"target": B.hex()}), {"renewed": [failed]})  # type: ignore[misc]
+        router.renewed = [failed]
+        code, out, _ = await self.ask("circuits", "--renew")
+        self.assertEqual((code, "relay 1 is busy" in out), (4, True))
 
     async def test_ping(self) -> None:
         """A pet name, a route, a count; a failure has its exit code."""
