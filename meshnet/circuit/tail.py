@@ -87,7 +87,7 @@ def make_tail(
     """
     nodes = [*relays, own]
     if len(nodes) > TAIL_HOPS or len(set(nodes)) < len(nodes):
-        raise UsageError(f"a tail has at most {TAIL_HOPS - 1} relays, none twice, before this node itself")
+        raise UsageError(f"A tail has at most {TAIL_HOPS - 1} relays, none twice, before this node itself.")
     told = [padded(next_node=following) for following in nodes[1:]]
     told.append(padded(path_id=path_id))
     path: BlindedPath = blind(session_key, list(zip(nodes, told, strict=True)))

@@ -62,6 +62,7 @@ def fetched(url: str) -> str:
         return ""
 
 
+@pytest.mark.long
 def test_hidden_service(processes: Processes, web: int) -> None:
     """alice fetches from bob, who hides behind r2; bob is killed, starts again, and is found again."""
     with tempfile.TemporaryDirectory(prefix="hidden-") as folder:

@@ -286,6 +286,8 @@ class SocksTests(Base):
             said = b"\x05\x01\x00\x03" + bytes([len(name)]) + name.encode() + b"\x00\x16"
             self.ask(HELLO, said)
             self.assertEqual(self.user.routes.pop(), (key, None, "anonymous"))
+        self.ask(HELLO, b"\x05\x01\x00\x03\x08far.mesh\x00\x16")
+        self.assertEqual(self.user.routes.pop(), (self.far.public_key, None, "anonymous"))
         self.role.counts.refused.clear()
         self.check_refused(
             self.ask(HELLO, b"\x05\x01\x00\x03\x06a.mesh\x00\x16"), Code.HOST_UNREACHABLE, "local"

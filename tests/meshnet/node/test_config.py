@@ -8,6 +8,7 @@ from typing import Any
 from attrs import field, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
+from meshnet.cipher.address import DATA_SIZE, BlindedHop, sign_address
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import ConfigError
 from meshnet.node.config import Settings, from_table, load
@@ -64,6 +65,25 @@ class ConfigTests(SynchronousTestCase):
         self.assertEqual(settings.lookup(KEYS[5]).hex(), KEYS[5])
         table["link"]["accept"] = ["an"]
         self.refused(table, "link.accept.0", '"an"', "did you mean ann?", "ann, bob")
+
+    def test_hidden(self) -> None:
+        """An address stands where a call goes to, by itself or by name, and nowhere else."""
+        hop = BlindedHop(bytes.fromhex(KEYS[1]), bytes(DATA_SIZE))  # type: ignore[arg-type]
+        address = sign_address(SecretKey(b"\x05" * 32), 1, 1 << 31, hop.key, [hop])
+        table: dict[str, Any] = {
+            "known": [{"name": "blog", "key": address.text}],
+            "route": [{"to": "blog", "via": [KEYS[2]]}, {"to": KEYS[3]}],
+        }
+        settings = from_table(table, FILE)
+        self.assertEqual((settings.route[0].to, settings.lookup(address.text)), (address, address))
+        self.refused({**table, "link": {"accept": ["blog"]}}, "link.accept.0", "a hidden service")
+        self.refused({**table, "route": [{"to": KEYS[0], "via": ["blog"]}]}, "route.0.via.0", "hidden")
+        self.refused({"route": [{"to": address.text, "via": [KEYS[1]]}]}, "route.0.via", "twice")
+        self.refused(
+            {"route": [{"to": address.text, "via": KEYS[2:10]}]}, "route.0.via", "1 hops of the address"
+        )
+        self.refused({"route": [{"to": address.text[:-1]}]}, "route.0.to", "damaged")
+        self.refused({"route": [{"to": 7}]}, "route.0.to", "address of a hidden service")
 
     def test_bad_names(self) -> None:
         """Names that could be taken for something else, twice or without a key."""
