@@ -1,12 +1,13 @@
 """A demonstration of programs beside their nodes: stock `twist web` on one, a download on another.
 
     fetch ─ alice ── r1 ── r2 ── r3 ── bob ─ twist web
+                           └── the address ──┘
 
 bob's web server and alice's download are programs of their own, stock Twisted with `mesh:` endpoint
-strings; they reach their nodes by the local doors. In the middle of a large download alice's circuits are
-replaced under it, and then relay r2 is killed and started again; the download goes on. At last bob's node
-itself is restarted: the web server takes its port again, and the next download works. `once` checks every
-step; `watch` shows them until Ctrl-C.
+strings; they reach their nodes by the local doors. alice knows only an address that begins at r2 and tells
+nothing of r3 and bob. In the middle of a large download her circuits are replaced under it, and then relay
+r2 is killed and started again; the download goes on. At last bob's node itself is restarted: the web server
+takes its port again, and the next download works. `once` checks every step; `watch` shows them until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import random
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,14 +28,15 @@ from attrs import define, field
 from lab.demos.multihop import say
 from lab.nodes import Network, Plan, chain
 from lab.processes import Process, Processes, python
+from meshnet.cipher.address import Address, parse_target
 from meshnet.errors import MeshError, TimedOutError
 
 ROLES = {"alice": "user", "r1": "relay", "r2": "relay", "r3": "relay", "bob": "user"}
-PORT = 80
+PORT, SERVICE = 80, "web"
 SIZE, RATE = 64 << 20, 12 << 20
 """The large file, and how fast it is fetched: slow enough that things can happen meanwhile."""
 PATIENCE = 60.0
-STEPS = ("fetched", "renewed", "restarted_relay", "sha256_ok", "node_restarted")
+STEPS = ("hidden", "fetched", "renewed", "restarted_relay", "sha256_ok", "node_restarted")
 
 
 def plans(folder: Path) -> list[Plan]:
@@ -91,15 +94,15 @@ class Stage:
     folder: Path
     server: Process
     sha256: str
+    address: str
     count: int = 0
     report: dict[str, Any] = field(factory=dict)
 
     def download(self, path: str, rate: int = 0) -> Download:
         """Starts the outsider's program at alice's door."""
         self.count += 1
-        bob, relays = self.network["bob"].plan.public.hex(), self.network.nodes[1:-1]
-        via = ",".join(node.plan.public.hex() for node in relays)
-        string = f"mesh:{bob}:{PORT}:via={via}:node={self.network['alice'].plan.socket.parent}"
+        via, door = self.network["r1"].plan.public.hex(), self.network["alice"].plan.socket.parent
+        string = f"mesh:{self.address}:{PORT}:via={via}:node={door}"
         command = python("-m", "lab.demos.fetch", string, path, str(rate))
         log = self.folder / f"fetch{self.count}.log"
         return Download(self.processes.start(f"download {self.count}", command, log))
@@ -122,11 +125,25 @@ def stage() -> Iterator[Stage]:
         (www / "small").write_text("hello\n")
         large = random.Random("attach").randbytes(SIZE)
         (www / "large").write_bytes(large)
-        listen = f"mesh:{PORT}:node={network['bob'].plan.socket.parent}"
+        address = new_address(network)
+        listen = f"mesh:{PORT}:address={SERVICE}:node={network['bob'].plan.socket.parent}"
         command = python("-m", "twisted", "web", "--path", str(www), "--listen", listen)
         server = processes.start("twist web", command, folder / "web.log")
         server.wait_for(lambda: "Starting reactor" in server.tail(), 20.0, "its start")
-        yield Stage(network, processes, folder, server, hashlib.sha256(large).hexdigest())
+        yield Stage(network, processes, folder, server, hashlib.sha256(large).hexdigest(), address)
+
+
+def new_address(network: Network) -> str:
+    """A hidden address of bob that leads over r2 and r3, as the command makes it."""
+    hops = ",".join(network[name].plan.public.hex() for name in ("r2", "r3"))
+    words = ["address", "new", "--hops", hops, "--name", SERVICE, "--json"]
+    node = ["--node", str(network["bob"].plan.socket)]
+    done = subprocess.run(
+        python("-m", "meshnet.cli.main", *words, *node), capture_output=True, text=True, timeout=30
+    )
+    if done.returncode:
+        raise MeshError(f"no address was made: {done.stderr.strip()}")
+    return str(json.loads(done.stdout)["address"])
 
 
 def once() -> dict[str, Any]:
@@ -142,6 +159,7 @@ def once() -> dict[str, Any]:
 def run(it: Stage, told: Callable[[str], None]) -> None:
     """All steps, each with its result in the report; `told` hears of each before."""
     report = it.report
+    report["hidden"] = hidden(it)
     told("fetching a small page over three relays")
     small = it.download("/small").end()
     report["fetched"] = small["sha256"] == hashlib.sha256(b"hello\n").hexdigest()
@@ -159,6 +177,17 @@ def run(it: Stage, told: Callable[[str], None]) -> None:
     report["mbps"] = round(whole["bytes"] * 8 / whole["seconds"] / 1e6, 1)
     told("restarting bob's node; the web server takes its port again")
     report["node_restarted"] = comes_back(it)
+
+
+def hidden(it: Stage) -> bool:
+    """Whether the address names r2 and neither r3 nor bob."""
+    names = {node.name: node.plan.public for node in it.network.nodes}
+    address = parse_target(it.address)
+    if not isinstance(address, Address):
+        return False
+    tail = {hop.key for hop in address.tail}
+    nobody = {names["r3"], names["bob"]}.isdisjoint({*tail, address.service})
+    return nobody and address.introduction == names["r2"]
 
 
 def renewed(it: Stage, download: Download) -> bool:
