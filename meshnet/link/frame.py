@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 from meshnet.codec import U8, U16, U64, Rest, Tlv, decode, encode, message, tlvs
 from meshnet.errors import ProtocolError
-from meshnet.limits import LARGEST_FRAME
+from meshnet.limits import LANES, LARGEST_FRAME
 
 PAD: Final = 0
 HELLO: Final = 1
@@ -26,7 +26,7 @@ CELL: Final = 12  # forward; 13 is backward, bit 7 of either means congestion wa
 MARKED: Final = 0x80
 
 VERSION: Final = 1
-LANE_NUMBERS: Final = (1, 2, 4, 8, 16)
+LANE_NUMBERS: Final = tuple(1 << power for power in range(LANES.bit_length()))
 LARGEST_TAIL: Final = 1_024
 
 
