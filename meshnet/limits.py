@@ -148,3 +148,13 @@ DATABASE_HASHED: Final = 256 << 20  # larger databases are not read through when
 DATABASE_BACKUPS: Final = 3  # copies from before migrations
 DATABASE_BATCH: Final = 1_000  # waiting writes that share one transaction
 DATABASE_WAITING: Final = 100_000  # writes that wait, of one database
+
+# The coin's network (docs/coin.md), per connection unless stated
+COIN_FRAME: Final = 1 << 20  # what a frame's length may say
+COIN_SENT_FRAME: Final = 256 << 10  # of our own frames
+COIN_BLOCKS: Final = 128  # blocks of one GIVB
+COIN_IDS: Final = 256  # transactions of one ANNT, GETT, GIVT
+COIN_PEERS_GIVEN: Final = 512  # addresses of one GIVP
+COIN_EXTRA: Final = 4_096  # what an INTR says beyond its first three numbers
+COIN_AGENT: Final = 256  # a user agent
+COIN_RESERVED: Final = 1_024  # bytes of a DISC after its reason

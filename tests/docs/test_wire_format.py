@@ -34,6 +34,7 @@ CELL = "label u32 · seq u64 · body"
 LIMITS: dict[str, tuple[str, ...]] = {
     "docs/operations.md": ("SECRET_", "JOURNAL_", "QUARANTINE_", "DATABASE_", "RESERVE", "SPACE_"),
     "docs/rpc.md": ("RPC_",),
+    "docs/coin.md": ("COIN_",),
 }
 
 
