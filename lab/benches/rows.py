@@ -16,7 +16,7 @@ BENCHES = {
     "relay": "the relay step over the bare crypto calls it makes",
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",
     "setup": "circuit set-up over three relays, and how many one relay does",
-    "storage": "the journal's group commit on a real disk",
+    "storage": "the journal's group commit on a real disk; power cuts on simulated ones",
     "stream": "a stream through three relays, five processes",
     "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
 }

@@ -1,4 +1,4 @@
-"""Bench `storage`: what the journal's group commit does on a real disk.
+"""Bench `storage`: what the journal's group commit does on a real disk, and what power cuts do to all stores.
 
 A thousand records of 200 bytes always wait: whoever is answered commits the next one. The disk is that of
 the directory for temporary files, or of the current directory if the former is memory; the note names its
@@ -18,6 +18,7 @@ from attrs import define, field
 from twisted.internet.selectreactor import SelectReactor
 
 from lab.benches.rows import Options, Row, row_of
+from lab.crash.budget import run as search_all
 from meshnet.errors import MeshError
 from meshnet.storage.disk import Mode, RealDisk, RealFile, StrPath
 from meshnet.storage.journal import Journal, open_journal
@@ -28,7 +29,24 @@ SIZE = 200
 
 
 def run(options: Options) -> list[Row]:
-    """The rows of the journal."""
+    """The rows of the journal, and those of the search for losses (`lab/crash`)."""
+    return [*_journal(options), *_crash(options)]
+
+
+def _crash(options: Options) -> list[Row]:
+    """States that power cuts left on simulated disks, each recovered as after a restart."""
+    reports = list(search_all(2_000 if options.quick else 100_000))
+    cuts, checks = sum(one.cuts for one in reports), sum(one.checks for one in reports)
+    note = f"{len(reports)} searches, {cuts} cuts, {checks} checks; every store, every model of a file system"
+    states = float(sum(one.states for one in reports))
+    lost = float(sum(one.lost for one in reports))
+    return [
+        Row("crash_states", states, "", 1, target=100_000.0, better="higher", note=note),
+        Row("crash_lost", lost, "", 1, target=0.0),
+    ]
+
+
+def _journal(options: Options) -> list[Row]:
     warm, count, samples = (1_000, 3_000, 1) if options.quick else (20_000, 100_000, 7)
     with tempfile.TemporaryDirectory(prefix="meshnet-", dir=_directory()) as folder:
         _sample(Path(folder) / "warm", warm)
