@@ -256,8 +256,8 @@ class Search:
             self.seed,
             kills=False,
         )
-        right = Witness()
-        right.allowed, right.parts = witness.allowed, witness.parts
+        right = witness.later()
+        right.notes = []
         disk.watch = lambda: search._look(disk, right)
         search._recovered(disk)
         search._look(disk, right)
@@ -269,9 +269,8 @@ class Search:
         there = len(heir.log)
         search = evolve(self, kills=False, depth=0, most=self.deeper)
         search._seen, search.report = self._seen, self.report
-        right = Witness()
-        right.allowed, right.parts = witness.allowed, witness.parts
-        right.notes = [*witness.notes, (there, "killed; the next one recovers")]
+        right = witness.later()
+        right.notes.append((there, "killed; the next one recovers"))
         heir.watch = lambda: search._look(heir, right) if len(heir.log) > there else None
         found = self._recovered(heir)
         heir.watch = None

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Hashable, Mapping
+from typing import Final
 
 from attrs import define, field, frozen
 
 _short = reprlib.Repr()
 _short.maxtuple, _short.maxstring, _short.maxother = 12, 60, 60
+
+ANYTHING: Final = object()
+"""As the only allowed content: `rule` alone decides."""
 
 
 @frozen
@@ -43,6 +47,8 @@ class Witness:
     allowed: list[Hashable] = field(init=False)
     notes: list[tuple[int, str]] = field(factory=list, init=False)
     """What was said when, as numbers of operations in the log."""
+    rule: Callable[[object], str | None] = field(default=lambda _: None, init=False)
+    """What must hold beside: why a content is not right, or None."""
     version: int = field(default=0, init=False)
     parts: dict[str, Witness] = field(factory=dict, init=False)
     position: Callable[[], int] = field(default=lambda: 0, init=False)
@@ -78,8 +84,11 @@ class Witness:
         """Why `found` is not right, or None."""
         if isinstance(found, Failed):
             return f"recovery failed: {found.why}"
+        why = self.rule(found)
+        if why is not None:
+            return why
         if not self.parts:
-            if found in self.allowed:
+            if found in self.allowed or self.allowed[0] is ANYTHING:
                 return None
             return f"found {shown(found)}, but only {' or '.join(map(shown, self.allowed))} is right"
         contents: Mapping[str, object] = dict(found)  # type: ignore[call-overload]
@@ -89,13 +98,21 @@ class Witness:
                 return f"{name}: {why}"
         return None
 
-    def only(self, found: Hashable) -> Witness:
-        """A witness for which nothing else is right."""
-        return Witness(found)
+    def says(self, text: str) -> None:
+        """A note for the trace, of something that `rule` looks at."""
+        self._note(text, None)
+
+    def later(self) -> Witness:
+        """A witness that asks for the same, for what happens after this point."""
+        other = Witness(self.initial)
+        other.allowed, other.parts, other.rule = self.allowed, self.parts, self.rule
+        other.notes = list(self.notes)
+        return other
 
     def _note(self, word: str, content: Hashable) -> None:
         top = self
         while top._parent is not None:
             top = top._parent
         top.version += 1
-        top.notes.append((top.position(), f"{self._name} {word} {shown(content)}".strip()))
+        said = word if content is None else f"{word} {shown(content)}"
+        top.notes.append((top.position(), f"{self._name} {said}".strip()))

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable
+from pathlib import Path
 
 from lab.crash.search import Workload
-from lab.crash.witness import Witness
+from lab.crash.witness import ANYTHING, Witness
 from lab.simulation.disk import SimulatedDisk
+from meshnet.cipher.keys import SecretKey
+from meshnet.circuit.replay_log import ReplayFiles
+from meshnet.node.identity import never_ran, ran, read_key, write_key
 from meshnet.storage.disk import ExistingFileError
 from meshnet.storage.files import create_file, make_directory, read_file, sweep, write_file
-from meshnet.storage.journal import Journal, open_journal
+from meshnet.storage.journal import Journal, Whole, open_journal
+from meshnet.storage.kept import KeptFile
 
 MOST = 1 << 16
 
@@ -65,12 +70,41 @@ def new_file() -> Workload:
     return Workload("new file", _create, _file, _directory, go_on=_write_again, relied_on=False)
 
 
+# Kept files
+
+
+def _keep(disk: SimulatedDisk, witness: Witness) -> None:
+    kept = KeptFile(disk, "/d/kept", 1000)
+    for content in (b"first", b"second" * 4, b"", b"fourth"):
+        witness.begins(content)
+        kept.save(content)
+        witness.holds()
+
+
+def _kept(disk: SimulatedDisk) -> Hashable:
+    found = KeptFile(disk, "/d/kept", 1000).load()
+    assert not found.notes, f"a power cut damages nothing, and still: {found.notes}"
+    return found.frame and found.frame.data
+
+
+def _keep_after(disk: SimulatedDisk, found: Hashable) -> None:
+    KeptFile(disk, "/d/kept", 1000).save(b"after")
+    assert _kept(disk.synced()) == b"after"
+
+
+def kept_file() -> Workload:
+    """A file with generations."""
+    return Workload("kept file", _keep, _kept, _directory, None, _keep_after)
+
+
 # Journal
 
 
 def _records(disk: SimulatedDisk) -> tuple[tuple[bytes, ...], Journal]:
     found: list[bytes] = []
+    sweep(disk, "/d")
     journal = open_journal(disk, "/d/log", lambda _, data: found.append(data))
+    assert journal.whole is not Whole.DAMAGED, "a power cut was taken for damage"
     return tuple(found), journal
 
 
@@ -83,6 +117,7 @@ def _append(disk: SimulatedDisk, witness: Witness) -> None:
             journal.append(record)
         journal.sync()
         witness.holds()
+    journal.close()
 
 
 def _open_journal(disk: SimulatedDisk) -> Hashable:
@@ -100,10 +135,114 @@ def _append_after(disk: SimulatedDisk, found: Hashable) -> None:
 
 
 def journal() -> Workload:
-    """Records in groups with one sync each."""
+    """Records in groups with one sync each, then an orderly close."""
     return Workload("journal", _append, _open_journal, _directory, (), _append_after)
+
+
+def _compact(disk: SimulatedDisk, witness: Witness) -> None:
+    records, journal = _records(disk)
+    for turn in (b"1", b"2"):
+        for record in (b"many" + turn, b"few" + turn):
+            records = (*records, record)
+            witness.begins(records)
+            journal.append(record)
+        journal.sync()
+        witness.holds()
+        records = (b"sum" + turn,)
+        witness.begins(records)
+        journal.compact(records)
+        witness.holds()
+    witness.begins((*records, b"last"))
+    journal.commit([b"last"])
+    witness.holds()
+
+
+def compacted_journal() -> Workload:
+    """A journal that is replaced by its sum, twice, and goes on."""
+    return Workload("compacted journal", _compact, _open_journal, _directory, (), _append_after)
+
+
+# The identity of a node and the onions it has seen
+
+_KEY = Path("/k/key")
+_SECRET = SecretKey(bytes(range(1, 33)))
+_TAGS = tuple(bytes([number]) * 16 for number in range(1, 6))
+_UNIX, _SLOT = 1_800_000_000.0, 6_000_000
+
+
+def _start(disk: SimulatedDisk) -> tuple[ReplayFiles, dict[int, set[bytes]], int]:
+    """As a node starts: the key, what was seen, and then the mark of a new key goes."""
+    read_key(disk, _KEY)
+    files = ReplayFiles(disk, "/d/replay", boot=f"boot {disk.boots}", first_start=never_ran(disk, _KEY))
+    slots, refused_until = files.load(_UNIX)
+    ran(disk, _KEY)
+    return files, slots, refused_until
+
+
+def _relay(disk: SimulatedDisk, witness: Witness) -> None:
+    accepted: list[bytes] = []
+
+    def rule(found: object) -> str | None:
+        refused = found if isinstance(found, frozenset) else frozenset()
+        again = [tag.hex()[:4] for tag in accepted if tag not in refused]
+        return f"onions {', '.join(again)} would be accepted again" if again else None
+
+    witness.rule = rule
+    witness.allowed = [ANYTHING]
+    files, _, _ = _start(disk)
+    for place, tag in enumerate(_TAGS):
+        files.append(_SLOT, tag)
+        accepted.append(tag)
+        witness.says(f"accepts onion {tag.hex()[:4]}")
+        if place % 2:
+            files.sync()
+    files.close()
+
+
+def _refuses(disk: SimulatedDisk) -> Hashable:
+    """Which of the onions this node refuses."""
+    if not disk.exists(_KEY):
+        return frozenset()
+    _, slots, refused_until = _start(disk)
+    return frozenset(_TAGS) if refused_until > _UNIX else frozenset(slots.get(_SLOT, ()))
+
+
+def _directories(disk: SimulatedDisk) -> None:
+    make_directory(disk, "/d")
+    make_directory(disk, "/k")
+
+
+def _with_key(disk: SimulatedDisk) -> None:
+    _directories(disk)
+    write_key(disk, _KEY, _SECRET)
+
+
+def replay_log() -> Workload:
+    """Onions that were accepted are never accepted again, not even those not yet synced."""
+    return Workload("replay log", _relay, _refuses, _with_key, relied_on=False)
+
+
+def _make_key(disk: SimulatedDisk, witness: Witness) -> None:
+    witness.begins(_SECRET.secret)
+    write_key(disk, _KEY, _SECRET)
+    witness.holds()
+    _start(disk)
+
+
+def _key(disk: SimulatedDisk) -> Hashable:
+    if not disk.exists(_KEY):
+        return None
+    secret = read_key(disk, _KEY).secret
+    _start(disk)
+    return secret
+
+
+def key_file() -> Workload:
+    """The key of a node, from `init` on; once a node has started with it, it must not be lost."""
+    return Workload("key file", _make_key, _key, _directories)
 
 
 def all_workloads() -> list[Workload]:
     """Every store that a node has."""
-    return [plain_files(), new_file(), journal()]
+    stores = (plain_files, new_file, kept_file, journal, compacted_journal, replay_log, key_file)
+    return [store() for store in stores]

@@ -156,7 +156,11 @@ class SimulatedDisk:
         self.model = model if sector is None else model.with_sector(sector, torn=model.torn)
         self.capacity = capacity
         self.short_writes = 0
+        self.met: list[bool] = []
+        """One entry for each fault that came."""
         self.operations = 0
+        self.boots = 0
+        """How often the machine has fallen: with a `fork` it runs on."""
         self.log: list[Operation] = []
         self.watch: Callable[[], object] | None = None
         self.root = Node(directory=True, permissions=0o700)
@@ -289,6 +293,14 @@ class SimulatedDisk:
         assert node is not None
         node.permissions = permissions
 
+    def spoil(self, path: StrPath, offset: int, mask: int) -> None:
+        """Flip bits of one byte of a file, on the medium."""
+        node = self._find(path)
+        assert node is not None
+        content = node.own()
+        content[offset] ^= mask
+        node.base = bytes(content)
+
     def fail(self, operation: str, code: int = errno.EIO, after: int = 0) -> None:
         """Let the operation ("write", "sync", "syncdir", "rename", …) fail once, after `after` that work."""
         self._faults.append(_Fault(operation, code, after))
@@ -320,6 +332,7 @@ class SimulatedDisk:
         """A disk like this one that holds this tree, after a fall of the machine."""
         after = SimulatedDisk(capacity=self.capacity, model=self.model)
         after.root = root
+        after.boots = self.boots + 1
         after._tokens = self._tokens
         return after
 
@@ -327,6 +340,7 @@ class SimulatedDisk:
         """The disk as the next program finds it when all programs were killed and the machine runs on."""
         after = SimulatedDisk(capacity=self.capacity, model=self.model)
         after.root, after._medium, twin = fork(self.root, self._medium)
+        after.boots = self.boots
         after._tokens = self._tokens
         after.log = [Operation(one.word, one.path, tuple(map(twin, one.effects))) for one in self.log]
         return after
@@ -367,6 +381,7 @@ class SimulatedDisk:
                 fault.after -= 1
                 if fault.after < 0:
                     self._faults.remove(fault)
+                    self.met.append(True)
                     if fault.code == errno.EINTR:
                         return  # done again at once
                     self.log.append(Operation(f"{errno.errorcode[fault.code]} instead of", operation))

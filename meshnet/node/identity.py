@@ -32,11 +32,14 @@ def never_ran(disk: Disk, path: Path) -> bool:
 
 
 def ran(disk: Disk, path: Path) -> None:
-    """Removes the mark of a new key; raises StorageError."""
+    """Removes the mark of a new key, and sees that the key stays; raises StorageError.
+
+    Whoever wrote the key may have been killed before its name was durable, and from now on others know us.
+    """
     mark = _mark(path)
     if disk.exists(mark):
         disk.unlink(mark)
-        disk.fsyncdir(mark.parent)
+    disk.fsyncdir(mark.parent)
 
 
 def _mark(path: Path) -> Path:

@@ -11,6 +11,7 @@ one. A file that is not whole goes to the quarantine and is told; it is never an
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from hashlib import sha256
 from struct import Struct
@@ -19,7 +20,15 @@ from typing import Final
 from attrs import frozen
 
 from meshnet.errors import StorageError
-from meshnet.storage.disk import Bytes, CorruptFileError, Disk, MissingFileError, StrPath, name_of
+from meshnet.storage.disk import (
+    Bytes,
+    CorruptFileError,
+    Disk,
+    MissingFileError,
+    StrPath,
+    directory_of,
+    name_of,
+)
 from meshnet.storage.files import read_file, write_file
 from meshnet.storage.quarantine import Quarantine
 
@@ -96,6 +105,8 @@ class KeptFile:
 
     def load(self) -> Kept:
         """The newest generation that is whole. StorageError only for what the disk does."""
+        with contextlib.suppress(MissingFileError):  # what is read may be relied on: whoever saved it may
+            self._disk.fsyncdir(directory_of(self._path))  # have been killed before this sync
         notes: list[str] = []
         frames = [frame for slot in (0, 1) if (frame := self._read(slot, notes)) is not None]
         newest = max(frames, key=lambda frame: frame.generation, default=None)
