@@ -1,8 +1,11 @@
 """Services between programs: offered with `serve`, called with a `Peer`.
 
-    serving = serve(node, 7000, OurClock())             on a mesh port of a node
+    serving = serve(node, 7000, OurClock())                 on a mesh port of a node
     peer = Peer.of_node(node, key, 7000)
     answer = await peer.use(Clock).now(Ask())
+
+    await endpoint.listen(serving_factory(reactor, OurClock()))   on any endpoint of Twisted
+    peer = Peer.of_endpoint(reactor, endpoint)
 
 A peer dials when it is first called, and again when it is called after its connection was lost; calls that
 were under way then fail, and none is ever made twice. Nothing here knows the bytes.
@@ -17,6 +20,9 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,6 +33,7 @@ from meshnet.rpc.declare import Method, Service, implemented
 from meshnet.rpc.driver import Asking, Channel, Clock, Following, Items, Pending, Work, send_all
 from meshnet.rpc.failure import Fault, to_wire
 from meshnet.rpc.incoming import Call, Entry
+from meshnet.stream_protocol import StreamProtocol
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
 S = TypeVar("S", bound=Service)
@@ -39,6 +46,22 @@ class Caller:
 
     key: PublicKey | None
     port: int
+
+
+@frozen
+class ReactorClock:
+    """The clock of a reactor."""
+
+    _reactor: Any
+
+    def now(self) -> float:
+        """Its seconds."""
+        return float(self._reactor.seconds())
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Calls after `delay` seconds; returns what cancels it."""
+        later = self._reactor.callLater(delay, call)
+        return lambda: later.cancel() if later.active() else None
 
 
 Offer = Service | Callable[[Caller], Service | None]
@@ -75,6 +98,20 @@ def serve(node: Node, port: int, *offers: Offer) -> Serving:
     serving = Serving(node.clock, offers)
     serving.listener = node.listen(port, serving.accept)
     return serving
+
+
+def serving_factory(reactor: Any, *offers: Offer) -> Factory:
+    """The same for any Twisted endpoint: what its `listen` takes. All callers are anonymous."""
+    clock = ReactorClock(reactor)
+    serving = Serving(clock, offers)
+
+    def made(stream: StreamProtocol) -> StreamReader | None:
+        channel = serving.channel(Caller(None, 0))
+        if channel is not None:
+            channel.attach(stream)
+        return channel
+
+    return Factory.forProtocol(lambda: StreamProtocol(made))
 
 
 @define(eq=False)
@@ -233,6 +270,16 @@ class Peer:
     ) -> Self:
         """Those on a mesh port of another node; `via` and `identity` as in `MeshNode.connect`."""
         return cls(node.clock, lambda reader: node.connect(target, port, reader, via=via, identity=identity))
+
+    @classmethod
+    def of_endpoint(cls, reactor: Any, endpoint: IStreamClientEndpoint) -> Self:
+        """Those behind an endpoint of Twisted, such as TCP, TLS or a UNIX socket."""
+
+        def dial(reader: StreamReader) -> Deferred[Stream]:
+            protocol = StreamProtocol(lambda stream: reader)
+            return cast("Deferred[Stream]", connectProtocol(endpoint, protocol))
+
+        return cls(ReactorClock(reactor), dial)
 
     def use(self, service: type[S], within: float = RPC_SECONDS) -> S:
         """The service as it is called: each method takes a request (and items to stream) and gives what can

@@ -26,6 +26,7 @@ FLOORS = {
     "control": 2,
     "endpoints": 2,
     "stream_transport": 2,
+    "stream_protocol": 2,
     "node": 3,
     "cli": 4,
 }
