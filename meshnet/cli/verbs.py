@@ -1,4 +1,4 @@
-"""The verbs that ask a running node: status, links, circuits, ping, trace, stop."""
+"""The verbs that ask a running node: status, links, circuits, ping, about, trace, stop."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def _route_arguments(parser: ArgumentParser) -> None:
-    count = 3
+def _target_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("target", metavar="PUBKEY", help="public key (66 hex digits) or known name")
     parser.add_argument(
         "--via",
@@ -51,13 +50,22 @@ def _route_arguments(parser: ArgumentParser) -> None:
         metavar="A,B",
         help="relays, keys or known names, nearest first; left out: the configured route",
     )
+
+
+def _route_arguments(parser: ArgumentParser) -> None:
+    count = 3
+    _target_arguments(parser)
     parser.add_argument(
         "-c", "--count", type=at_least_one, default=count, help="round trips (default %(default)s)"
     )
 
 
 def _request(arguments: Namespace) -> Json:
-    body: Json = {"target": arguments.target, "count": arguments.count}
+    return {**_question(arguments), "count": arguments.count}
+
+
+def _question(arguments: Namespace) -> Json:
+    body: Json = {"target": arguments.target}
     if arguments.via is not None:
         body["via"] = arguments.via
     return body
@@ -202,10 +210,20 @@ def _circuit_row(circuit: Json) -> list[object]:
     ]
 
 
+def _ping_arguments(parser: ArgumentParser) -> None:
+    _route_arguments(parser)
+    parser.add_argument(
+        "--clock", action="store_true", help="also how long each way takes, if that node shows its clock"
+    )
+
+
 def _ping(arguments: Namespace, call: Call) -> int:
     progress("setting up a circuit …")
+    body = _request(arguments)
+    if arguments.clock:
+        body["clock"] = True
     try:
-        report = call("POST", "/ping", _request(arguments))
+        report = call("POST", "/ping", body)
     finally:
         progress_done()
     if arguments.json:
@@ -213,6 +231,20 @@ def _ping(arguments: Namespace, call: Call) -> int:
     else:
         print(f"{report['target']} {_over(len(report['via']))}: {_measured(report)}")
     return PARTIAL if report.get("lost") else 0
+
+
+def _about(arguments: Namespace, call: Call) -> int:
+    progress("setting up a circuit …")
+    try:
+        report = call("POST", "/about", _question(arguments))
+    finally:
+        progress_done()
+    if arguments.json:
+        print_json(report)
+        return 0
+    for name in ("target", "version", "name"):
+        print(f"{name:<14}{report[name] or 'not told'}")
+    return 0
 
 
 def _over(relays: int) -> str:
@@ -227,6 +259,11 @@ def _measured(report: Json) -> str:
     parts.append(f"{report['received']} of {report['sent']} answered")
     if report.get("lost"):
         parts.append(f"then lost: {report['lost']}")
+    clock = report.get("clock")
+    if clock:
+        sure = f"± {clock['uncertainty_ms']:.2f}"
+        parts.append(f"there {clock['there_ms']:.2f}, back {clock['back_ms']:.2f} {sure} ms")
+        parts.append(f"its clock {clock['offset_ms']:+.2f} {sure} ms")
     return ", ".join(parts)
 
 
@@ -292,7 +329,8 @@ NODE_VERBS = (
     Verb("status", "who this node is, what it does and what it dropped", _nothing, _status),
     Verb("links", "its neighbours: round trip, bytes, throughput", _nothing, _links),
     Verb("circuits", "circuits that begin, end or pass here", _circuits_arguments, _circuits),
-    Verb("ping", "set up a circuit to a node and measure it", _route_arguments, _ping),
+    Verb("ping", "set up a circuit to a node and measure it", _ping_arguments, _ping),
+    Verb("about", "what another node says of itself", _target_arguments, _about),
     Verb(
         "trace",
         "measure a circuit to each hop of a route",

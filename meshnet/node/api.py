@@ -2,7 +2,7 @@
 
     GET  /status /links /circuits /metrics /history?ring=1s
     POST /circuits/renew {target}
-    POST /ping {target, via, count} · /trace {target, via} · /stop
+    POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop
     …    /apps/<name>/… as the apps declare
 
 Keys in requests are hex digits or pet names. Unknown keys of a request are refused.
@@ -21,6 +21,7 @@ from meshnet.cipher.address import Address, Target, proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.control.messages import to_json
 from meshnet.errors import MeshError, UsageError
+from meshnet.node import about
 from meshnet.node.app import Json, Route
 from meshnet.node.config import route_refusal
 from meshnet.node.hidden import DEFAULT_LIFE, HiddenServices
@@ -43,6 +44,16 @@ class PingRequest:
     via: tuple[PublicKey, ...] | None = None
     """Relays, nearest first; left out: the configured route, else a direct link."""
     count: Annotated[int, Between(1, MOST_PINGS)] = 1
+    clock: bool = False
+    """Also how long each way takes, by the other node's clock, if it shows that (`[about] clock`)."""
+
+
+@frozen
+class AboutRequest:
+    """Asks a node about itself."""
+
+    target: Target
+    via: tuple[PublicKey, ...] | None = None
 
 
 @frozen
@@ -94,7 +105,7 @@ class HistoryRequest:
     ring: Literal["1s", "10s", "1min", "1h"] = "1s"
 
 
-class ApiNode(Protocol):
+class ApiNode(about.Node, Protocol):
     """What the routes ask of a node."""
 
     @property
@@ -154,6 +165,7 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "POST /addresses": api.new_address,
         "POST /addresses/renew": api.renew_address,
         "DELETE /addresses": api.remove_address,
+        "POST /about": api.about,
         "POST /stop": api.stop,
     }
 
@@ -204,7 +216,15 @@ class _Api:
         request = read_body(PingRequest, body, self._node.lookup)
         via = self._route(request.target, request.via)
         report = await self._node.ping(request.target, via, request.count)
+        if request.clock:
+            report["clock"] = await about.delays(self._node, request.target, via, request.count)
         return {"target": proves(request.target).hex(), "via": [hop.hex() for hop in via], **report}
+
+    async def about(self, body: Json) -> Json:
+        request = read_body(AboutRequest, body, self._node.lookup)
+        via = self._route(request.target, request.via)
+        found = await about.describe(self._node, request.target, via)
+        return {"target": proves(request.target).hex(), "via": [hop.hex() for hop in via], **found}
 
     async def trace(self, body: Json) -> Json:
         request = read_body(TraceRequest, body, self._node.lookup)

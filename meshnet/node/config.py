@@ -30,7 +30,7 @@ class NodeSettings:
     """[node]: who this node is and where it keeps its things."""
 
     name: str = ""
-    """Shown in status; never sent to anybody."""
+    """Shown in status; sent to nobody unless [about] says so."""
     network: U32 = 1
     """Nodes of different networks never link."""
     key: Path = Path("key")
@@ -106,6 +106,17 @@ class ControlSettings:
 
 
 @frozen
+class AboutSettings:
+    """[about]: what this node says of itself to whoever asks on mesh port 1; without any of it, the port is
+    closed."""
+
+    version: bool = False
+    name: bool = False
+    clock: bool = False
+    """The time, so that others can measure how long each way takes. How it drifts tells machines apart."""
+
+
+@frozen
 class RouteSettings:
     """[[route]]: the relays to a node, nearest first; to a hidden service, those before its tail."""
 
@@ -131,6 +142,7 @@ class CoreSections:
     relay: RelaySettings = field(factory=RelaySettings)
     metrics: MetricsSettings | None = None
     control: ControlSettings = field(factory=ControlSettings)
+    about: AboutSettings = field(factory=AboutSettings)
     route: tuple[RouteSettings, ...] = ()
     known: tuple[KnownSettings, ...] = ()
 

@@ -24,6 +24,7 @@ from meshnet.cipher.address import Address, Target, node_key, proves
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.endpoints import NODES
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason, UnreachableError, UsageError
+from meshnet.node import about
 from meshnet.node.api import app_routes, node_routes
 from meshnet.node.app import Clock, IAppService, Json, Receive, Route
 from meshnet.node.config import Settings
@@ -256,6 +257,7 @@ class Node(Service):
         self._open_hidden()
         self._undo.append(NODES.add(self.name, self))
         self._routes.update(node_routes(self))
+        self._start_about()
         await self._start_apps()
         for peer in settings.link.peer:
             self._router.add_peer(peer.key, *peer.addresses)
@@ -302,6 +304,12 @@ class Node(Service):
         self._undo.append(lock.release)
         sweep(self.disk, self.data)
         self.space.begin()
+
+    def _start_about(self) -> None:
+        """The node's own services, if its operator allows any."""
+        serving = about.offer(self, self.settings.about)
+        if serving is not None:
+            self._undo.append(serving.stop)
 
     async def _start_apps(self) -> None:
         """A MeshError is the operator's business and stops the node; anything else is the app's own fault."""

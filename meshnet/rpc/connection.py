@@ -36,7 +36,6 @@ class Connection:
     """One side. `opener` says whether this side opened the connection; `now` is monotonic seconds."""
 
     __slots__ = (
-        "_greeted",
         "_held",
         "_hello_by",
         "_idle_at",
@@ -54,7 +53,6 @@ class Connection:
         self.wire = Wire(owner, now)
         self.outgoing = Outgoing(self.wire, self._parity)
         self.incoming = Incoming(self.wire, 1 - self._parity, offers)
-        self._greeted = False  # its HELLO has come
         self._hello_by = now + limits.RPC_HELLO
         self._idle_for = limits.RPC_IDLE if opener else limits.RPC_FORGOTTEN
         self._idle_at = now + self._idle_for
@@ -137,7 +135,7 @@ class Connection:
         granted = ((getattr(hello, name), getattr(OURS, name)) for name in frames.GRANTS)
         if any(theirs < least for theirs, least in granted):
             raise BrokenPeerError("a HELLO grants less than every version does")
-        self._greeted = True
+        self.wire.met = True
         self.wire.peer = hello
         known: list[Take] = [self._unknown] * 16
         known[frames.BIND] = self.incoming.bind
@@ -205,14 +203,14 @@ class Connection:
     def deadline(self) -> float:
         """When `tick` is due, at the latest; it may be asked for in vain."""
         due = min(self.wire.earliest, self._idle_at)
-        return due if self._greeted else min(due, self._hello_by)
+        return due if self.wire.met else min(due, self._hello_by)
 
     def tick(self, now: float) -> None:
         """Ends what has waited too long."""
         wire = self.wire
         wire.now = now
         try:
-            if not self._greeted and now >= self._hello_by:
+            if not self.wire.met and now >= self._hello_by:
                 raise BrokenPeerError("no HELLO came")
             if now >= wire.earliest:
                 wire.earliest = float("inf")

@@ -59,7 +59,7 @@ class Outgoing:
         if type(request) is not asked.method.request:
             raise UsageError(f"{asked.method} takes a {asked.method.request.__qualname__}, not {request!r}.")
         if wire.over is not None:
-            raise CallLostError(f"{asked.method} was not begun: {wire.over}")
+            raise self._never_begun(asked, wire.over)
         asked.id = _WAITS
         asked.expires = expires = wire.now + seconds
         if self._waiting or not self._begin(asked, request):
@@ -68,6 +68,9 @@ class Outgoing:
             self._waiting.append((asked, request))
         if expires < wire.earliest:
             wire.earliest = expires
+
+    def _never_begun(self, asked: Asked, why: MeshError) -> MeshError:
+        return CallLostError(f"{asked.method} was not begun: {why}") if self._wire.met else why
 
     def _begin(self, asked: Asked, request: Any) -> bool:
         """Sends a call if its turn has come."""
@@ -204,11 +207,11 @@ class Outgoing:
         return min([*times, *(each.expires for each, _ in self._waiting)], default=FOREVER)
 
     def drop(self, why: MeshError) -> None:
-        """The connection is over: all calls fail."""
+        """The connection is over: all calls fail; with `why` itself if the other side was never met."""
         calls, waiting = [*self.calls.values()], [*self._waiting]
         self.calls.clear()
         self._waiting.clear()
         for asked in calls:
-            asked.failed(CallLostError(f"{asked.method} was not answered: {why}"))
+            asked.failed(CallLostError(f"{asked.method} was not answered: {why}") if self._wire.met else why)
         for never, _ in waiting:
-            never.failed(CallLostError(f"{never.method} was not begun: {why}"))
+            never.failed(self._never_begun(never, why))

@@ -26,6 +26,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import EncodeError, LocalError, MeshError, UsageError
 from meshnet.limits import RPC_CONNECTIONS, RPC_LONGEST, RPC_SECONDS
@@ -77,7 +78,7 @@ class Node(Protocol):
 
     def connect(
         self,
-        target: PublicKey,
+        target: Target,
         port: int,
         reader: StreamReader,
         *,
@@ -262,7 +263,7 @@ class Peer:
     def of_node(
         cls,
         node: Node,
-        target: PublicKey,
+        target: Target,
         port: int,
         *,
         via: Sequence[PublicKey] | None = None,

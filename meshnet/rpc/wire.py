@@ -47,15 +47,17 @@ class Streaming(Protocol):
 
 class Wire:
     """`now` is the time of the last event, `earliest` when the first call expires (or sooner), `over` why the
-    connection ended, `peer` what the other side granted, `starved` who waits for room in the outbox."""
+    connection ended, `met` whether the other side ever said HELLO, `peer` what it granted, `starved` who
+    waits for room in the outbox."""
 
-    __slots__ = ("earliest", "now", "outbox", "over", "owner", "peer", "starved", "woken")
+    __slots__ = ("earliest", "met", "now", "outbox", "over", "owner", "peer", "starved", "woken")
 
     def __init__(self, owner: Owner, now: float) -> None:
         self.owner = owner
         self.now = now
         self.outbox = Outbox()
         self.woken = False
+        self.met = False
         self.peer = OURS  # until it says more
         self.over: MeshError | None = None
         self.earliest = FOREVER

@@ -35,6 +35,7 @@ SECTIONS = {
     "[relay]": config.RelaySettings,
     "[metrics]": config.MetricsSettings,
     "[control]": config.ControlSettings,
+    "[about]": config.AboutSettings,
     "[[route]]": config.RouteSettings,
     "[[known]]": config.KnownSettings,
     "[socks]": vpn.Socks,

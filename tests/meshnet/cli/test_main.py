@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from meshnet.cipher.keys import SecretKey
 from meshnet.cli.main import main
+from meshnet.cli.verbs import NODE_VERBS
 from meshnet.errors import CircuitError, Reason
 from meshnet.node.api import node_routes
 from meshnet.node.app import Verb
@@ -287,6 +288,39 @@ class AskingTests(TestCase):
         router.renewed = [failed]
         code, out, _ = await self.ask("circuits", "--renew")
         self.assertEqual((code, "relay 1 is busy" in out), (4, True))
+
+    async def test_about(self) -> None:
+        """What another node says of itself; a node that is not reached is the route's error."""
+        await self.started()
+        code, _, err = await self.ask("about", "ann", "--via", "")
+        self.assertEqual(code, 4)
+        self.assertIn("no link to", err)
+        code, _, err = await self.ask("ping", "ann", "--clock", "--via", "")
+        self.assertEqual(code, 4)
+
+    def test_about_is_shown(self) -> None:
+        """What was not told is said to be so; delays stand behind the round trips."""
+        verbs = {verb.name: verb for verb in NODE_VERBS}
+        asked: list[Any] = []
+
+        def show(name: str, report: dict[str, Any], **more: Any) -> str:
+            def call(method: str, path: str, body: Any) -> Any:
+                asked.append((path, body))
+                return report
+
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                verbs[name].run(Namespace(target="bob", via=None, json=False, count=2, **more), call)
+            return out.getvalue()
+
+        text = show("about", {"target": A.hex(), "version": "0.1.0", "name": ""})
+        self.assertIn(f"target        {A.hex()}\nversion       0.1.0\nname          not told\n", text)
+        clock = {"there_ms": 1.0, "back_ms": 2.0, "offset_ms": -3.5, "uncertainty_ms": 0.25}
+        report = {"target": A.hex(), "via": [], "setup_ms": 1.0, "sent": 1, "received": 0, "clock": clock}
+        text = show("ping", report, clock=True)
+        self.assertIn("there 1.00, back 2.00 ± 0.25 ms, its clock -3.50 ± 0.25 ms", text)
+        self.assertEqual(asked[0], ("/about", {"target": "bob"}))
+        self.assertEqual(asked[1], ("/ping", {"target": "bob", "count": 2, "clock": True}))
 
     async def test_ping(self) -> None:
         """A pet name, a route, a count; a failure has its exit code."""

@@ -411,7 +411,7 @@ class LossTests(SynchronousTestCase):
         pending: list[Any] = [joined.peer.use(Sums).double(Number(1)) for _ in range(3)]
         joined.pass_time()
         for each in pending:
-            self.assertIn("No way.", str(self.failureResultOf(each).value))
+            self.assertIn("No way.", str(self.failureResultOf(each, RefusedError).value))
 
     def test_service_stops(self) -> None:
         """What is offered no more is refused; open connections end in order."""
@@ -424,7 +424,7 @@ class LossTests(SynchronousTestCase):
         self.assertFalse(joined.serving.channels)
         again: Any = joined.peer.use(Sums).double(Number(1))
         joined.pass_time()
-        self.failureResultOf(again, CallLostError)
+        self.failureResultOf(again, RefusedError)
 
     def test_idle(self) -> None:
         """A connection that nobody uses is closed by who opened it; nothing is left, and calls dial again."""
@@ -444,7 +444,7 @@ class LossTests(SynchronousTestCase):
         joined.serving.channels.update(object() for _ in range(limits.RPC_CONNECTIONS))  # type: ignore[misc]
         pending: Any = joined.peer.use(Sums).double(Number(1))
         joined.pass_time()
-        self.failureResultOf(pending, CallLostError)
+        self.failureResultOf(pending, RefusedError)
 
 
 class Elsewhere(Service):

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lab.simulation.nodes import Mesh
-from meshnet.rpc import CallLostError
+from meshnet.errors import MeshError
 from meshnet.rpc.service import Peer, serve, serving_factory
 from tests.meshnet.rpc.samples import Number, OurSums, Sums
 
@@ -88,8 +88,8 @@ class EndpointTests(TestCase):
         """What offers nothing ends the connection, and calls fail."""
         where = self.listen(lambda caller: None)
         peer = Peer.of_endpoint(reactor, clientFromString(reactor, where))
-        with self.assertRaises(CallLostError):
+        with self.assertRaises(MeshError):
             await peer.use(Sums).double(Number(1))
         nowhere = Peer.of_endpoint(reactor, clientFromString(reactor, "unix:" + self.mktemp()))
-        with self.assertRaises(CallLostError):
+        with self.assertRaises(MeshError):
             await nowhere.use(Sums).double(Number(1))
