@@ -90,6 +90,28 @@ class StreamTests(HiddenCase):
             self.assertEqual(near.stream.peer, SECRET.public)
             self.finish()
 
+    def test_streams_outlive_their_circuits(self) -> None:
+        """A stream to a hidden service moves to another circuit, on demand and after a loss. The session is
+        the service's alone: the same join under another key of the node is refused like any stranger's."""
+        self.mesh()
+        address = self.hide("r2", "r3")
+        near = self.reach(address, "r1")
+        self.exchange(near)
+        alice, bob = self.m["alice"].router, self.m["bob"].router
+        (report,) = self.m.wait(alice.renew(address))
+        self.assertNotIn("error", report)
+        self.m.restart("r1", "r2")
+        self.until(lambda: alice.totals["losses_survived"] == 1, 20)
+        self.exchange(near, b"the same stream")
+        self.assertEqual((len(self.service.sessions), len(bob.services.own.sessions)), (1, 0))
+        self.service.sessions, elsewhere = {}, self.service.sessions
+        bob.services.own.sessions.update(elsewhere)
+        (report,) = self.m.wait(alice.renew(None))
+        self.assertIn("has forgotten the session", report["error"])
+        bob.services.own.sessions.clear()
+        self.exchange(near, b"it did not notice")
+        self.finish()
+
     def test_who_calls(self) -> None:
         """A caller may say who it is to a service, as to a node."""
         self.mesh()

@@ -129,4 +129,4 @@ class BraidMachine(RuleBasedStateMachine):
 
 
 BraidTests = BraidMachine.TestCase
-BraidTests.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+BraidTests.settings = settings(stateful_step_count=30)
