@@ -14,6 +14,7 @@ from lab.crash.sqlite import connect_on
 from lab.crash.witness import Witness
 from lab.simulation.disk import SimulatedDisk
 from meshnet.storage.database import DURABLE, Connection, Database, Profile, Schema, open_database
+from meshnet.storage.quarantine import Quarantine
 
 PATH = "/d/data.db"
 _FIRST = "CREATE TABLE entry (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;\n"
@@ -119,6 +120,42 @@ def migration() -> Workload:
     )
 
 
+def rebuilding() -> Workload:
+    """A damaged database that can be fetched again: moved aside, filled, used, through any cut."""
+
+    def prepare(disk: SimulatedDisk) -> None:
+        _made(disk)
+        with contextlib.closing(disk.open(PATH, "write")) as file:
+            file.pwrite(bytes(200), 0)
+            file.fsync()
+
+    @contextlib.contextmanager
+    def mended(disk: SimulatedDisk) -> Iterator[Database]:
+        database = open_database(
+            disk,
+            PATH,
+            ONE,
+            connect=connect_on(disk),
+            separate_reader=False,
+            quarantine=Quarantine(disk, "/d/quarantine", lambda: 1.79e9),
+            rebuild=lambda connection, _: _add(connection, "fetched"),
+        )
+        yield database
+        database.close()
+
+    def program(disk: SimulatedDisk, witness: Witness) -> None:
+        with mended(disk) as database:
+            witness.begins(("fetched", "new"))
+            database.write(lambda it: _add(it, "new"))
+            witness.holds()
+
+    def recover(disk: SimulatedDisk) -> Hashable:
+        with mended(disk) as database:
+            return texts(database)
+
+    return Workload("rebuilding", program, recover, prepare, ("fetched",), _go_on)
+
+
 def all_databases() -> list[Workload]:
     """Every way in which a node uses a database."""
-    return [new_database(), transactions(), migration()]
+    return [new_database(), transactions(), migration(), rebuilding()]

@@ -154,6 +154,8 @@ class Opening:
             damage = Damage(mark["why"], mark["quarantined"])
             if connection.execute("PRAGMA user_version")[0][0] < len(self._schema.migrations):
                 self._migrate(connection, lambda: rebuild(connection, damage))
+            else:  # filled by a process that may have died before its sync
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except BaseException:
             connection.close()
             raise
