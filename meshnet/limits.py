@@ -122,6 +122,7 @@ RPC_QUEUE_MARK: Final = 1 << 20  # bytes to send; beyond this nothing more is re
 RPC_QUEUE: Final = 8 << 20  # beyond this, for a peer that reads nothing, the connection ends
 RPC_SECONDS: Final = 30.0  # for a call that says nothing else
 RPC_LONGEST: Final = 86_400.0  # that a call may ask for
+RPC_GRANTED: Final = 600.0  # to a call of the peer, unless the service that it calls grants more or less
 RPC_GRACE: Final = 30.0  # from the end of a call on one side to its end on the other
 RPC_HELLO: Final = 10.0  # from the first byte to the peer's HELLO
 RPC_IDLE: Final = 60.0  # without a call: the side that opened the connection closes it

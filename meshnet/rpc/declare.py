@@ -24,6 +24,7 @@ from attrs import define, field
 from meshnet.cipher.hashing import sha256
 from meshnet.codec import schema_text
 from meshnet.errors import UsageError
+from meshnet.limits import RPC_GRANTED
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -95,6 +96,8 @@ class Service:
     """
 
     name: ClassVar[str] = ""
+    longest: ClassVar[float] = RPC_GRANTED
+    """Seconds after which a call is given up, whatever time its caller gave; of an implementation."""
     methods: ClassVar[Mapping[int, Method]] = {}
     declared: ClassVar[type[Service]]
 

@@ -74,10 +74,12 @@ class Call:
 
 @frozen
 class Entry:
-    """A method that is offered: `start(call, request)` begins to answer it and raises nothing."""
+    """A method that is offered: `start(call, request)` begins to answer it and raises nothing; after
+    `longest` seconds it is given up."""
 
     method: Method
     start: Callable[[Call, Any], None]
+    longest: float = limits.RPC_GRANTED
 
 
 @frozen
@@ -144,7 +146,8 @@ class Incoming:
         method = entry.method  # type: ignore[union-attr]
         request = method.parse_request(data[start + 2 : stop])
         code = _time(data, start)[0]
-        expires = wire.now + ((code & 0xFFF) << (code >> 12)) / 1e3
+        seconds = ((code & 0xFFF) << (code >> 12)) / 1e3
+        expires = wire.now + (seconds if seconds < entry.longest else entry.longest)  # type: ignore[union-attr]
         call = calls[call_id] = Call(self, call_id, method, size, expires)
         if expires < wire.earliest:
             wire.earliest = expires

@@ -153,11 +153,11 @@ class Serving:
 
 def entries(service: Service) -> dict[int, Entry]:
     """What an implementation offers, by number; raises UsageError if it lacks a method."""
-    methods = service.methods
-    return {
-        number: Entry(methods[number], _starter(methods[number], bound))
-        for number, bound in implemented(service).items()
-    }
+    found = {}
+    for number, bound in implemented(service).items():
+        method = service.methods[number]
+        found[number] = Entry(method, _starter(method, bound), service.longest)
+    return found
 
 
 def _starter(method: Method, bound: Callable[..., Any]) -> Callable[[Call, Any], None]:

@@ -10,10 +10,13 @@ from lab.simulation.nodes import NETWORK_ID, Collector
 from meshnet.cipher.address import Address, sign_address
 from meshnet.cipher.keys import SecretKey
 from meshnet.circuit.tail import make_tail
-from meshnet.errors import CircuitError, Reason, UsageError
+from meshnet.errors import CircuitError, Reason, RefusedError, UsageError
+from meshnet.node import about
+from meshnet.node.config import AboutSettings
 from meshnet.node.services import Service
 from meshnet.streams import Stream, StreamReader
 from tests.meshnet.node.routers import PORT, RouterCase
+from tests.meshnet.rpc.pairs import OnMesh
 
 SECRET = SecretKey(b"\x66" * 32)
 PATH = bytes(range(16))
@@ -133,6 +136,20 @@ class StreamTests(HiddenCase):
         wrong = self.reach(address, "r1", "r2", port=PORT + 1)
         self.until(lambda: wrong.error is not None)
         self.finish()
+
+    def test_nothing_about_the_node(self) -> None:
+        """What a node says of itself, its clock above all, is not said under a service's key."""
+        self.mesh()
+        address = self.hide("r3")
+        bob = OnMesh(self.m.clock, self.m["bob"].router)
+        about.offer(bob, AboutSettings(version=True, name=True, clock=True))
+        alice = OnMesh(self.m.clock, self.m["alice"].router)
+        via = self.m.route("r1", "r2", "r3")
+        open_way = Deferred.fromCoroutine(about.describe(alice, self.m["bob"].public, via))
+        self.assertEqual(self.m.wait(open_way)["name"], "a node")
+        for asked in (about.describe, lambda *to: about.delays(*to, count=1)):
+            hidden_way = Deferred.fromCoroutine(asked(alice, address, via[:2]))
+            self.assertRaises(RefusedError, self.m.wait, hidden_way)
 
     def test_ping(self) -> None:
         """Services answer pings."""

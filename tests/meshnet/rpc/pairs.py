@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.task import Clock as TwistedClock
 
 from meshnet.errors import MeshError
@@ -166,4 +167,21 @@ class Joined:
             self.mesh.flush(20)
 
 
-__all__ = ["Answerer", "Ask", "FakeClock", "Joined", "Pair", "Side"]
+@frozen
+class OnMesh:
+    """A simulated node as a service sees it."""
+
+    clock: Any
+    router: Any
+    name: str = "a node"
+
+    def connect(self, target: Any, port: int, reader: Any, *, via: Any = None, identity: str = "") -> Any:
+        """Opens a stream."""
+        return self.router.connect(target, port, reader, via=via or (), identity=identity)
+
+    def listen(self, port: int, accept: Any) -> Any:
+        """Takes a port."""
+        return self.router.listen(port, accept)
+
+
+__all__ = ["Answerer", "Ask", "FakeClock", "Joined", "OnMesh", "Pair", "Side"]

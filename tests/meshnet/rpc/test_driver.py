@@ -189,6 +189,17 @@ class CallTests(SynchronousTestCase):
         self.assertTrue(joined.channel.core.outgoing.idle)
         self.assertIsNone(joined.channel.over)
 
+    def test_longest(self) -> None:
+        """A service grants no more time than it says, whatever its callers ask for."""
+
+        class Hasty(Slow):
+            longest = 2.0
+
+        joined = Joined(Hasty())
+        double = joined.peer.use(Sums, within=1_000.0).double
+        self.assertRaises(TimedOutError, run, joined, _one(double(Number(1))), 3.0)
+        self.assertIsNone(joined.channel.over)
+
     def test_deadline_without_an_answerer(self) -> None:
         """A deadline holds while the stream is not there yet, too."""
         joined = Joined()

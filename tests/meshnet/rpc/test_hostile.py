@@ -274,6 +274,7 @@ class PatienceTests(SynchronousTestCase):
         side.core.tick(limits.RPC_FORGOTTEN)
         side.core.tick(2 * limits.RPC_FORGOTTEN)
         self.assertIsNone(side.core.over)
+        self.assertLess(2 * limits.RPC_FORGOTTEN, limits.RPC_GRANTED)
         side.taken[0].call.answer(Number(1))
         side.core.tick(3 * limits.RPC_FORGOTTEN)
         side.core.tick(4 * limits.RPC_FORGOTTEN)

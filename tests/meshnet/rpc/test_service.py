@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
 from twisted.internet import reactor  # noqa: TID251  (real sockets)
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import clientFromString
@@ -14,23 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from lab.simulation.nodes import Mesh
 from meshnet.errors import MeshError
 from meshnet.rpc.service import Peer, serve, serving_factory
+from tests.meshnet.rpc.pairs import OnMesh
 from tests.meshnet.rpc.samples import Number, OurSums, Sums
-
-
-@frozen
-class OnMesh:
-    """A simulated node as a service sees it."""
-
-    clock: Any
-    router: Any
-
-    def connect(self, target: Any, port: int, reader: Any, *, via: Any = None, identity: str = "") -> Any:
-        """Opens a stream."""
-        return self.router.connect(target, port, reader, via=via or (), identity=identity)
-
-    def listen(self, port: int, accept: Any) -> Any:
-        """Takes a port."""
-        return self.router.listen(port, accept)
 
 
 class MeshTests(SynchronousTestCase):
