@@ -230,7 +230,7 @@ def _ping(arguments: Namespace, call: Call) -> int:
         print_json(report)
     else:
         print(f"{report['target']} {_over(len(report['via']))}: {_measured(report)}")
-    return PARTIAL if report.get("lost") else 0
+    return PARTIAL if report.get("lost") or "error" in report.get("clock", {}) else 0
 
 
 def _about(arguments: Namespace, call: Call) -> int:
@@ -260,7 +260,9 @@ def _measured(report: Json) -> str:
     if report.get("lost"):
         parts.append(f"then lost: {report['lost']}")
     clock = report.get("clock")
-    if clock:
+    if clock and "error" in clock:
+        parts.append(f"not its clock: {clock['error']['message']}")
+    elif clock:
         sure = f"± {clock['uncertainty_ms']:.2f}"
         parts.append(f"there {clock['there_ms']:.2f}, back {clock['back_ms']:.2f} {sure} ms")
         parts.append(f"its clock {clock['offset_ms']:+.2f} {sure} ms")

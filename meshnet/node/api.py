@@ -217,8 +217,14 @@ class _Api:
         via = self._route(request.target, request.via)
         report = await self._node.ping(request.target, via, request.count)
         if request.clock:
-            report["clock"] = await about.delays(self._node, request.target, via, request.count)
+            report["clock"] = await self._clock(request.target, via, request.count)
         return {"target": proves(request.target).hex(), "via": [hop.hex() for hop in via], **report}
+
+    async def _clock(self, target: Target, via: Sequence[PublicKey], count: int) -> Json:
+        try:
+            return await about.delays(self._node, target, via, count)
+        except MeshError as error:
+            return to_json(error)[1]
 
     async def about(self, body: Json) -> Json:
         request = read_body(AboutRequest, body, self._node.lookup)

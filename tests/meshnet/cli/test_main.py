@@ -295,8 +295,9 @@ class AskingTests(TestCase):
         code, _, err = await self.ask("about", "ann", "--via", "")
         self.assertEqual(code, 4)
         self.assertIn("no link to", err)
-        code, _, err = await self.ask("ping", "ann", "--clock", "--via", "")
-        self.assertEqual(code, 4)
+        code, out, _ = await self.ask("ping", "ann", "--clock", "--via", "")
+        self.assertEqual(code, 7)
+        self.assertIn("not its clock: there is no link to", out)
 
     def test_about_is_shown(self) -> None:
         """What was not told is said to be so; delays stand behind the round trips."""
