@@ -133,6 +133,9 @@ RPC_TEXT: Final = 200  # UTF-8 bytes of an error's sentence
 
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret
+PASSWORD: Final = 1_024  # bytes of a key's password
+PASSWORD_PASSES: Final = 16  # of Argon2id that a sealed key file may ask for
+PASSWORD_MEMORY: Final = 1 << 30  # bytes of memory that it may ask for
 JOURNAL_RECORD: Final = 64 << 10  # data of one record
 JOURNAL_SIZE: Final = 1 << 30  # a whole journal file
 JOURNAL_SEARCH: Final = 16 << 20  # behind the first record that is not whole, looked through for others

@@ -1,4 +1,4 @@
-"""The verbs that work on a node's files, without a running node: init, key show, config check."""
+"""The verbs that work on a node's files, without a running node: init, config check."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any, Final
 
-from meshnet.cipher.keys import SecretKey, dns_label, mesh_ipv6, parse_public_key
+from meshnet.cipher.keys import SecretKey, parse_public_key
 from meshnet.cli.show import print_json
 from meshnet.control.find import CONFIG_NAME
 from meshnet.errors import LocalError, StorageError, UsageError
 from meshnet.node.config import Settings, check_addresses, from_table, load
 from meshnet.node.dropins import Dropins
-from meshnet.node.identity import read_key, write_key
+from meshnet.node.identity import read_public, write_key
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.files import make_directory, write_file
 
@@ -96,19 +96,19 @@ def init(arguments: Namespace, found: Dropins) -> int:
         raise LocalError(f"No node can be made in {directory}: {error}.") from None
     if not key.exists():
         write_key(disk, key, SecretKey.generate())
-    secret = read_key(disk, key)
+    public = read_public(disk, key)
     write_file(disk, str(file), _toml(table).encode(), mode=0o644)
     if arguments.json:
         print_json(
             {
-                "public_key": secret.public.hex(),
+                "public_key": public.hex(),
                 "config": str(file),
                 "key": str(key),
                 "relay": settings.relay.enabled,
             }
         )
     else:
-        print(secret.public.hex())
+        print(public.hex())
         print(f"key and config are in {directory}; start it with: meshnet up {shlex.quote(str(directory))}")
         print(_summary(settings))
     return 0
@@ -178,24 +178,10 @@ def directory_argument(parser: ArgumentParser) -> None:
     parser.add_argument("directory", nargs="?", help=f"the node's directory or {CONFIG_NAME} (default: here)")
 
 
-def key_show(arguments: Namespace, found: Dropins) -> int:
-    """Prints the public key and the names derived from it; never the secret."""
-    path = Path(arguments.directory or arguments.node or ".").expanduser()
-    if path.is_dir() or path.suffix == ".toml":
-        path = load_settings(str(path), found).node.key
-    public = read_key(RealDisk(), path).public
-    names = {"public_key": public.hex(), "dns": f"{dns_label(public)}.mesh", "ipv6": str(mesh_ipv6(public))}
-    if arguments.json:
-        print_json(names)
-    else:
-        print("\n".join(names.values()))
-    return 0
-
-
 def config_check(arguments: Namespace, found: Dropins) -> int:
     """Reads config and key and says what is wrong; exit code 2 if anything is."""
     settings = load_settings(arguments.directory or arguments.node, found)
-    public = read_key(RealDisk(), settings.node.key).public
+    public = read_public(RealDisk(), settings.node.key)
     for peer in settings.link.peer:
         if peer.key == public:
             raise UsageError(f"{settings.file}: a peer has this node's own key.")

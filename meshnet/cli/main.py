@@ -12,11 +12,13 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from meshnet import __version__
-from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments, key_show
+from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments
+from meshnet.cli.key import KEY_VERBS, ask_password
 from meshnet.cli.show import as_told, print_json, tell
 from meshnet.cli.stdio import STDIO_VERBS
 from meshnet.cli.verbs import NODE_VERBS
@@ -80,7 +82,8 @@ def build_parser(found: Dropins) -> ArgumentParser:
     up.add_argument("--log-level", choices=LEVELS, default="info", help="what goes to stderr (default info)")
     init_arguments(_verb(verbs, "init", INIT, lambda a: init(a, found), node=False))
     key = _group(verbs, "key", "the node's key")
-    directory_argument(_verb(key, "show", "print the public key", lambda a: key_show(a, found)))
+    for name, summary, arguments, run in KEY_VERBS:
+        arguments(_verb(key, name, summary, partial(_with, run, found)))
     config = _group(verbs, "config", "the config file")
     directory_argument(_verb(config, "check", "say what is wrong with it", lambda a: config_check(a, found)))
     taken = set(verbs.choices)
@@ -119,6 +122,10 @@ def _app_verbs(found: Dropins) -> list[Verb]:
     return verbs
 
 
+def _with(run: Callable[[Namespace, Dropins], int], found: Dropins, arguments: Namespace) -> int:
+    return run(arguments, found)
+
+
 def _asking(verb: Verb) -> Run:
     """Runs a verb with a call of the node's control API; the node is looked for at the first call."""
 
@@ -140,7 +147,8 @@ def _up(arguments: Namespace, found: Dropins) -> int:
     file = config_file(arguments.config or arguments.directory or arguments.node)
     from twisted.internet import reactor  # only a running node needs one
 
-    return Foreground(open_node(file, reactor, found), reactor, arguments.json).run()
+    node = open_node(file, reactor, found, ask_password)
+    return Foreground(node, reactor, arguments.json).run()
 
 
 def console() -> None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from meshnet.cli.key import ask_password
 from meshnet.cli.show import tell
 from meshnet.errors import MeshError
 from meshnet.node.clock import steady
@@ -55,6 +56,6 @@ def makeService(options: Options) -> Node:
 
     steady(reactor)
     try:
-        return open_kind(TwistNode, options["config"], reactor, find_dropins())
+        return open_kind(TwistNode, options["config"], reactor, find_dropins(), ask_password)
     except MeshError as error:
         sys.exit(tell(error))

@@ -34,6 +34,8 @@ class NodeSettings:
     network: U32 = 1
     """Nodes of different networks never link."""
     key: Path = Path("key")
+    password_file: Path | None = None
+    """Holds the password of an encrypted key."""
     data: Path = Path("data")
     cipher: Literal["openssl", "sodium"] = "openssl"
 

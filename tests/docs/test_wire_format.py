@@ -32,7 +32,15 @@ MESSAGES: dict[int, Any] = {
 }
 CELL = "label u32 · seq u64 · body"
 LIMITS: dict[str, tuple[str, ...]] = {
-    "docs/operations.md": ("SECRET_", "JOURNAL_", "QUARANTINE_", "DATABASE_", "RESERVE", "SPACE_"),
+    "docs/operations.md": (
+        "SECRET_",
+        "JOURNAL_",
+        "QUARANTINE_",
+        "DATABASE_",
+        "RESERVE",
+        "SPACE_",
+        "PASSWORD",
+    ),
     "docs/rpc.md": ("RPC_",),
     "docs/coin.md": ("COIN_",),
 }
