@@ -96,7 +96,7 @@ class KeyVerbTests(SynchronousTestCase):
         )
 
     def test_wrong_moments(self) -> None:
-        """Encrypting twice, decrypting what is in the clear, an empty password, nobody to ask: each a sentence
+        """Encrypting twice, decrypting what is in the clear, an empty password, nobody to ask: a sentence
         that leaves the file as it is."""
         before = self.key.read_bytes()
         empty = self.password("empty", "")
