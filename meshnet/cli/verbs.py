@@ -10,6 +10,8 @@ from typing import Any
 
 from meshnet.cli.address import ADDRESS
 from meshnet.cli.show import print_json, print_table, progress, progress_done, size
+from meshnet.cli.stats import STATS
+from meshnet.cli.watch import watch, watch_arguments
 from meshnet.control.messages import from_json
 from meshnet.errors import TimedOutError, UnreachableError, UsageError
 from meshnet.node.app import Json, Verb
@@ -72,10 +74,14 @@ def _question(arguments: Namespace) -> Json:
 
 
 def _status(arguments: Namespace, call: Call) -> int:
+    return watch(lambda: _show_status(arguments, call), arguments)
+
+
+def _show_status(arguments: Namespace, call: Call) -> None:
     status = call("GET", "/status", None)
     if arguments.json:
         print_json(status)
-        return 0
+        return
     links, limits = status["links"], status["limits"]
     rows: list[tuple[str, Any]] = [
         ("name", status["name"]),
@@ -99,7 +105,6 @@ def _status(arguments: Namespace, call: Call) -> int:
     rows += [("note", note) for note in status["notes"]]
     for name, value in rows:
         print(f"{name:<14}{value}")
-    return 0
 
 
 def _says(value: Any) -> bool:
@@ -328,7 +333,7 @@ def _stop(arguments: Namespace, call: Call) -> int:
 
 
 NODE_VERBS = (
-    Verb("status", "who this node is, what it does and what it dropped", _nothing, _status),
+    Verb("status", "who this node is, what it does and what it dropped", watch_arguments, _status),
     Verb("links", "its neighbours: round trip, bytes, throughput", _nothing, _links),
     Verb("circuits", "circuits that begin, end or pass here", _circuits_arguments, _circuits),
     Verb("ping", "set up a circuit to a node and measure it", _ping_arguments, _ping),
@@ -340,5 +345,6 @@ NODE_VERBS = (
         _trace,
     ),
     ADDRESS,
+    STATS,
     Verb("stop", "end the running node", _nothing, _stop),
 )

@@ -210,7 +210,9 @@ class _Api:
     def history(self, query: Json) -> Json:
         request = read_query(HistoryRequest, query)
         step = next(step for name, step, _ in RINGS if name == request.ring)
-        return {"ring": request.ring, "step_seconds": step, "series": self._node.history.series(request.ring)}
+        history = self._node.history
+        gauges, series = sorted(history.gauges), history.series(request.ring)
+        return {"ring": request.ring, "step_seconds": step, "gauges": gauges, "series": series}
 
     async def ping(self, body: Json) -> Json:
         request = read_body(PingRequest, body, self._node.lookup)

@@ -19,6 +19,7 @@ from meshnet.node.conversation import Conversation
 from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.session.memory import Memory
+from meshnet.session.session import Session
 
 
 class Figures:
@@ -28,6 +29,7 @@ class Figures:
     circuits: Circuits
     _clock: Clock
     _conversations: dict[OriginCircuit | Arrival, Conversation]
+    _sessions: dict[Session, Conversation]
     _past_drops: list[int]
     session_memory: Memory
     _memory: ReplayMemory
@@ -121,7 +123,12 @@ class Figures:
             }
             for link in self.links.by_key.values()
         ]
-        return {"links": links, "circuits": sum(self.circuits.standing.values()), "dropped": self.dropped}
+        return {
+            "links": links,
+            "circuits": sum(self.circuits.standing.values()),
+            "sessions": len(self._sessions),
+            "dropped": self.dropped,
+        }
 
     @property
     def faults(self) -> list[str]:

@@ -523,6 +523,7 @@ class Node(Service):
         gauges = {
             "links": float(_up(brief["links"])),
             "circuits": float(brief["circuits"]),
+            "sessions": float(brief.get("sessions", 0)),
             "lag_seconds": self._lag,
         }
         self.history.feed(now, counters, gauges)

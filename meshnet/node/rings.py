@@ -58,7 +58,8 @@ class History:
     def __init__(self) -> None:
         self._rings: dict[str, dict[str, Ring]] = {}
         self._last: dict[str, float] = {}
-        self._gauges: set[str] = set()
+        self.gauges: set[str] = set()
+        """Names of the series that are gauges; the others are counters."""
         self._started: float | None = None
 
     def feed(self, now: float, counters: Mapping[str, float], gauges: Mapping[str, float]) -> None:
@@ -71,7 +72,7 @@ class History:
             self._last[name] = value
             self._add(name, since, grown)
         for name, value in gauges.items():
-            self._gauges.add(name)
+            self.gauges.add(name)
             self._add(name, since, value)
 
     def _add(self, name: str, now: float, value: float) -> None:
@@ -84,6 +85,6 @@ class History:
     def series(self, ring: str) -> dict[str, list[float]]:
         """Every series of the ring of this name, oldest first: growth of counters, means of gauges."""
         return {
-            name: rings[ring].means() if name in self._gauges else rings[ring].sums()
+            name: rings[ring].means() if name in self.gauges else rings[ring].sums()
             for name, rings in self._rings.items()
         }
