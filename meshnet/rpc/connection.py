@@ -136,7 +136,10 @@ class Connection:
         if any(theirs < least for theirs, least in granted):
             raise BrokenPeerError("a HELLO grants less than every version does")
         self.wire.met = True
-        self.wire.peer = hello
+        calls, most = min(hello.calls, frames.MOST_CALLS), min(hello.body, frames.MOST_BODY)
+        self.wire.peer = frames.Hello(
+            hello.magic, hello.version, calls, hello.streamed, hello.requests, hello.credit, most
+        )
         known: list[Take] = [self._unknown] * 16
         known[frames.BIND] = self.incoming.bind
         known[frames.CALL] = self.incoming.called

@@ -94,6 +94,9 @@ class Bind:
 HELLO_SIZE: Final = 21
 GRANTS: Final = ("calls", "streamed", "requests", "credit", "body")
 MOST_CREDIT: Final = 1 << 32
+MOST_CALLS: Final = IDS // 4
+MOST_BODY: Final = LENGTH - TIME_SIZE
+"""What is used of a peer's grants at most: half of our ids stay free, and a length has 20 bits."""
 
 
 def time_code(seconds: float) -> int:

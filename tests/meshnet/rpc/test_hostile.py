@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet import limits
 from meshnet.codec import encode
-from meshnet.errors import UnreachableError
+from meshnet.errors import EncodeError, UnreachableError
 from meshnet.rpc import frames
 from meshnet.rpc.failure import BrokenPeerError
 from meshnet.rpc.wire import OURS
@@ -132,12 +132,22 @@ class RuleTests(SynchronousTestCase):
         self.broken(HELLO, "means nothing here")
 
     def test_longer_hello(self) -> None:
-        """What a later version appends to its HELLO is ignored, and what it grants more is used."""
-        hello = frames.Hello(frames.MAGIC, 1, 1_000, 100, 1 << 30, 1 << 20, 1 << 20)
+        """What a later version appends to its HELLO is ignored; what it grants is used, within bounds."""
+        hello = frames.Hello(frames.MAGIC, 1, 1_000, 100, 1 << 30, 1 << 20, 1 << 19)
         side = Side(True)
         side.core.receive(frame(0, 0, encode(hello) + b"more"), 0)
         self.assertIsNone(side.core.over)
         self.assertEqual(side.core.wire.peer, hello)
+        boundless = Side(True)
+        hello = frames.Hello(frames.MAGIC, 1, 0xFFFF, 0xFFFF, *[0xFFFF_FFFF] * 3)
+        boundless.core.receive(frame(0, 0, encode(hello)), 0)
+        wide = Number(1, bytes(limits.RPC_BODY))
+        for number in range(frames.MOST_CALLS + 10):
+            boundless.ask(1, wide if number == 0 else Number(1))
+            boundless.output()
+        self.assertEqual(len(boundless.core.outgoing.calls), frames.MOST_CALLS)
+        giant, put = Number(1, bytes(1 << 20)), boundless.core.wire.put
+        self.assertRaises(EncodeError, put, 0, 0, giant, boundless.core.wire.peer.body)
 
     def test_frames(self) -> None:
         """Unknown kinds, lengths that none may have, bodies and slots where there are none."""
