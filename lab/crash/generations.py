@@ -48,7 +48,7 @@ def _save_again(disk: SimulatedDisk, found: Hashable) -> None:
 
 def kept_file() -> Workload:
     """A kept file saved again and again."""
-    return Workload("kept file", _save, _load, _directory, go_on=_save_again, relied_on=False)
+    return Workload("kept file", _save, _load, _directory, go_on=_save_again)
 
 
 def _half_damaged(disk: SimulatedDisk) -> None:

@@ -19,7 +19,6 @@ from meshnet.node.identity import never_ran, ran, read_key, write_key
 from meshnet.storage.disk import ExistingFileError
 from meshnet.storage.files import create_file, make_directory, read_file, sweep, write_file
 from meshnet.storage.journal import Journal, Whole, open_journal
-from meshnet.storage.kept import KeptFile
 
 MOST = 1 << 16
 
@@ -70,33 +69,6 @@ def new_file() -> Workload:
     return Workload("new file", _create, _file, _directory, go_on=_write_again, relied_on=False)
 
 
-# Kept files
-
-
-def _keep(disk: SimulatedDisk, witness: Witness) -> None:
-    kept = KeptFile(disk, "/d/kept", 1000)
-    for content in (b"first", b"second" * 4, b"", b"fourth"):
-        witness.begins(content)
-        kept.save(content)
-        witness.holds()
-
-
-def _kept(disk: SimulatedDisk) -> Hashable:
-    found = KeptFile(disk, "/d/kept", 1000).load()
-    assert not found.notes, f"a power cut damages nothing, and still: {found.notes}"
-    return found.frame and found.frame.data
-
-
-def _keep_after(disk: SimulatedDisk, found: Hashable) -> None:
-    KeptFile(disk, "/d/kept", 1000).save(b"after")
-    assert _kept(disk.synced()) == b"after"
-
-
-def kept_file() -> Workload:
-    """A file with generations."""
-    return Workload("kept file", _keep, _kept, _directory, None, _keep_after)
-
-
 # Journal
 
 
@@ -137,29 +109,6 @@ def _append_after(disk: SimulatedDisk, found: Hashable) -> None:
 def journal() -> Workload:
     """Records in groups with one sync each, then an orderly close."""
     return Workload("journal", _append, _open_journal, _directory, (), _append_after)
-
-
-def _compact(disk: SimulatedDisk, witness: Witness) -> None:
-    records, journal = _records(disk)
-    for turn in (b"1", b"2"):
-        for record in (b"many" + turn, b"few" + turn):
-            records = (*records, record)
-            witness.begins(records)
-            journal.append(record)
-        journal.sync()
-        witness.holds()
-        records = (b"sum" + turn,)
-        witness.begins(records)
-        journal.compact(records)
-        witness.holds()
-    witness.begins((*records, b"last"))
-    journal.commit([b"last"])
-    witness.holds()
-
-
-def compacted_journal() -> Workload:
-    """A journal that is replaced by its sum, twice, and goes on."""
-    return Workload("compacted journal", _compact, _open_journal, _directory, (), _append_after)
 
 
 # The identity of a node and the onions it has seen
@@ -243,6 +192,5 @@ def key_file() -> Workload:
 
 
 def all_workloads() -> list[Workload]:
-    """Every store that a node has."""
-    stores = (plain_files, new_file, kept_file, journal, compacted_journal, replay_log, key_file)
-    return [store() for store in stores]
+    """The stores of files that never replace themselves as a whole; for those that do, `generations.py`."""
+    return [plain_files(), new_file(), journal(), replay_log(), key_file()]

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.crash import databases, workloads
+from lab.crash import databases
 from lab.crash.faults import failing, short
 from lab.crash.rot import Looked, flipped, silent
 from lab.crash.search import Search, Workload
 from lab.crash.sqlite import available
+from lab.crash.tally import of_files
 from lab.crash.witness import Witness
 from lab.simulation.disk import SimulatedDisk
 from lab.simulation.models import MODELS, STRICT
@@ -22,7 +23,7 @@ SMALL = STRICT.with_sector(64)
 needs_apsw = pytest.mark.skipif(not available(), reason="APSW is not installed; ./mesh test installs it")
 
 
-@pytest.mark.parametrize("workload", workloads.all_workloads(), ids=lambda workload: workload.name)
+@pytest.mark.parametrize("workload", of_files(), ids=lambda workload: workload.name)
 def test_one_failing_operation(workload: Workload) -> None:
     """Each operation fails once, in each way it can (EIO, ENOSPC, EINTR); and short writes are continued."""
     for report in [
@@ -33,7 +34,7 @@ def test_one_failing_operation(workload: Workload) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workload", workloads.all_workloads(), ids=lambda workload: workload.name)
+@pytest.mark.parametrize("workload", of_files(), ids=lambda workload: workload.name)
 def test_one_failing_operation_in_more_states(workload: Workload) -> None:
     """The same with more states at each point, and cuts during recovery."""
     for model in MODELS:

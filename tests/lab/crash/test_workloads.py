@@ -15,7 +15,7 @@ SMALL = (STRICT.with_sector(16), pytest.param(STRICT.with_sector(16, torn=True),
 @pytest.mark.parametrize("workload", all_workloads(), ids=lambda workload: workload.name)
 def test_nothing_is_lost(workload: Workload, model: Model) -> None:
     """Acknowledged contents are found, others only if they were begun, and recovery never fails."""
-    report = search(workload, model)
+    report = search(workload, model, most=512, deeper=16)
     print(report)
     assert not report.lost, "\n".join(map(str, report.losses))
     assert report.states > 3
