@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import importlib
+import json
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import twisted.plugins
 from twisted.plugin import getCache
 
+from lab.processes import free_ports
 from tests.support.sources import INSTALLED, ROOT, python_files
 
 
@@ -131,7 +137,63 @@ def probe(python: Path, where: Path) -> list[str]:
         shown = subprocess.run([*words, "--help"], cwd=where, capture_output=True, text=True)
         assert shown.returncode == 0, shown.stderr
         assert ("    socks " if len(words) == 1 else "    meshnet ") in shown.stdout
+    serves_nothing(python, where)
     return done.stdout.splitlines()
+
+
+def serves_nothing(python: Path, where: Path) -> None:
+    """Stock `twist web` knows `mesh:`, and says at once that no node runs where it was sent."""
+    command = [str(python), "-P", "-m", "twisted", "web", "--listen", "mesh:80"]
+    nowhere = {**os.environ, "MESHNET_ATTACH": "/nowhere/attach.sock"}
+    done = subprocess.run(command, cwd=where, env=nowhere, capture_output=True, text=True, timeout=30)
+    assert "No node answers on /nowhere/attach.sock; start it with meshnet up." in done.stdout + done.stderr
+    assert done.returncode != 0
+
+
+@contextlib.contextmanager
+def running(*command: object, log: Path, sign: str) -> Iterator[None]:
+    """A process of the installed environment, from when its log has the sign; ended on leaving."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with log.open("w") as out:
+        words = [str(word) for word in command]
+        process = subprocess.Popen(words, cwd=log.parent, env=clean, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(400):
+            if sign in log.read_text():
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def serves(python: Path, where: Path) -> None:
+    """Two nodes, `twist web` beside one, a fetch beside the other: with installed commands only."""
+    meshnet = python.parent / "meshnet"
+    (port,) = free_ports(1)
+    (where / "www").mkdir()
+    (where / "www" / "page").write_text("hello")
+    keys: list[str] = []
+    for words in (["b", "--listen", f"tcp:127.0.0.1:{port}"], ["a"]):
+        peer = ["--peer", f"{keys[0]}@tcp:127.0.0.1:{port}"] if keys else []
+        done = subprocess.run([meshnet, "init", *words, *peer, "--json"], cwd=where, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        keys.append(json.loads(done.stdout)["public_key"])
+    web = [python, "-P", "-m", "twisted", "web", "--path", where / "www"]
+    with (
+        running(meshnet, "up", where / "b", log=where / "b.log", sign="ready"),
+        running(meshnet, "up", where / "a", log=where / "a.log", sign="ready"),
+        running(*web, "--listen", f"mesh:80:node={where / 'b'}", log=where / "web.log", sign="Starting"),
+    ):
+        ask = [str(meshnet), "connect", keys[0], "80", "--node", str(where / "a")]
+        for _ in range(50):  # until they are linked
+            done = subprocess.run(ask, input=b"GET /page HTTP/1.0\r\n\r\n", capture_output=True, timeout=30)
+            if done.returncode == 0:
+                break
+            time.sleep(0.2)
+        assert done.stdout.endswith(b"\r\n\r\nhello"), (done, (where / "web.log").read_text())
 
 
 def test_wheel(checkout: Path, tmp_path: Path) -> None:
@@ -167,3 +229,12 @@ def test_editable(checkout: Path, tmp_path: Path) -> None:
     assert str(checkout) in where
     assert {Path(path).stem for path in python_files("plugins")} <= set(dropins.split())
     assert entry == "meshnet.cli.main:console"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [(), ("-e",)])
+def test_serves(checkout: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+    """From a fresh copy, installed either way: programs use nodes of their machine."""
+    python = environment(tmp_path / "env")
+    pip(python, *how, str(checkout))
+    serves(python, tmp_path)
