@@ -25,7 +25,7 @@ from attrs import define
 
 from meshnet.cli.show import progress, progress_done
 from meshnet.cli.verbs import hops
-from meshnet.control.attach import open_door
+from meshnet.control.attach import ask, open_door
 from meshnet.control.find import ATTACH, find_socket
 from meshnet.control.lines import (
     ANONYMOUS,
@@ -39,6 +39,7 @@ from meshnet.control.lines import (
     read_incoming,
     write_request,
 )
+from meshnet.control.witness import Witness
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.limits import DOOR_LINE
 from meshnet.node.app import Json, Verb
@@ -52,15 +53,19 @@ Call = Callable[[str, str, Json | None], Json]
 
 
 class Line:
-    """A connection to the door that has asked for something; `key` is the one of the answer."""
+    """A connection to the door that has asked for something; `key` is the one of the answer. Without a
+    witness where it shall be handed on `alone`."""
 
-    def __init__(self, path: Path, request: Request) -> None:
-        line = write_request(request)
-        self.socket = open_door(path)
+    def __init__(self, path: Path, request: Request, alone: bool = False) -> None:
+        self.witness: Witness | None = None
+        if alone:
+            self.socket = open_door(path)
+            self.socket.sendall(write_request(request))
+        else:
+            self.socket, self.witness = ask(path, request)
         self.socket.settimeout(None)
         self._reader = LineReader()
         try:
-            self.socket.sendall(line)
             self.key = read_answer(self.next()).key
         except OSError:
             raise UnreachableError("The node closed the connection.") from None
@@ -69,6 +74,16 @@ class Line:
     def peer(self) -> str:
         """The key of the answer as people read it."""
         return ANONYMOUS if self.key is None else self.key.hex()
+
+    def end(self) -> None:
+        """Our direction ends in order."""
+        if self.witness is not None:
+            self.witness.leave()
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def ended_in_order(self) -> bool:
+        """Whether the other direction, which has ended, was ended by the other side."""
+        return self.witness is None or self.witness.found()
 
     def next(self) -> str:
         """The next line, and not one byte behind it; raises UnreachableError where the node ended."""
@@ -86,11 +101,11 @@ class Line:
 class Joint:
     """A stream joined with standard input and output; `sent` and `received` count bytes."""
 
-    socket: socket.socket
+    line: Line
     sent: int = 0
     received: int = 0
     ended: bool = False
-    """Whether our direction was ended."""
+    """Whether all input was sent, and its end."""
 
     def run(self) -> None:
         """Returns when both directions are done. Raises UnreachableError when the stream breaks, and
@@ -98,19 +113,21 @@ class Joint:
         sending = threading.Thread(target=self._send, daemon=True)
         sending.start()
         self._receive()
-        while sending.is_alive() and not os.isatty(_STDIN):
-            if self._hung_up():
-                raise UnreachableError("The other side stopped reading before all was sent.")
+        if os.isatty(_STDIN):  # a person has nothing to say to somebody who has ended
+            return
+        while sending.is_alive() and not self._hung_up():
             sending.join(LOOK)
+        if not self.ended:
+            raise UnreachableError("The other side stopped reading before all was sent.")
 
     def _send(self) -> None:
         memory = memoryview(bytearray(PIECE))
         try:
             while size := os.readv(_STDIN, [memory]):
-                self.socket.sendall(memory[:size])
+                self.line.socket.sendall(memory[:size])
                 self.sent += size
+            self.line.end()
             self.ended = True
-            self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the stream takes no more: who receives learns why
 
@@ -121,20 +138,19 @@ class Joint:
             data = memory[:size]
             while data:
                 data = data[os.write(_STDOUT, data) :]
-        if self._hung_up():
+        if not self.line.ended_in_order():
             raise UnreachableError("The stream broke before the other side ended it.")
 
     def _take(self, memory: memoryview) -> int:
         try:
-            return self.socket.recv_into(memory)
+            return self.line.socket.recv_into(memory)
         except ConnectionError:
             raise UnreachableError("The stream broke.") from None
 
     def _hung_up(self) -> bool:
-        """Whether the node closed the connection where only one direction should have ended. Once ours has
-        ended too, that looks like any other end."""
+        """Whether the node has closed the connection."""
         poll = select.poll()
-        poll.register(self.socket, 0)
+        poll.register(self.line.socket, 0)
         return bool(poll.poll(0)) and not self.ended
 
 
@@ -186,18 +202,18 @@ def _listen(arguments: Namespace, call: Call) -> int:
     return _join(line, arguments.json)
 
 
-def _next_stream(path: Path, listening: Line) -> Line:
+def _next_stream(path: Path, listening: Line, alone: bool = False) -> Line:
     """Waits for one and accepts it; those that have gone meanwhile are passed over."""
     while True:
         incoming = read_incoming(listening.next())
         try:
-            return Line(path, Accept(incoming.id))
+            return Line(path, Accept(incoming.id), alone)
         except UnreachableError:
             continue
 
 
 def _join(line: Line, as_json: bool) -> int:
-    joint = Joint(line.socket)
+    joint = Joint(line)
     try:
         joint.run()
     finally:
@@ -210,7 +226,7 @@ def _serve(path: Path, listening: Line, command: str, once: bool) -> int:
     """A command per stream; with `once` its failure is ours."""
     running: list[subprocess.Popen[bytes]] = []
     while True:
-        line = _next_stream(path, listening)
+        line = _next_stream(path, listening, alone=True)
         running = [each for each in running if each.poll() is None]
         if len(running) >= COMMANDS:
             running.pop(0).wait()

@@ -28,6 +28,7 @@ from meshnet.control.lines import (
     write_request,
 )
 from meshnet.control.local import LocalStream
+from meshnet.control.witness import Witness, send_first
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.streams import Accept as AcceptStream
 from meshnet.streams import Stream, StreamReader
@@ -89,10 +90,21 @@ class AttachedNode:
         """Takes a port of the node, and keeps it. Raises what the node said, or UnreachableError."""
         return AttachedPort(self, Listen(port, service), accept)
 
-    def dial(self, reader: StreamReader) -> LocalStream:
-        """A connection to the door; raises UnreachableError."""
-        sock = open_door(self.path)
-        return LocalStream(self._reactor, sock, reader, _nothing, lasting=False)
+    def dial(self, reader: StreamReader, request: Request) -> LocalStream:
+        """A connection to the door that has asked for this; raises UnreachableError, UsageError."""
+        sock, witness = ask(self.path, request)
+        return LocalStream(self._reactor, sock, reader, _nothing, lasting=False, witness=witness)
+
+
+def ask(path: Path, request: Request) -> tuple[socket.socket, Witness]:
+    """A connection that has said its line, and what tells its end from a breach."""
+    line = write_request(request)
+    sock = open_door(path)
+    try:
+        return sock, send_first(sock, line)
+    except OSError:
+        sock.close()
+        raise UnreachableError("The node closed the connection.") from None
 
 
 def open_door(path: Path) -> socket.socket:
@@ -125,10 +137,8 @@ class Call:
     ) -> None:
         self._lines = LineReader()
         self._choose = choose
-        line = write_request(request)
-        self.stream = node.dial(self)
+        self.stream = node.dial(self, request)
         self.done: Deferred[Stream] = Deferred(lambda _: self.stream.reset())
-        self.stream.write(line)  # the first bytes of a socket: there is room
 
     def data_received(self, data: memoryview) -> None:
         """The answer; what follows it is the stream's."""
@@ -195,12 +205,9 @@ class AttachedPort:
         self._stream.reset()
 
     def _dial(self) -> LocalStream:
-        line = write_request(self._request)
-        stream = self._node.dial(self)
-        stream.write(line)
         self._lines = LineReader()
         self._held = False
-        return stream
+        return self._node.dial(self, self._request)
 
     # -- StreamReader
 

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshnet.cipher.keys import PublicKey
+from meshnet.control.witness import Witness, receive_first
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.limits import DOOR_LINGER_BYTES, DOOR_LINGER_SECONDS, DOOR_READ
 from meshnet.streams import StreamReader
@@ -46,13 +47,15 @@ class LocalStream:
     """A connected UNIX stream socket. `reader` hears of it and may be changed; `port` and `peer` are what
     the connection is about, for those who ask. `gone` is called once, when the socket is closed.
 
-    `lasting` says what it means when the other end is closed without having been shut down first: for a
-    door, that its process has said all it wanted; for a process (False), that the stream broke.
+    Where both sides have a `witness` it tells whether the other one ended in order. Where they have none,
+    `lasting` says what it means that the other end is closed without having been shut down first: for a
+    door, that its process has said all it wanted; for a process (False), that the stream broke. A door
+    takes the witness that comes with the first bytes.
     """
 
     __slots__ = (
-        "_asleep", "_deaf", "_ended", "_finished", "_gone", "_look", "_orphan", "_reactor",
-        "_send", "_socket", "_spilt", "_unread", "_writing", "lasting", "peer", "port", "reader",
+        "_asleep", "_deaf", "_ended", "_finished", "_gone", "_greeted", "_look", "_orphan", "_reactor",
+        "_send", "_socket", "_spilt", "_unread", "_witness", "_writing", "lasting", "peer", "port", "reader",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +65,7 @@ class LocalStream:
         reader: StreamReader,
         gone: Callable[[LocalStream], None],
         lasting: bool,
+        witness: Witness | None = None,
     ) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
@@ -73,6 +77,8 @@ class LocalStream:
         self._send = sock.send
         self._gone = gone
         self.lasting = lasting
+        self._witness = witness
+        self._greeted = not lasting  # the first bytes have come, and perhaps a witness with them
         self._unread = 0  # given to the reader and not consumed
         self._asleep = False  # not under the reactor's readers
         self._writing = False  # under its writers: `drained` is owed
@@ -119,8 +125,10 @@ class LocalStream:
             return
         self._finished = True
         if self._ended:
-            self._close()
+            self._close(orderly=True)
             return
+        if self._witness is not None:
+            self._witness.leave()
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -168,7 +176,7 @@ class LocalStream:
     def doRead(self) -> None:
         """One receive; further ones wait until the reader has passed on what it got."""
         try:
-            size = self._socket.recv_into(_memory)
+            size = self._socket.recv_into(_memory) if self._greeted else self._greet()
         except OSError as problem:
             if problem.errno not in AGAIN:
                 self._lose(problem)
@@ -206,6 +214,12 @@ class LocalStream:
 
     # -- within
 
+    def _greet(self) -> int:
+        """The first bytes of a process."""
+        size, self._witness = receive_first(self._socket, _memory)
+        self._greeted = True
+        return size
+
     def _drained(self) -> None:
         if self.open:  # it may have been closed in this turn's doRead
             self.reader.drained()
@@ -217,7 +231,11 @@ class LocalStream:
         self._ended = True
         self._reactor.removeReader(self)
         closed = self._broken()
-        if closed and not self.lasting and not self._finished:
+        if self._witness is not None:
+            breach = not self._witness.found()
+        else:
+            breach = closed and not self.lasting and not self._finished
+        if breach:
             self._lose(None)
             return
         self._orphan = self._orphan or closed
@@ -263,9 +281,13 @@ class LocalStream:
         if not self._deaf:
             self.reader.lost(why)
 
-    def _close(self) -> None:
+    def _close(self, orderly: bool = False) -> None:
         if not self.open:
             return
+        if self._witness is not None:
+            if orderly:
+                self._witness.leave()
+            self._witness.close()
         if self._look is not None and self._look.active():
             self._look.cancel()
         self._reactor.removeReader(self)
