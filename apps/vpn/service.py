@@ -10,12 +10,12 @@ What is added lasts until the node stops; what shall stay stands in the config.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, Final, TypeVar
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from zope.interface import implementer
 
 from apps.vpn.counts import ROLES, Counts, VpnCollector
@@ -25,8 +25,8 @@ from apps.vpn.settings import Forward, RuleText, Serve, Socks, VpnSettings
 from apps.vpn.splice import Role
 from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import LocalError, UsageError
-from meshnet.node.app import IAppService, Json, MeshNode, Route
+from meshnet.errors import ConfigError, LocalError, UsageError
+from meshnet.node.app import IAppService, IReloads, Json, MeshNode, Reloaded, Route
 from meshnet.node.schema import HostPort, Port, read_body
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class ChangeExit:
     remove: tuple[str, ...] = ()
 
 
-@implementer(IAppService)
+@implementer(IAppService, IReloads)
 class VpnService(Service):
     """All listeners of one node."""
 
@@ -144,6 +144,52 @@ class VpnService(Service):
         if self._node.public_key in (via or ()):
             raise UsageError("via passes this node itself; leave its own key out.")
 
+    # IReloads
+
+    def check(self, settings: VpnSettings) -> None:
+        """Raises ConfigError for a route over this node itself."""
+        try:
+            if settings.socks is not None:
+                self._check("socks.exit", settings.socks.exit, settings.socks.via)
+            for index, forward in enumerate(settings.forward):
+                self._check(f"forward.{index}.to", forward.to, forward.via)
+        except UsageError as error:
+            raise ConfigError(str(error)) from None
+
+    async def reload(self, settings: VpnSettings) -> Reloaded:
+        """Closes listeners that the config no longer has, then opens new ones. Connections stay, and so does
+        what a command added."""
+        old, failed = self._settings, list[str]()
+        kinds: list[tuple[str, tuple[Any, ...], tuple[Any, ...], dict[Any, Any], Callable[[Any], Any]]] = [
+            ("socks", _some(old.socks), _some(settings.socks), self._socks, self.add_socks),
+            ("forward", old.forward, settings.forward, self._forwards, self.add_forward),
+            ("serve", old.serve, settings.serve, self._served, self.add_serve),
+        ]
+        applied, holds = [], dict[str, tuple[Any, ...]]()
+        for kind, before, after, open_, _ in kinds:
+            gone = [each for each in before if each not in after]
+            for key in [key for key, listener in open_.items() if listener.settings in gone]:
+                await maybeDeferred(open_.pop(key).stop)
+            applied += [f"{kind}: {_named(each)} closed" for each in gone]
+        for kind, before, after, _, add in kinds:
+            holds[kind] = tuple(each for each in after if each in before)
+            for each in [each for each in after if each not in before]:
+                try:
+                    add(each)
+                except LocalError as error:
+                    failed.append(f"{kind}: {error}")
+                    continue
+                holds[kind] += (each,)
+                applied.append(f"{kind}: {_named(each)} opened")
+        if settings.exit != old.exit:
+            self._exit.settings = settings.exit
+            self._exit.apply()
+            applied.append("exit")
+        self._settings = VpnSettings(
+            next(iter(holds["socks"]), None), holds["forward"], holds["serve"], settings.exit
+        )
+        return Reloaded(self._settings, tuple(applied), tuple(failed))
+
     # IAppService
 
     def status(self) -> Json:
@@ -201,6 +247,14 @@ class VpnService(Service):
         change = self._read(ChangeExit, body)
         self._exit.change(change.enabled, change.allow, change.deny, change.remove)
         return {"exit": self._exit.describe()}
+
+
+def _some(settings: Socks | None) -> tuple[Socks, ...]:
+    return () if settings is None else (settings,)
+
+
+def _named(settings: Socks | Forward | Serve) -> str:
+    return f"port {settings.port}" if isinstance(settings, Serve) else show(settings.listen)
 
 
 def _room(listeners: Sized) -> None:

@@ -25,7 +25,7 @@ from meshnet.circuit.events import Arrived
 from meshnet.circuit.failure import blinded_onion, error_onion
 from meshnet.circuit.messages import CREATE, NO_PATH_KEY, Create, HopTerms
 from meshnet.circuit.origin import associated_data
-from meshnet.circuit.policy import Bucket
+from meshnet.circuit.policy import Bucket, Policy
 from meshnet.circuit.replay import TAG, Replays
 from meshnet.circuit.shared import Shared
 from meshnet.circuit.side import Side
@@ -73,6 +73,11 @@ class Admission:
         self.creates = 0
         rate = shared.policy.creates_in_all
         self._bucket = Bucket(rate, max(1.0, 2 * rate), 0.0)
+
+    def limit(self, policy: Policy) -> None:
+        """Other limits from now on."""
+        rate = policy.creates_in_all
+        self._bucket.adjust(rate, max(1.0, 2 * rate))
 
     def create(self, side: Side, frame: Create, now: float, unix: float) -> None:
         """One CREATE. Raises ProtocolError if its label is not the sender's to choose."""

@@ -70,6 +70,11 @@ class Bucket:
         self.level = burst
         self._at = now
 
+    def adjust(self, rate: float, burst: float) -> None:
+        """Other figures from now on."""
+        self.rate, self.burst = rate, burst
+        self.level = min(self.level, burst)
+
     def take(self, amount: float, now: float) -> bool:
         """Takes `amount` tokens if they are there."""
         if now > self._at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from attrs import define, evolve, field
 
@@ -123,9 +124,19 @@ class Shared:
         """What waits in the queues of all circuits."""
         self.rate: Bucket | None = None
         """Bytes per second for all relaying."""
-        if policy.max_rate:  # a burst of a second, and always of one cell
-            burst = max(policy.max_rate, LARGEST_CELL + CELL_HEAD)
-            self.rate = Bucket(policy.max_rate, burst, 0.0)
+        if policy.max_rate:
+            self.rate = Bucket(policy.max_rate, _burst(policy.max_rate), 0.0)
+
+    def limit(self, policy: Policy) -> None:
+        """Other limits from now on. What stands stays, above a lower number of circuits too; circuits that
+        were set up where there was no rate keep none."""
+        self.policy = policy
+        if self.rate is not None:
+            self.rate.adjust(*((policy.max_rate, _burst(policy.max_rate)) if policy.max_rate else (inf, inf)))
+        elif policy.max_rate:
+            self.rate = Bucket(policy.max_rate, _burst(policy.max_rate), 0.0)
+        for side in self.sides.values():
+            side.limit(policy)
 
     def hesitate(self, call: Call, now: float) -> None:
         """Makes `call(now)` after a random 0–100 ms, and says when: those are shorter than most ticks."""
@@ -158,3 +169,8 @@ class Shared:
             if circuit is not None:
                 circuit.link_lost(side, now)
         self.past.stray += side.stray
+
+
+def _burst(rate: float) -> float:
+    """What may pass at once: a second of it, and always one cell."""
+    return max(rate, LARGEST_CELL + CELL_HEAD)

@@ -103,6 +103,11 @@ class Side:
         self._late = late_steps
         self._turn = 0
 
+    def limit(self, policy: Policy) -> None:
+        """Other limits from now on."""
+        for bucket in (self.bucket, self.onward):
+            bucket.adjust(policy.creates_per_second, policy.create_burst)
+
     def enter(self, label: int, circuit: LabelUser) -> None:
         """`circuit` uses `label`, whose cells are refused until `open`."""
         self.circuits[label] = circuit

@@ -66,6 +66,11 @@ class Circuits:
         self._replays = replay
         self._admission = Admission(self._shared, replay)
 
+    def limit(self, policy: Policy) -> None:
+        """Other limits from now on; what stands stays."""
+        self._shared.limit(policy)
+        self._admission.limit(policy)
+
     # Frames and links
 
     def receive(self, link: Neighbour, kind: int, body: memoryview, now: float, unix: float) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 from typing import Any, Final, TextIO
 
 from twisted.internet.defer import Deferred
 from twisted.logger import (
     FilteringLogObserver,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     globalLogBeginner,
@@ -20,10 +22,11 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
-from meshnet.cli.show import tell
+from meshnet.cli.show import as_told, tell
 from meshnet.node.clock import steady
 from meshnet.node.node import Node
 
+_log = Logger()
 FILES: Final = 65_536  # open at most, sockets among them
 
 
@@ -54,6 +57,7 @@ class Foreground:
         steady(self._reactor)
         raise_file_limit()
         self._reactor.callWhenRunning(self._start)
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
         self._reactor.addSystemEventTrigger("before", "shutdown", self._node.stopService)
         self._reactor.run()
         return self.code
@@ -63,6 +67,11 @@ class Foreground:
         self._node.finished.addCallback(lambda _: self._reactor.stop())
         self._node.startService()
         self._node.ready().addCallbacks(self._ready, self._failed)
+
+    def _reload(self) -> None:
+        """SIGHUP: a wrong config costs a line in the log."""
+        done: Deferred[Any] = Deferred.fromCoroutine(self._node.reload())
+        done.addErrback(lambda failure: _log.error("{why}", why=str(as_told(failure.value))))
 
     def _ready(self, _: None) -> None:
         print(ready_line(self._node, self._json), flush=True)

@@ -332,6 +332,23 @@ def _stop(arguments: Namespace, call: Call) -> int:
     raise TimedOutError(f"The node has not stopped after {STOP_SECONDS:.0f} s.")
 
 
+def _reload(arguments: Namespace, call: Call) -> int:
+    """Exit code 7 if the machine refused a part of it; a wrong config changes nothing and exits 2."""
+    report = call("POST", "/reload", {})
+    if arguments.json:
+        print_json(report)
+    else:
+        for change in report["applied"]:
+            print(f"applied: {change}")
+        for key in report["restart"]:
+            print(f"for the next start: {key}")
+        for failure in report["failed"]:
+            print(f"failed: {failure}")
+        if not any(report.values()):
+            print("nothing has changed")
+    return PARTIAL if report["failed"] else 0
+
+
 NODE_VERBS = (
     Verb("status", "who this node is, what it does and what it dropped", watch_arguments, _status),
     Verb("links", "its neighbours: round trip, bytes, throughput", _nothing, _links),
@@ -346,5 +363,6 @@ NODE_VERBS = (
     ),
     ADDRESS,
     STATS,
+    Verb("reload", "take over a changed config without dropping links", _nothing, _reload),
     Verb("stop", "end the running node", _nothing, _stop),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from meshnet.cipher.aead import Backend
@@ -164,6 +164,30 @@ class Links:
             raise LocalError("a node cannot be its own neighbour")
         self.calls.add(key, addresses)
 
+    def remove_peer(self, key: PublicKey) -> None:
+        """Dials `key` no more and ends its link; if it dials us and is accepted, it may come back."""
+        self.calls.remove(key)
+        self._close(LinkLostError("the neighbour is no longer in the config"), lambda peer: peer == key)
+
+    def move_peer(self, key: PublicKey, *addresses: str) -> None:
+        """Dials `key` at other addresses from now on; connections that stand stay. Raises ConfigError."""
+        self.calls.remove(key)
+        self.calls.add(key, addresses)
+        link = self.by_key.get(key)
+        for number in link.standing if link is not None else ():
+            self.calls.stands(key, number, link.lanes if link is not None else 1)
+
+    def accept_only(self, accept: frozenset[PublicKey] | None) -> None:
+        """Who may link from now on (None: anyone); the links of others end."""
+        self.identity = evolve(self.identity, accept=accept)
+        if accept is not None:
+            self._close(RefusedError("no longer in [link] accept"), lambda peer: peer not in accept)
+
+    def _close(self, why: MeshError, of: Callable[[PublicKey], bool]) -> None:
+        for connection in list(self._connections.values()):
+            if connection.lane.remote is not None and of(connection.lane.remote):
+                connection.close(why)
+
     @property
     def peers(self) -> Mapping[PublicKey, Peer]:
         """The configured neighbours."""
@@ -265,7 +289,7 @@ class Links:
         def attach(carrier: ByteCarrier) -> Connection:
             connection = self._connection(carrier, address)
             connection.lane.dial(key, number)
-            self._later(0, lambda: self._begin(connection))
+            self._later(0, lambda: self._begin(connection, key))
             return connection
 
         return attach
@@ -302,8 +326,10 @@ class Links:
             connection.close(LinkLostError("this node is stopping"))
         return connection
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin(self, connection: Connection, key: PublicKey) -> None:
         """Sends act one, once the transport has finished making the connection."""
+        if key not in self.peers:
+            connection.close(LinkLostError("the neighbour is no longer in the config"))
         if not connection.closing:
             try:
                 connection.send_acts()

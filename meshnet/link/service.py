@@ -86,6 +86,12 @@ class Calls:
         peer = self.peers[key] = Peer(key, addresses)
         self._grow(peer, 1)
 
+    def remove(self, key: PublicKey) -> None:
+        """Dials this neighbour no more. An attempt under way ends with a connection that nobody wants."""
+        peer = self.peers.pop(key, None)
+        if peer is not None:
+            self._shrink(peer, 0)
+
     def stop(self) -> None:
         """Dials no more; attempts under way are given up."""
         for call in self._all():

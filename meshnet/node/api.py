@@ -2,7 +2,7 @@
 
     GET  /status /links /circuits /metrics /history?ring=1s
     POST /circuits/renew {target}
-    POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop
+    POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop · /reload
     …    /apps/<name>/… as the apps declare
 
 Keys in requests are hex digits or pet names. Unknown keys of a request are refused.
@@ -148,6 +148,9 @@ class ApiNode(about.Node, Protocol):
     def stop_soon(self) -> None:
         """Ends the node after the answer has gone out."""
 
+    async def reload(self) -> Json:
+        """Takes over a changed config."""
+
 
 def node_routes(node: ApiNode) -> dict[str, Route]:
     """`"METHOD /path"` to what answers it."""
@@ -167,6 +170,7 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "DELETE /addresses": api.remove_address,
         "POST /about": api.about,
         "POST /stop": api.stop,
+        "POST /reload": api.reload,
     }
 
 
@@ -270,6 +274,10 @@ class _Api:
         read_body(Nothing, body)
         self._node.stop_soon()
         return {"stopping": True}
+
+    async def reload(self, body: Json) -> Json:
+        read_body(Nothing, body)
+        return await self._node.reload()
 
     def _route(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         if target == self._node.public_key:

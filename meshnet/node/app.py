@@ -159,6 +159,26 @@ class IAppService(IService):
         """`"POST /name"` → what answers it at /apps/<app>/name. Methods: GET, POST, DELETE."""
 
 
+@frozen
+class Reloaded:
+    """What an app made of changed settings: `settings` are those that hold now; `applied` names what changed,
+    `failed` has a sentence for each thing that the machine refused."""
+
+    settings: Any
+    applied: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+class IReloads(Interface):
+    """An app's service that can take over changed settings while it runs; others get theirs at a start."""
+
+    def check(settings: Any) -> None:
+        """Raises ConfigError if these settings cannot be right; changes nothing."""
+
+    def reload(settings: Any) -> Reloaded | Awaitable[Reloaded]:
+        """Takes over what differs; what both settings share goes on undisturbed."""
+
+
 class IApp(Interface):
     """An app as a dropin in `plugins/` offers it."""
 

@@ -50,7 +50,7 @@ class Neighbours:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._last: dict[str, dict[str, int]] = {}
         self.own: dict[str, dict[str, int]] = {}
         """By peer, what it did since it has series of its own."""
@@ -63,7 +63,7 @@ class Neighbours:
         for gone in self._last.keys() - present:
             del self._last[gone]
             self.own.pop(gone, None)
-        free = self._most - len(self.own)
+        free = self.most - len(self.own)
         if free > 0:
             rest = [link for link in links if link["peer"] not in self.own]
             rest.sort(key=lambda link: -(link.get("bytes_in", 0) + link.get("bytes_out", 0)))

@@ -33,6 +33,7 @@ from meshnet.node.faces import Faces
 from meshnet.node.hidden import HiddenServices
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
+from meshnet.node.reload import Changing, check, take_over
 from meshnet.node.rings import History
 from meshnet.node.services import Service as Called
 from meshnet.node.services import Services
@@ -49,7 +50,7 @@ STOP_DELAY: Final = 0.1  # seconds between the answer to /stop and the end
 _log = Logger()
 
 
-class Routing(Protocol):
+class Routing(Changing, Protocol):
     """What a node needs of its router (`meshnet.node.router.Router`)."""
 
     on_link: Callable[[PublicKey], None]
@@ -68,9 +69,6 @@ class Routing(Protocol):
 
     async def start(self, addresses: list[str]) -> list[str]:
         """Binds the link addresses and starts; returns them as bound. Raises LocalError, ConfigError."""
-
-    def add_peer(self, key: PublicKey, *addresses: str) -> None:
-        """Keeps a link to this neighbour, at the first of its addresses that answers."""
 
     def stop(self) -> Any:
         """Ends every circuit and link."""
@@ -157,6 +155,9 @@ class Node(Service):
         self.listening: list[str] = []
         self.finished: Deferred[None] | None = None
         """Set by whoever runs the node and wants to know of POST /stop; it is fired then."""
+        self.reread: Callable[[], Settings] | None = None
+        """Reads the config again; raises ConfigError. None where there is no file."""
+        self._reloading = False
         self._apps = apps
         self._services: dict[str, IAppService] = {}
         self._faces = Faces(reactor, disk, settings)
@@ -349,6 +350,26 @@ class Node(Service):
         if finished is None:
             raise UsageError("This node runs inside another program; stop that one.")
         self.clock.call_later(STOP_DELAY, lambda: finished.callback(None))
+
+    async def reload(self) -> Json:
+        """Reads the config again and takes over what can be without a restart: `applied`, `restart` (keys
+        for the next start), `failed` (sentences). Raises ConfigError: then nothing has changed."""
+        if self.reread is None or not self._routes:
+            raise UsageError("This node runs without a config file of its own, or not yet.")
+        if self._reloading:
+            raise LocalError("A reload is under way; wait for its end.")
+        new = self.reread()
+        check(self.settings, new, self.public_key, self._services)
+        self._reloading = True
+        try:
+            report = await take_over(self.settings, new, self._router, self._services)
+        finally:
+            self._reloading = False
+        self.settings = report.settings
+        if report.settings.metrics is not None:
+            self._neighbours.most = report.settings.metrics.neighbours
+        _log.info("config read again: {report}", report=report.sentence)
+        return report.as_json()
 
     # -- what apps use (MeshNode)
 

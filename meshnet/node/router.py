@@ -126,6 +126,23 @@ class Router(Figures):
         """Keeps a link to this neighbour, at the first of its addresses that answers."""
         self.links.add_peer(key, *addresses)
 
+    def remove_peer(self, key: PublicKey) -> None:
+        """Dials this neighbour no more and ends its link."""
+        self.links.remove_peer(key)
+
+    def move_peer(self, key: PublicKey, *addresses: str) -> None:
+        """Dials this neighbour at other addresses from now on; its link stays."""
+        self.links.move_peer(key, *addresses)
+
+    def accept_only(self, accept: frozenset[PublicKey] | None) -> None:
+        """Who may link from now on (None: anyone); the links of others end."""
+        self.links.accept_only(accept)
+
+    def limit(self, policy: Policy) -> None:
+        """Other limits for circuits from now on; what stands stays."""
+        self._policy = policy
+        self.circuits.limit(policy)
+
     def stop(self) -> Deferred[None]:
         """Tells the other ends, then closes every link; fires when the replay tags are on the disk."""
         if self._cancel_tick is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meshnet.node.clock import NodeClock
-from meshnet.node.config import load
+from meshnet.node.config import Settings, load
 from meshnet.node.dropins import Dropins, find_dropins
 from meshnet.node.identity import Password, no_password, password_from, read_key
 from meshnet.node.node import Node
@@ -48,10 +48,14 @@ def open_kind(
     disk = RealDisk()
     transports, lacking = found.open_transports(reactor)
     broken = [*found.broken, *lacking]
-    settings = load(Path(config), found.apps, transports, broken)
+
+    def read() -> Settings:
+        return load(Path(config), found.apps, transports, broken)
+
+    settings = read()
     asked = password_from(disk, settings.node.password_file, os.environ, password)
     secret = read_key(disk, settings.node.key, asked)
-    return kind(
+    node = kind(
         settings,
         secret,
         reactor=reactor,
@@ -61,3 +65,5 @@ def open_kind(
         apps=found.apps,
         notes=broken,
     )
+    node.reread = read
+    return node

@@ -6,34 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 from meshnet.cipher import aead
-from meshnet.cipher.keys import PublicKey, SecretKey
-from meshnet.circuit.policy import Policy
-from meshnet.node.config import LinkSettings, RelaySettings
+from meshnet.cipher.keys import SecretKey
 from meshnet.node.node import Node
+from meshnet.node.reload import accepted, circuit_policy
 from meshnet.node.replay import ReplayKeeper
 from meshnet.node.router import Router
 from meshnet.transports import changes
 from meshnet.transports.registry import Transports
-
-
-def circuit_policy(relay: RelaySettings) -> Policy:
-    """[relay] as the circuits' policy."""
-    return Policy(
-        enabled=relay.enabled,
-        max_rate=relay.max_rate,
-        max_circuits=relay.max_circuits,
-        max_circuits_per_neighbour=relay.max_circuits_per_neighbour,
-        creates_per_second=relay.creates_per_second,
-        create_burst=relay.create_burst,
-        creates_in_all=relay.creates_in_all,
-    )
-
-
-def accepted(link: LinkSettings) -> frozenset[PublicKey] | None:
-    """Who may link: None for anyone; the dialled peers always."""
-    if link.accept == "any":
-        return None
-    return frozenset(link.accept) | {peer.key for peer in link.peer}
 
 
 def make_router(

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.circuit.policy import Policy
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason
 from meshnet.node.app import Receive
 from meshnet.node.clock import NodeClock
@@ -77,6 +78,7 @@ class FakeRouter:
     why: dict[str, str] = field(factory=dict)
     on_link: Callable[[PublicKey], None] = lambda peer: None
     services: Services = field(factory=lambda: Services(SecretKey(b"\x01" * 32)))
+    changes: list[tuple[Any, ...]] = field(factory=list)
     left: list[Service] = field(factory=list)
 
     def leave(self, service: Service) -> None:
@@ -91,6 +93,18 @@ class FakeRouter:
 
     def add_peer(self, key: PublicKey, *addresses: str) -> None:
         self.peers += [(key, address) for address in addresses]
+
+    def remove_peer(self, key: PublicKey) -> None:
+        self.changes.append(("remove", key))
+
+    def move_peer(self, key: PublicKey, *addresses: str) -> None:
+        self.changes.append(("move", key, *addresses))
+
+    def accept_only(self, accept: frozenset[PublicKey] | None) -> None:
+        self.changes.append(("accept", accept))
+
+    def limit(self, policy: Policy) -> None:
+        self.changes.append(("limit", policy))
 
     def stop(self) -> None:
         self.running = False

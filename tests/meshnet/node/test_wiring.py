@@ -16,7 +16,8 @@ from meshnet.limits import CREATE_BURST
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import LinkSettings, PeerSettings, RelaySettings, from_table
 from meshnet.node.node import Node
-from meshnet.node.wiring import accepted, circuit_policy, make_router
+from meshnet.node.reload import accepted, circuit_policy
+from meshnet.node.wiring import make_router
 from meshnet.storage.disk import RealDisk
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
