@@ -162,3 +162,6 @@ COIN_PEERS_GIVEN: Final = 512  # addresses of one GIVP
 COIN_EXTRA: Final = 4_096  # what an INTR says beyond its first three numbers
 COIN_AGENT: Final = 256  # a user agent
 COIN_RESERVED: Final = 1_024  # bytes of a DISC after its reason
+COIN_POOL: Final = 10_000  # loose transactions
+COIN_POOL_BYTES: Final = 16 << 20
+COIN_POOL_SECONDS: Final = 3 * 86_400  # a loose transaction that no block takes is forgotten

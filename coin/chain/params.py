@@ -111,6 +111,8 @@ class Chain:
         """Raises ConfigError if this cannot be a chain: a bad name or limit, a first block nobody sealed."""
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"{self.name[:60]!r} is no name of a chain: small letters, digits and hyphens.")
+        if not 0 < self.volume < 1 << 63:
+            raise ConfigError(f"Chain {self.name}: the first block makes 1 to 2^63 - 1 droplets.")
         for limits in (self.user, self.pool, self.block):
             if why := limits.refusal():
                 raise ConfigError(f"Chain {self.name}: {why}.")

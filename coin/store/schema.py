@@ -1,15 +1,18 @@
 """The tables of the chain's database.
 
-    block     sequence → hash, signed block as it came, sum over all unspent outputs after it
-    tx        number → id, block, where its bytes lie in the block
+    block     sequence → hash, time, sum over all unspent outputs after it, signed block as it came
+    tx        number → id, block, where its bytes lie in the block, number of its first output
     address   number → 21 bytes, droplets and number of its unspent outputs
     output    number → id, the transaction that made it, owner, coins, hours; the one that spent it, or NULL
     history   (address, tx): a row for each transaction that touches the address
-    loose     transactions not in a block yet; `loose_input` says which outputs they would spend
+    tally     one row: how many outputs are unspent, how many addresses own some
+    loose     transactions not in a block yet: bytes, when they came (nanoseconds since 1970), the hours they
+              burn, and for each 1,024 bytes (-1 if a soft rule is broken), that rule and why
+    loose_input, loose_address: what outputs they spend, what addresses they touch
 
-Blocks are the truth and never written twice; the other tables can be made again from them. Numbers grow with
-the chain, so an index over them is in the order of time. Amounts of 64 bits are stored as SQLite's signed
-integers, those of 2⁶³ and more as negative ones (`stored`, `amount`).
+Blocks are the truth and never written twice; the next five tables can be made again from them. Numbers grow
+with the chain, so an index over them is in the order of time. Coins fit into SQLite's signed integers
+(`Chain.check`); hours of 2⁶³ and more are stored as negative ones (`stored`, `amount`).
 """
 
 from __future__ import annotations
@@ -24,24 +27,25 @@ _FIRST = """
 CREATE TABLE block (
     sequence INTEGER PRIMARY KEY,
     hash BLOB NOT NULL UNIQUE,
-    data BLOB NOT NULL,
-    total BLOB NOT NULL
+    time INTEGER NOT NULL,
+    total BLOB NOT NULL,
+    data BLOB NOT NULL
 ) STRICT;
 CREATE TABLE tx (
     number INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,
     block INTEGER NOT NULL REFERENCES block,
     start INTEGER NOT NULL,
-    size INTEGER NOT NULL
+    size INTEGER NOT NULL,
+    output INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX tx_block ON tx (block);
 CREATE TABLE address (
     number INTEGER PRIMARY KEY,
     address BLOB NOT NULL UNIQUE,
     coins INTEGER NOT NULL,
     outputs INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX address_coins ON address (coins) WHERE coins > 0;
+CREATE INDEX address_coins ON address (coins DESC, address) WHERE coins > 0;
 CREATE TABLE output (
     number INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,
@@ -51,8 +55,6 @@ CREATE TABLE output (
     hours INTEGER NOT NULL,
     spent INTEGER REFERENCES tx
 ) STRICT;
-CREATE INDEX output_tx ON output (tx);
-CREATE INDEX output_spent ON output (spent) WHERE spent IS NOT NULL;
 CREATE INDEX output_address ON output (address, number);
 CREATE INDEX output_unspent ON output (address, number) WHERE spent IS NULL;
 CREATE TABLE history (
@@ -60,25 +62,35 @@ CREATE TABLE history (
     tx INTEGER NOT NULL,
     PRIMARY KEY (address, tx)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE tally (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    unspents INTEGER NOT NULL,
+    owners INTEGER NOT NULL
+) STRICT;
 CREATE TABLE loose (
-    id BLOB PRIMARY KEY,
-    data BLOB NOT NULL,
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
     received INTEGER NOT NULL,
     checked INTEGER NOT NULL,
     announced INTEGER NOT NULL,
     fee INTEGER NOT NULL,
-    refusal TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+    rate INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    rule TEXT NOT NULL,
+    refusal TEXT NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
 CREATE INDEX loose_received ON loose (received);
+CREATE INDEX loose_rate ON loose (rate, received, size);
 CREATE TABLE loose_input (
     output BLOB NOT NULL,
-    loose BLOB NOT NULL REFERENCES loose ON DELETE CASCADE,
+    loose INTEGER NOT NULL REFERENCES loose ON DELETE CASCADE,
     PRIMARY KEY (output, loose)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX loose_input_loose ON loose_input (loose);
 CREATE TABLE loose_address (
     address BLOB NOT NULL,
-    loose BLOB NOT NULL REFERENCES loose ON DELETE CASCADE,
+    loose INTEGER NOT NULL REFERENCES loose ON DELETE CASCADE,
     PRIMARY KEY (address, loose)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX loose_address_loose ON loose_address (loose);
@@ -86,6 +98,9 @@ CREATE INDEX loose_address_loose ON loose_address (loose);
 
 SCHEMA: Final = Schema(APPLICATION, (_FIRST,))
 """Version 1 of the chain's database."""
+
+INDEXES: Final = ("history", "output", "address", "tx", "tally")
+"""The tables that are made of blocks, in an order in which their rows may be removed."""
 
 _SIGN: Final = 1 << 63
 _MASK: Final = (1 << 64) - 1

@@ -2,23 +2,25 @@
 
 `ChainStore.add` checks a run of blocks against all rules and writes those that are right in one transaction:
 they are durable when it returns. Whatever it reads is one state of the database. It is blocking, for one
-thread at a time for writing and one for reading. It checks no signatures: whoever adds blocks has done that
-before, since it takes nearly all of the time.
+thread at a time for writing and one for reading. Signatures are nearly all of the work: whoever adds blocks
+has them checked before, as by `signing.py` in other processes. The pool of loose transactions is in
+`ChainStore.pool`; what is in a block leaves it with that block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from coin.chain.address import Address
+from coin.chain.amounts import DROPLETS
 from coin.chain.block import Block, Header, decode_block
+from coin.chain.hours import HoursError, forgiving_hours_at
 from coin.chain.params import Chain
 from coin.chain.rules import (
     Applied,
-    BlockError,
     Head,
     RuleError,
     Signers,
@@ -26,23 +28,14 @@ from coin.chain.rules import (
     check_header,
     genesis_head,
 )  # fmt: skip
-from coin.chain.transaction import Transaction, Unspent, decode_transaction
-from coin.store.schema import SCHEMA, amount, stored
+from coin.chain.transaction import Unspent
+from coin.store.batch import Batch
+from coin.store.pool import Pool
+from coin.store.rows import CONFIRMED, OUTPUT, Confirmed, confirmed_of, find_unspent, unspent_of
+from coin.store.schema import SCHEMA, amount
 from meshnet.errors import LocalError
 from meshnet.storage.database import Connection, Database, open_database
-from meshnet.storage.disk import Disk, StrPath
-
-HEADER: Final = 124
-
-
-@frozen
-class Confirmed:
-    """A transaction of the chain, the block it is in, that block's time, its place in the order of all."""
-
-    transaction: Transaction
-    block: int
-    time: int
-    number: int
+from meshnet.storage.disk import CorruptFileError, Disk, StrPath
 
 
 @frozen
@@ -62,12 +55,43 @@ class Added:
     refused: RuleError | None = None
 
 
-_OUTPUT = (
-    "SELECT substr(block.data, 5, 8), tx.block, tx.id, address.address, output.coins, output.hours "
-    "FROM output JOIN tx ON tx.number = output.tx JOIN block ON block.sequence = tx.block "
-    "JOIN address ON address.number = output.address "
-)
-"""The columns of which `_unspent` makes an output; bytes 5 to 12 of a header are its time."""
+@frozen
+class Amount:
+    """Droplets and coin hours."""
+
+    coins: int = 0
+    hours: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.coins + other.coins, self.hours + other.hours)
+
+
+@frozen
+class Balance:
+    """What an address owns: in the chain, at the time of its last block; and once the pool is in blocks."""
+
+    confirmed: Amount = Amount()
+    predicted: Amount = Amount()
+
+    def __add__(self, other: Balance) -> Balance:
+        return Balance(self.confirmed + other.confirmed, self.predicted + other.predicted)
+
+
+@frozen
+class Supply:
+    """The coins and hours of a chain at `head`, in droplets and hours. Of the distribution's addresses some
+    are unlocked: `total` is what those began with and `current` what has left them; for the hours, what
+    everybody but the locked addresses has, and what everybody but the distribution has. `unspents` and
+    `owners` count unspent outputs and addresses that own one."""
+
+    head: Head = field(repr=False)
+    current: int
+    total: int
+    most: int
+    current_hours: int
+    total_hours: int
+    unspents: int
+    owners: int
 
 
 _BLOCK_AT = "SELECT data FROM block WHERE sequence = ?"
@@ -80,8 +104,9 @@ class ChainStore:
     def __init__(self, database: Database, chain: Chain) -> None:
         self._database = database
         self.chain = chain
+        self.pool = Pool(database, chain)
         self.head: Head = database.read(_read_head)
-        (self._numbers,) = database.read(_counts)
+        self._supply: Supply | None = None
 
     # -- writing
 
@@ -93,40 +118,27 @@ class ChainStore:
         """
         head, applied = self.head, []
         refused: RuleError | None = None
-        fresh: dict[bytes, Unspent] = {}
-        gone: set[bytes] = set()
         with self._database.transaction() as connection:
-            batch = _Batch(connection, *self._numbers)
-
-            def find(number: bytes) -> Unspent | None:
-                if number in gone:
-                    return None
-                return fresh.get(number) or _find(connection, number)
-
+            batch = Batch(connection)
             for block, owners in zip(blocks, signed, strict=True):
                 try:
                     check_header(block, head, self.chain.seal)
-                    change = apply_block(block, head, find, owners)
+                    change = apply_block(block, head, batch.find, owners)
                 except RuleError as error:
                     refused = error
                     break
-                for each in change.spent:
-                    gone.add(each.id)
-                    fresh.pop(each.id, None)
-                fresh.update((each.id, each) for each in change.made)
                 batch.add(block, change)
                 head = change.head
                 applied.append(change)
             batch.write()
         self.head = head
-        self._numbers = batch.numbers
         return Added(tuple(applied), refused)
 
     # -- reading
 
     def find(self, number: bytes) -> Unspent | None:
         """The output of that id if it is unspent."""
-        return self._database.read(lambda connection: _find(connection, number))
+        return self._database.read(lambda connection: find_unspent(connection, number))
 
     def block(self, which: int | bytes) -> Block | None:
         """The block of a sequence or a hash."""
@@ -152,10 +164,8 @@ class ChainStore:
 
     def transaction(self, number: bytes) -> Confirmed | None:
         """The transaction of an id, if it is in a block."""
-        rows = self._database.read(
-            lambda connection: connection.execute(_CONFIRMED + "WHERE tx.id = ?", (number,))
-        )
-        return _confirmed(rows[0]) if rows else None
+        rows = self._rows(CONFIRMED + "WHERE tx.id = ?", number)
+        return confirmed_of(rows[0]) if rows else None
 
     def history(
         self, address: Address, limit: int, *, before: int | None = None, after: int | None = None
@@ -163,65 +173,123 @@ class ChainStore:
         """Transactions that touch an address: the newest `limit` first, older than number `before`; or with
         `after` the oldest first, newer than that."""
         newest = after is None
-        bound = (1 << 62 if before is None else before) if newest else after
+        bound = after if after is not None else 1 << 62 if before is None else before
         statement = (
-            _CONFIRMED
+            CONFIRMED
             + "JOIN history ON history.tx = tx.number JOIN address ON address.number = history.address "
             + f"WHERE address.address = ? AND history.tx {'<' if newest else '>'} ? "
             + f"ORDER BY history.tx {'DESC' if newest else 'ASC'} LIMIT ?"
         )
-        rows = self._database.read(lambda connection: connection.execute(statement, (address, bound, limit)))
-        return [_confirmed(row) for row in rows]
+        return [confirmed_of(row) for row in self._rows(statement, address, bound, limit)]
+
+    def transaction_count(self, address: Address | None = None) -> int:
+        """How many transactions there are, or touch an address."""
+        if address is None:
+            return int(self._rows("SELECT coalesce(max(number), 0) FROM tx")[0][0])
+        statement = (
+            "SELECT count(*) FROM history JOIN address ON number = history.address WHERE address.address = ?"
+        )
+        return int(self._rows(statement, address)[0][0])
 
     def unspents(self, address: Address) -> list[Unspent]:
         """What an address owns, the oldest first."""
-        statement = _OUTPUT + "WHERE address.address = ? AND output.spent IS NULL ORDER BY output.number"
-        rows = self._database.read(lambda connection: connection.execute(statement, (address,)))
-        return [_unspent(row) for row in rows]
+        statement = OUTPUT + "WHERE address.address = ? AND output.spent IS NULL ORDER BY output.number"
+        return [unspent_of(row) for row in self._rows(statement, address)]
 
     def all_unspents(self) -> list[Unspent]:
         """All that is unspent, the oldest first."""
-        statement = _OUTPUT + "WHERE output.spent IS NULL ORDER BY output.number"
         return [
-            _unspent(row) for row in self._database.read(lambda connection: connection.execute(statement))
+            unspent_of(row)
+            for row in self._rows(OUTPUT + "WHERE output.spent IS NULL ORDER BY output.number")
         ]
+
+    def outputs(self, address: Address, limit: int, *, before: int | None = None) -> list[tuple[int, Kept]]:
+        """All that an address was ever given, spent or not: the newest `limit` first, each with its number,
+        older than number `before`."""
+
+        def work(connection: Connection) -> list[tuple[int, Kept]]:
+            statement = OUTPUT + (
+                "WHERE address.address = ? AND output.number < ? ORDER BY output.number DESC LIMIT ?"
+            )
+            bound = 1 << 62 if before is None else before
+            rows = connection.execute(statement, (address, bound, limit))
+            return [(row[7], _kept(connection, row)) for row in rows]
+
+        return self._database.read(work)
 
     def output(self, number: bytes) -> Kept | None:
         """The output of an id, spent or not."""
 
         def work(connection: Connection) -> Kept | None:
-            rows = connection.execute(_OUTPUT + "WHERE output.id = ?", (number,))
-            if not rows:
-                return None
-            spent = connection.execute(
-                "SELECT tx.id, tx.block FROM output JOIN tx ON tx.number = output.spent WHERE output.id = ?",
-                (number,),
-            )
-            by, where = spent[0] if spent else (None, None)
-            return Kept(_unspent(rows[0]), by, where)
+            rows = connection.execute(OUTPUT + "WHERE output.id = ?", (number,))
+            return _kept(connection, rows[0]) if rows else None
 
         return self._database.read(work)
 
     def coins(self, address: Address) -> int:
         """Droplets that an address owns."""
-        statement = "SELECT coins FROM address WHERE address = ?"
-        rows = self._database.read(lambda connection: connection.execute(statement, (address,)))
+        rows = self._rows("SELECT coins FROM address WHERE address = ?", address)
         return int(rows[0][0]) if rows else 0
 
-    def richest(self, count: int) -> list[tuple[Address, int]]:
-        """The addresses that own most, and their droplets; the richest first."""
-        statement = "SELECT address, coins FROM address WHERE coins > 0 ORDER BY coins DESC LIMIT ?"
-        return [
-            (Address(address), coins)
-            for address, coins in self._database.read(
-                lambda connection: connection.execute(statement, (count,))
-            )
-        ]
+    def balance(self, addresses: Iterable[Address]) -> dict[Address, Balance]:
+        """What each address owns now, and will when the pool is in blocks (of two loose transactions that
+        spend the same, the one that burns more)."""
+        time = self.head.header.time
+        found = {}
+        for address in dict.fromkeys(addresses):
+            owned = {each.id: each for each in self.unspents(address)}
+            confirmed = _sum(owned.values(), time)
+            predicted = dict(owned)
+            gone: set[bytes] = set()
+            received = Amount()
+            for loose in self.pool.touching(address):
+                it = loose.transaction
+                if gone.isdisjoint(it.inputs):
+                    gone.update(it.inputs)
+                    received += sum(
+                        (Amount(out.coins, out.hours) for out in it.outputs if out.address == address),
+                        Amount(),
+                    )
+            left = [each for each in predicted.values() if each.id not in gone]
+            found[address] = Balance(confirmed, _sum(left, time) + received)
+        return found
+
+    def richest(self, count: int, *, without: frozenset[Address] = frozenset()) -> list[tuple[Address, int]]:
+        """The addresses that own most, and their droplets; the richest first. Of those that own the same,
+        locked ones come first, then the smaller."""
+        statement = "SELECT address, coins FROM address WHERE coins > 0 ORDER BY coins DESC, address"
+        locked = self.chain.locked
+
+        def work(connection: Connection) -> list[tuple[Address, int]]:
+            found: list[tuple[Address, int]] = []
+            for address, coins in connection.rows(statement):
+                if len(found) >= count and coins < found[-1][1]:
+                    break
+                if address not in without:
+                    found.append((Address(address), coins))
+            found.sort(key=lambda each: (-each[1], each[0] not in locked, each[0]))
+            return found[:count]
+
+        return self._database.read(work)
 
     def address_count(self) -> int:
         """How many addresses own something."""
-        statement = "SELECT count(*) FROM address WHERE coins > 0"
-        return int(self._database.read(lambda connection: connection.execute(statement))[0][0])
+        return int(self._rows("SELECT owners FROM tally")[0][0])
+
+    def unspent_count(self) -> int:
+        """How many outputs are unspent."""
+        return int(self._rows("SELECT unspents FROM tally")[0][0])
+
+    def supply(self) -> Supply:
+        """The coins and hours of the chain. The hours are summed once for each head, over all unspent
+        outputs: about a microsecond for each."""
+        known, head = self._supply, self.head
+        if known is None or known.head.hash != head.hash:
+            known = self._supply = self._database.read(lambda connection: _supply(connection, self.chain))
+        return known
+
+    def _rows(self, statement: str, *parameters: bytes | int) -> list[tuple[Any, ...]]:
+        return self._database.read(lambda connection: connection.execute(statement, parameters))
 
     def close(self) -> None:
         """Closes the database in order."""
@@ -249,130 +317,83 @@ def open_store(disk: Disk, path: StrPath, chain: Chain, **options: object) -> Ch
 
 
 def _begin(database: Database, chain: Chain) -> None:
-    head, made = genesis_head(chain.genesis)
     with database.transaction() as connection:
-        batch = _Batch(connection, 1, 1)
-        batch.add(chain.genesis, Applied((), made, 0, head, ((),)))
-        batch.write()
+        begin(connection, chain)
 
 
-class _Batch:
-    """Rows of a run of blocks, gathered so that each table is written by one call."""
-
-    def __init__(self, connection: Connection, tx: int, output: int) -> None:
-        self._connection = connection
-        self.numbers = (tx, output)
-        self._blocks: list[tuple[int, bytes, bytes, bytes]] = []
-        self._txs: list[tuple[int, bytes, int, int, int]] = []
-        self._outputs: list[tuple[int, bytes, int, int, int, int]] = []
-        self._spent: list[tuple[int, bytes]] = []
-        self._history: set[tuple[int, int]] = set()
-        self._owned: dict[int, list[int]] = {}  # by address number: droplets and outputs more than before
-        self._addresses: dict[Address, int] = {}
-
-    def add(self, block: Block, change: Applied) -> None:
-        """Notes a block and what it changes."""
-        tx, output = self.numbers
-        sequence = block.header.sequence
-        self._blocks.append((sequence, block.hash, block.encode(), change.head.unspents))
-        start = HEADER + 4
-        made = iter(change.made)
-        for transaction, inputs in zip(block.transactions, change.inputs, strict=True):
-            size = len(transaction.raw)
-            self._txs.append((tx, transaction.id, sequence, start, size))
-            start += size
-            for unspent in inputs:
-                self._own(tx, unspent, -1)
-                self._spent.append((tx, unspent.id))
-            for _ in transaction.outputs:
-                unspent = next(made)
-                owner = self._own(tx, unspent, 1)
-                self._outputs.append(
-                    (output, unspent.id, tx, owner, stored(unspent.coins), stored(unspent.hours))
-                )
-                output += 1
-            tx += 1
-        self.numbers = (tx, output)
-
-    def _own(self, tx: int, unspent: Unspent, sign: int) -> int:
-        number = self._addresses.get(unspent.address)
-        if number is None:
-            number = self._addresses[unspent.address] = self._address(unspent.address)
-        self._history.add((number, tx))
-        more = self._owned.setdefault(number, [0, 0])
-        more[0] += sign * unspent.coins
-        more[1] += sign
-        return number
-
-    def _address(self, address: Address) -> int:
-        rows = self._connection.execute("SELECT number FROM address WHERE address = ?", (address,))
-        if rows:
-            return int(rows[0][0])
-        self._connection.execute("INSERT INTO address (address, coins, outputs) VALUES (?, 0, 0)", (address,))
-        return self._connection.last_row()
-
-    def write(self) -> None:
-        """Writes all that was noted."""
-        write = self._connection.execute_many
-        write("INSERT INTO block (sequence, hash, data, total) VALUES (?, ?, ?, ?)", self._blocks)
-        write("INSERT INTO tx (number, id, block, start, size) VALUES (?, ?, ?, ?, ?)", self._txs)
-        write(
-            "INSERT INTO output (number, id, tx, address, coins, hours) VALUES (?, ?, ?, ?, ?, ?)",
-            self._outputs,
-        )
-        write("UPDATE output SET spent = ? WHERE id = ?", self._spent)
-        write("INSERT INTO history (address, tx) VALUES (?, ?)", sorted(self._history))
-        write(
-            "UPDATE address SET coins = coins + ?, outputs = outputs + ? WHERE number = ?",
-            [(coins, outputs, number) for number, (coins, outputs) in self._owned.items()],
-        )
-        write("DELETE FROM loose WHERE id = ?", [(row[1],) for row in self._txs])
+def begin(connection: Connection, chain: Chain) -> None:
+    """Writes the first block of a chain into empty tables."""
+    head, made = genesis_head(chain.genesis)
+    batch = Batch(connection)
+    batch.add(chain.genesis, Applied((), made, 0, head, ((),)))
+    batch.write()
 
 
-_CONFIRMED = (
-    "SELECT substr(block.data, tx.start + 1, tx.size), tx.block, substr(block.data, 5, 8), tx.number "
-    "FROM tx JOIN block ON block.sequence = tx.block "
-)
-
-
-def _confirmed(row: Sequence[object]) -> Confirmed:
-    data, block, time, number = row
-    assert isinstance(data, bytes) and isinstance(time, bytes)
-    assert isinstance(block, int) and isinstance(number, int)
-    return Confirmed(decode_transaction(data), block, int.from_bytes(time, "little"), number)
-
-
-def _unspent(row: Iterable[object]) -> Unspent:
-    time, block, source, address, coins, hours = row
-    assert isinstance(time, bytes) and isinstance(source, bytes) and isinstance(address, bytes)
-    assert isinstance(block, int) and isinstance(coins, int) and isinstance(hours, int)
-    return Unspent(
-        int.from_bytes(time, "little"),
-        block,
-        source if block else bytes(32),  # the genesis output alone has no source
-        Address(address),
-        amount(coins),
-        amount(hours),
+def _kept(connection: Connection, row: Sequence[Any]) -> Kept:
+    spent = connection.execute(
+        "SELECT tx.id, tx.block FROM output JOIN tx ON tx.number = output.spent WHERE output.number = ?",
+        (row[7],),
     )
+    by, where = spent[0] if spent else (None, None)
+    return Kept(unspent_of(row), by, where)
 
 
-def _find(connection: Connection, number: bytes) -> Unspent | None:
-    rows = connection.execute(_OUTPUT + "WHERE output.id = ? AND output.spent IS NULL", (number,))
-    return _unspent(rows[0]) if rows else None
+def _sum(unspents: Iterable[Unspent], time: int) -> Amount:
+    total = Amount()
+    for each in unspents:
+        total += Amount(each.coins, _hours(each.coins, each.hours, each.time, time))
+    return total
+
+
+def _hours(coins: int, hours: int, born: int, time: int) -> int:
+    """What people see: an output whose hours do not fit has none."""
+    try:
+        return forgiving_hours_at(coins, hours, born, time)
+    except HoursError:
+        return 0
+
+
+def _supply(connection: Connection, chain: Chain) -> Supply:
+    head = _read_head(connection)
+    open_ones = frozenset(chain.distribution) - chain.locked
+    kinds: dict[int, bool] = {}  # numbers of the distribution's addresses: whether they are locked
+    held = 0
+    for address in chain.distribution:
+        for number, coins in connection.execute(
+            "SELECT number, coins FROM address WHERE address = ?", (address,)
+        ):
+            kinds[number] = address in chain.locked
+            held += coins if address in open_ones else 0
+    total_hours = current_hours = 0
+    for owner, coins, hours, born in connection.rows(
+        "SELECT output.address, output.coins, output.hours, block.time FROM output "
+        "JOIN tx ON tx.number = output.tx JOIN block ON block.sequence = tx.block WHERE output.spent IS NULL"
+    ):
+        locked = kinds.get(owner)
+        if locked is not True:
+            earned = _hours(coins, amount(hours), born, head.header.time)
+            total_hours += earned
+            current_hours += earned if locked is None else 0
+    unspents, owners = connection.execute("SELECT unspents, owners FROM tally")[0]
+    most = chain.supply * DROPLETS
+    total = len(open_ones) * chain.share * DROPLETS if chain.distribution else chain.volume
+    return Supply(
+        head,
+        total - held if chain.distribution else total,
+        total,
+        most,
+        current_hours,
+        total_hours,
+        unspents,
+        owners,
+    )
 
 
 def _read_head(connection: Connection) -> Head:
-    rows = connection.execute("SELECT hash, data, total FROM block ORDER BY sequence DESC LIMIT 1")
-    if not rows:
-        raise BlockError("empty", "The store has no first block.")
-    digest, data, total = rows[0]
-    return Head(Header.decode(data[:HEADER]), digest, total)
-
-
-def _counts(connection: Connection) -> tuple[tuple[int, int]]:
-    """The numbers of the next transaction and output."""
     rows = connection.execute(
-        "SELECT (SELECT coalesce(max(number), 0) + 1 FROM tx), "
-        "(SELECT coalesce(max(number), 0) + 1 FROM output)"
+        "SELECT hash, substr(data, 1, 124), total FROM block ORDER BY sequence DESC LIMIT 1"
     )
-    return ((rows[0][0], rows[0][1]),)
+    if not rows:
+        raise CorruptFileError("the store has no first block: remove it, or repair it")
+    digest, data, total = rows[0]
+    return Head(Header.decode(data), digest, total)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
 from coin.chain.address import address_text, parse_address
+from coin.chain.amounts import coins_text
 from coin.chain.block import Block, decode_block
 from coin.chain.rules import signers
 from coin.chain.skycoin import SKYCOIN
-from coin.chain.transaction import Output
+from coin.chain.transaction import Output, decode_transaction
 from coin.store.store import ChainStore, open_store
 from meshnet.errors import LocalError
 from meshnet.storage.disk import RealDisk
@@ -68,6 +70,34 @@ class RealChain(Stores):
         ours = {address_text(address): coins for address, coins in self.store.richest(1_000)}
         self.assertEqual(ours, {row["address"]: int(row["coins"].replace(".", "")) for row in rows})
         self.assertEqual(self.store.address_count(), 155)
+
+        outside = self.store.richest(1_000, without=frozenset(SKYCOIN.distribution))
+        listed = [(row["address"], row["coins"]) for row in golden("richlist-all")["richlist"]]
+        self.assertEqual([(address_text(each), coins_text(coins)) for each, coins in outside], listed)
+        self.assertEqual(self.store.richest(150), self.store.richest(1_000)[:150])
+        rows = golden("richlist-150-include-distribution")["richlist"]
+        ordered = [(address_text(each), coins_text(coins)) for each, coins in self.store.richest(150)]
+        self.assertEqual(ordered, [(row["address"], row["coins"]) for row in rows])
+
+    def test_supply(self) -> None:
+        """Coins and hours, with and without the distribution's."""
+        supply, rows = self.store.supply(), golden("coinsupply")
+        shown = [coins_text(each) for each in (supply.current, supply.total, supply.most)]
+        self.assertEqual(shown, [rows[each + "_supply"] for each in ("current", "total", "max")])
+        hours = [str(supply.current_hours), str(supply.total_hours)]
+        self.assertEqual(hours, [rows[each + "_coinhour_supply"] for each in ("current", "total")])
+        self.assertEqual((supply.unspents, supply.owners), (218, 155))
+
+    def test_balance_with_the_pool(self) -> None:
+        """What a node answered that had one loose transaction."""
+        record = json.loads(vectors("skycoin/unconfirmed-txn-1.json").read_text())["record"]
+        loose = decode_transaction(bytes.fromhex(record)[:-25])
+        (taken,) = self.store.pool.add([loose], 1_535_637_620.0)
+        self.assertTrue(taken.new)
+        rows = golden("balance-affected-by-unconfirmed-txns")["addresses"]
+        found = self.store.balance(map(parse_address, rows))
+        shown = {address_text(address): asdict(balance) for address, balance in found.items()}
+        self.assertEqual(shown, rows)
 
     def test_blocks_come_back(self) -> None:
         """By number, by hash, and as the bytes they came as."""
