@@ -20,7 +20,7 @@ from twisted.internet.task import react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-PORT = 10
+PORT = 1_010
 PIECE = bytes(256 << 10)
 REPORT = struct.Struct(">QQ")
 

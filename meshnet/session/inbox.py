@@ -334,11 +334,19 @@ class Inbox:
             self.call(stream, stream.reader.lost, why)
 
     def stop(self, stream_id: int, code: int) -> None:
-        """STOP: our direction ends; a waiting writer hears that it may go on (into nothing)."""
+        """STOP: our direction ends; a waiting writer hears that it may go on (into nothing).
+
+        Where the peer's direction has ended before, no RESET of it will come: then this is what tells the
+        reader that not all of ours was wanted.
+        """
         stream = self._find(stream_id)
         if stream is None:
             return
+        cut_short = stream.sending.reset_code is None and not stream.sending.done
         stream.cut(code)
+        if cut_short and stream.receiving.complete and not stream.over:
+            self.lose(stream, stream_error(code, stream.port))
+            return
         if stream.starved and stream.reader is not None:
             stream.starved = False
             self.call(stream, stream.reader.drained)

@@ -230,6 +230,26 @@ class StreamTests(SynchronousTestCase):
         self.assertIsNone(opener.why)
         self.assertEqual((pair.a.session.streams, pair.b.session.streams), (0, 0))
 
+    def test_reset_after_the_end(self) -> None:
+        """Who has ended in order and then resets does not want the rest: the writer hears it, though only
+        STOP can say it. Where all had arrived nobody hears anything."""
+        for sent, arrives in ((1 << 20, False), (10, True)):
+            pair = Pair(19, greedy=False)
+            opener = pair.open()
+            pair.run(1.0)
+            answer = pair.streams[0]
+            answer.finish()
+            pair.run(1.0)
+            self.assertEqual(opener.ended, 1)
+            opener.stream.write(bytes(sent))
+            if arrives:
+                opener.stream.finish()
+            pair.run(1.0)
+            answer.reset()
+            pair.run(5.0)
+            self.assertEqual(opener.why is None, arrives)
+            self.assertEqual((pair.a.session.streams, pair.b.session.streams), (0, 0))
+
     def test_stop_wakes_a_writer(self) -> None:
         """Who waits for room hears `drained` when the reader has stopped."""
         pair = Pair(17, greedy=False)
