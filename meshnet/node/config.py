@@ -222,16 +222,23 @@ def load(
             data = handle.read(LARGEST_FILE + 1)
     except OSError as error:
         raise ConfigError(f"Cannot read {file}: {error.strerror}; `meshnet init` makes one.") from None
+    settings = read_config(data, file, apps, broken)
+    if transports is not None:
+        check_addresses(settings, transports)
+    return settings
+
+
+def read_config(
+    data: bytes, file: Path, apps: Sequence[AppSections] = (), broken: Sequence[str] = ()
+) -> Settings:
+    """The same of a file's bytes."""
     if len(data) > LARGEST_FILE:
         raise ConfigError(f"{file} is larger than {LARGEST_FILE} bytes; that is no config file.")
     try:
         table = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}.") from None
-    settings = from_table(table, file, apps, broken)
-    if transports is not None:
-        check_addresses(settings, transports)
-    return settings
+    return from_table(table, file, apps, broken)
 
 
 def from_table(
