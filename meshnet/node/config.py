@@ -236,7 +236,9 @@ def read_config(
         raise ConfigError(f"{file} is larger than {LARGEST_FILE} bytes; that is no config file.")
     try:
         table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{file} is nested too deeply to be a config file.") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, numbers of thousands of digits
         raise ConfigError(f"{file} is not TOML: {error}.") from None
     return from_table(table, file, apps, broken)
 

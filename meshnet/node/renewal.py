@@ -6,8 +6,9 @@
 
 Every attempt is the same: a circuit along the same route, and AUTH that joins the session. When both ends
 send over the new one, the old one is read until it is quiet, then taken down. Where there is none, attempts
-follow each other with growing pauses, until the session gives up. Only who began a session does this; the
-last hop waits.
+follow each other with growing pauses, until the session gives up. A circuit that is lost soon after it joined
+counts: a relay that changes cells, or drops what it took, costs some circuits and then the session, with a
+sentence. Only who began a session does this; the last hop waits.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from twisted.internet.defer import Deferred
 
 from meshnet.cipher.address import proves
 from meshnet.circuit.origin import OriginCircuit
-from meshnet.errors import CircuitError, MeshError, Reason
-from meshnet.limits import CIRCUIT_LIFE, PACKETS
+from meshnet.errors import CircuitError, MeshError, Reason, UnreachableError
+from meshnet.limits import BROKEN_CIRCUITS, BROKEN_SECONDS, CIRCUIT_LIFE, PACKETS
 from meshnet.node.app import Json
 from meshnet.node.calls import Waiter
 from meshnet.node.conversation import Conversation, Leg
@@ -49,6 +50,24 @@ def _is_final(why: MeshError) -> bool:
     return isinstance(why, CircuitError) and why.hop is not None and why.reason not in PASSING
 
 
+def _broken(count: int, why: MeshError) -> UnreachableError:
+    """What the streams of a session are told when its route cannot keep a circuit."""
+    last = str(why).rstrip(".")
+    return UnreachableError(
+        f"{count} circuits in a row broke soon after they stood, the last one since {last}: a node of the "
+        "route changes or drops what it carries; choose another route"
+    )
+
+
+@define
+class _Survival:
+    """Of a conversation that lost its last circuit and has another `since` then; `broken` is how many went
+    before it in a row, each soon."""
+
+    since: float
+    broken: int = 0
+
+
 @define(eq=False)
 class _Attempt:
     """To give one conversation a new circuit. `circuit` is on its way, `path` is to join."""
@@ -70,12 +89,13 @@ class Renewals:
         self._random = random
         self._attempts: dict[Conversation, _Attempt] = {}
         self._not_before: dict[Conversation, float] = {}
+        self._survivals: dict[Conversation, _Survival] = {}
         self.renewed = 0
         self.survived = 0
         self.failed = 0
 
     def __len__(self) -> int:
-        return len(self._attempts) + len(self._not_before)
+        return len(self._attempts) + len(self._not_before) + len(self._survivals)
 
     def fresh_until(self, now: float) -> float:
         """When a circuit that stands from `now` on is to be replaced."""
@@ -146,7 +166,19 @@ class Renewals:
         if attempt is not None and attempt.path is path:
             self._failed(attempt, why, now)
         elif attempt is None and session is not None and session.paths.waits_until is not None:
-            self._begin(conversation)
+            broken = self._count(conversation, now)
+            if broken < BROKEN_CIRCUITS:
+                self._begin(conversation, self._pause(broken) if broken else 0.0)
+            else:
+                session.end(_broken(broken, why))
+
+    def _count(self, conversation: Conversation, now: float) -> int:
+        """How many circuits in a row, this one included, were lost soon after they took over from another."""
+        survival = self._survivals.get(conversation)
+        if survival is None:
+            return 0
+        survival.broken = survival.broken + 1 if now - survival.since < BROKEN_SECONDS else 0
+        return survival.broken
 
     def joined(self, conversation: Conversation, path: Path, now: float) -> None:
         """Both ends know the new circuit."""
@@ -161,6 +193,7 @@ class Renewals:
             self.renewed += 1
         else:
             self.survived += 1
+            self._survivals.setdefault(conversation, _Survival(now)).since = now
         for waiter in attempt.waiters:
             waiter(conversation, now)
 
@@ -168,6 +201,7 @@ class Renewals:
         """The conversation is over."""
         attempt = self._attempts.get(conversation)
         self._drop(conversation)
+        self._survivals.pop(conversation, None)
         if attempt is None:
             return
         if attempt.circuit is not None:
@@ -185,10 +219,14 @@ class Renewals:
         used = leg.drains_since if leg.end is None else leg.end.used
         return not leg.path.recovery.sent and now >= used + QUIET
 
-    def _begin(self, conversation: Conversation) -> None:
+    def _begin(self, conversation: Conversation, pause: float = 0.0) -> None:
         attempt = self._attempts[conversation] = _Attempt(conversation)
         self._not_before.pop(conversation, None)
-        attempt.cancel = self._router.later(0, lambda now: self._dial(attempt, now))
+        attempt.cancel = self._router.later(pause, lambda now: self._dial(attempt, now))
+
+    def _pause(self, tries: int) -> float:
+        """Before the next attempt, after so many."""
+        return min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE) * (1 + self._chance() / 4)
 
     def _drop(self, conversation: Conversation) -> None:
         attempt = self._attempts.pop(conversation, None)
@@ -245,8 +283,8 @@ class Renewals:
             self._drop(conversation)
             self._not_before[conversation] = now + LATER
         else:
-            pause = min(FIRST_PAUSE * 2 ** (attempt.tries - 1), LONGEST_PAUSE)
-            pause *= 1 + self._chance() / 4
-            attempt.cancel = self._router.later(pause, lambda now: self._dial(attempt, now))
+            attempt.cancel = self._router.later(
+                self._pause(attempt.tries), lambda now: self._dial(attempt, now)
+            )
         for waiter in waiters:
             waiter(why, now)

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def test_constraints_are_exact() -> None:
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     parsed = setup_cfg()
     asked = parsed["options"]["install_requires"] + parsed["options.extras_require"]["test"]
-    wanted = {line.split(">")[0].split("[")[0].strip().lower() for line in asked.strip().splitlines()}
+    wanted = {re.split("[;>[]", line)[0].strip().lower() for line in asked.strip().splitlines()}
     assert wanted - {""} <= pinned
 
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from meshnet.cipher.address import DATA_SIZE, BlindedHop, sign_address
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import ConfigError
-from meshnet.node.config import Settings, from_table, load
+from meshnet.node.config import Settings, from_table, load, read_config
 from meshnet.node.schema import FieldError
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
@@ -141,6 +141,12 @@ class ConfigTests(SynchronousTestCase):
         for content, words in ((b"\xff", "not TOML"), (b"[node\n", "line 1"), (b"#" * (2 << 20), "larger")):
             file.write_bytes(content)
             self.assertIn(words, str(self.assertRaises(ConfigError, load, file)))
+
+    def test_files_made_to_hurt(self) -> None:
+        """Nesting without end and numbers without end are refused with a sentence, as all that is no TOML."""
+        for text in ("x = " + "[" * 20_000, "x = " + "9" * 5_000, "[node]\nname = " + "{a=" * 9_000):
+            error = self.assertRaises(ConfigError, read_config, text.encode(), FILE)
+            self.assertIn(str(FILE), str(error))
 
     def test_app_sections(self) -> None:
         """An app's fields are sections; a list section may come many times."""

@@ -7,9 +7,17 @@ from typing import Any
 
 from lab.simulation.network import Conditions
 from lab.simulation.nodes import Collector
+from meshnet.circuit.relay import Hop
 from meshnet.circuit.transit import Transit
 from meshnet.errors import CircuitError, MeshError, Reason
-from meshnet.limits import CIRCUIT_LIFE, DOUBT_SECONDS, SESSION_SILENCE, SESSION_SURVIVES
+from meshnet.limits import (
+    BROKEN_CIRCUITS,
+    BROKEN_SECONDS,
+    CIRCUIT_LIFE,
+    DOUBT_SECONDS,
+    SESSION_SILENCE,
+    SESSION_SURVIVES,
+)
 from meshnet.node import router as router_module
 from meshnet.node.conversation import Conversation
 from meshnet.node.renewal import DRAIN_SECONDS, FRESH, LATER, WORN
@@ -353,6 +361,55 @@ class TooLateTests(RenewalCase):
         self.until(lambda: near.error is not None, 20)
         self.assertIn("it was restarted", str(near.error))
         self.exchange(self.open(*RELAYS))
+        self.end()
+
+
+class BrokenRouteTests(RenewalCase):
+    """A relay that takes every circuit and keeps none."""
+
+    def tamper(self, changed: Any) -> None:
+        """r2 hands on the first cells of each circuit, then `changed(number)` says which it changes."""
+        relay = Hop.relay
+        hops = self.m["r2"].router.circuits
+        counts: dict[Hop, int] = {}
+
+        def spoil(hop: Hop, seq: int, body: memoryview, now: float, marked: bool) -> Any:
+            mine = any(isinstance(each, Transit) and each.forward is hop for each in hops)
+            counts[hop] = counts.get(hop, 0) + mine
+            if mine and changed(counts[hop]):
+                body[0] ^= 1
+            return relay(hop, seq, body, now, marked)
+
+        self.patch(Hop, "relay", spoil)
+        self.patch(Hop, "run", lambda hop, view, start, end, now: 0)
+
+    def test_cells_that_are_changed(self) -> None:
+        """Each circuit joins and then breaks: some attempts, with pauses, then one error that says what to
+        do, at both ends, and nothing is left."""
+        self.mesh(conditions=Conditions(rate=2e6))
+        self.tamper(lambda number: number > 6)
+        near = self.open(*RELAYS)
+        far = self.exchange(near)
+        near.send(DATA, finish=True)
+        self.until(lambda: near.error is not None, 60)
+        self.assertIn("choose another route", str(near.error))
+        self.assertIn("in a row", str(near.error))
+        opened = self.alice.totals["circuits_opened"]
+        self.assertIn(opened, (1 + BROKEN_CIRCUITS, 2 + BROKEN_CIRCUITS))
+        self.until(lambda: far.error is not None or far.ended, SESSION_SURVIVES + 5)
+        self.clean()
+        self.assertEqual(self.alice.totals["circuits_opened"], opened)
+
+    def test_circuits_that_last_are_forgiven(self) -> None:
+        """One that is lost after it has served for a while counts for nothing."""
+        self.mesh()
+        near = self.open(*RELAYS)
+        self.exchange(near)
+        for number in range(2 * BROKEN_CIRCUITS):
+            self.lose()
+            self.until(lambda number=number: self.alice.totals["losses_survived"] == number + 1, 5)
+            self.m.network.run(BROKEN_SECONDS + 1)
+        self.exchange(near, b"still here")
         self.end()
 
 
