@@ -226,7 +226,7 @@ class Renewals:
 
     def _pause(self, tries: int) -> float:
         """Before the next attempt, after so many."""
-        return min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE) * (1 + self._chance() / 4)
+        return min(FIRST_PAUSE * 2.0 ** (tries - 1), LONGEST_PAUSE) * (1 + self._chance() / 4)
 
     def _drop(self, conversation: Conversation) -> None:
         attempt = self._attempts.pop(conversation, None)
