@@ -167,3 +167,5 @@ COIN_RESERVED: Final = 1_024  # bytes of a DISC after its reason
 COIN_POOL: Final = 10_000  # loose transactions
 COIN_POOL_BYTES: Final = 16 << 20
 COIN_POOL_SECONDS: Final = 3 * 86_400  # a loose transaction that no block takes is forgotten
+COIN_SIGNERS: Final = 8  # processes that check signatures
+COIN_RUNS: Final = 8  # runs of blocks that wait to be stored

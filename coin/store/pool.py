@@ -33,6 +33,7 @@ from coin.chain.rules import (
 )  # fmt: skip
 from coin.chain.transaction import Transaction, Unspent, decode_transaction
 from coin.store.rows import find_unspent
+from coin.store.verdicts import signers_or_none
 from meshnet.limits import COIN_POOL, COIN_POOL_BYTES, COIN_POOL_SECONDS
 from meshnet.storage.database import Connection, Database
 
@@ -94,7 +95,7 @@ class Pool:
         """Takes in those that it can, all in one commit: durable when it returns. `signed` are their
         `signers` if they were found already, None for one whose signatures are wrong. Raises StorageError."""
         if signed is None:
-            signed = [_signers(each) for each in transactions]
+            signed = [signers_or_none(each) for each in transactions]
         with self._database.transaction() as connection:
             room = _Room(connection)
             time = _head_time(connection)
@@ -271,13 +272,6 @@ _LOOSE: Final = "SELECT data, received, checked, announced, fee, rate, rule, ref
 
 def _loose(row: Sequence[Any]) -> Loose:
     return Loose(decode_transaction(row[0]), *row[1:])
-
-
-def _signers(it: Transaction) -> Signers | None:
-    try:
-        return signers(it)
-    except HardRuleError:
-        return None
 
 
 def _rate(fee: int, size: int, refused: RuleError | None) -> int:

@@ -27,12 +27,14 @@ from coin.chain.rules import (
     apply_block,
     check_header,
     genesis_head,
+    signers,
 )  # fmt: skip
 from coin.chain.transaction import Unspent
 from coin.store.batch import Batch
 from coin.store.pool import Pool
 from coin.store.rows import CONFIRMED, OUTPUT, Confirmed, confirmed_of, find_unspent, unspent_of
 from coin.store.schema import SCHEMA, amount
+from coin.store.verdicts import Found
 from meshnet.errors import LocalError
 from meshnet.storage.database import Connection, Database, open_database
 from meshnet.storage.disk import CorruptFileError, Disk, StrPath
@@ -108,22 +110,35 @@ class ChainStore:
         self.head: Head = database.read(_read_head)
         self._supply: Supply | None = None
 
+    @property
+    def separate_reader(self) -> bool:
+        """Whether it may be read while it is written."""
+        return self._database.separate_reader
+
     # -- writing
 
-    def add(self, blocks: Sequence[Block], signed: Sequence[Sequence[Signers]]) -> Added:
-        """Adds blocks that follow the head; `signed` are the signers of each one's transactions.
+    def add(
+        self,
+        blocks: Sequence[Block],
+        signed: Sequence[Sequence[Signers | None]],
+        refusals: Sequence[str] | None = None,
+    ) -> Added:
+        """Adds blocks that follow the head; `signed` are the signers of each one's transactions (None where
+        a signature is wrong), `refusals` what the chain's seal says of each, if it was asked already.
 
         The first that breaks a rule ends the run: those before it stay, `refused` says why. Durable when it
         returns; raises StorageError, and then nothing was added.
         """
         head, applied = self.head, []
         refused: RuleError | None = None
+        known = zip(blocks, refusals, strict=True) if refusals is not None else ()
+        seal = Found(self.chain.seal, {block.hash: refusal for block, refusal in known})
         with self._database.transaction() as connection:
             batch = Batch(connection)
             for block, owners in zip(blocks, signed, strict=True):
                 try:
-                    check_header(block, head, self.chain.seal)
-                    change = apply_block(block, head, batch.find, owners)
+                    check_header(block, head, seal)
+                    change = apply_block(block, head, batch.find, _complete(block, owners))
                 except RuleError as error:
                     refused = error
                     break
@@ -314,6 +329,12 @@ def open_store(disk: Disk, path: StrPath, chain: Chain, **options: object) -> Ch
     except BaseException:
         database.close()
         raise
+
+
+def _complete(block: Block, signed: Sequence[Signers | None]) -> list[Signers]:
+    """The signers of a block's transactions; raises the error of one whose signature is wrong."""
+    pairs = zip(block.transactions, signed, strict=True)
+    return [signers(each) if who is None else who for each, who in pairs]
 
 
 def _begin(database: Database, chain: Chain) -> None:

@@ -1,0 +1,110 @@
+"""The chain's store for a node: off the reactor's thread, signatures in other processes.
+
+One thread writes (rules, commits), one reads (what peers and people ask), a few wait for the processes that
+check signatures. Blocks are checked as soon as they are given, while those before them are still written,
+and added in the order they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads
+from twisted.internet.threads import deferToThreadPool
+
+from coin.chain.block import Block
+from coin.chain.transaction import Transaction
+from coin.store.pool import Taken
+from coin.store.signing import Signing
+from coin.store.store import Added, ChainStore
+from coin.store.verdicts import Verdict
+from meshnet.errors import StorageError
+from meshnet.limits import COIN_RUNS
+from meshnet.storage.service import DiskThread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ChainService:
+    """A store under a reactor; the store and `signing` belong to it from now on."""
+
+    def __init__(
+        self, reactor: IReactorThreads | IReactorFromThreads, store: ChainStore, signing: Signing
+    ) -> None:
+        self.store = store
+        self.signing = signing
+        self._reactor: Any = reactor
+        self._writer = DiskThread(reactor)
+        self._reader = DiskThread(reactor) if store.separate_reader else self._writer
+        self._runs = 0
+        self._last: Deferred[None] = Deferred()
+        self._last.callback(None)
+
+    @property
+    def height(self) -> int:
+        """The sequence of the last block."""
+        return self.store.head.header.sequence
+
+    def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """The result of a method of the store or the pool that only reads."""
+        return self._reader.call(call, *args, **kwargs)
+
+    def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """The result of one that writes; durable when it is there."""
+        return self._writer.call(call, *args, **kwargs)
+
+    def add(self, blocks: Sequence[Block]) -> Deferred[Added]:
+        """Checks blocks and adds them, behind those given before; durable when the answer is there.
+
+        Fails with StorageError, also when more than `COIN_RUNS` runs wait.
+        """
+        if self._runs >= COIN_RUNS:
+            refused: Deferred[Added] = Deferred()
+            refused.errback(
+                StorageError("The coin's store takes no more blocks now: a slow disk or machine.")
+            )
+            return refused
+        self._runs += 1
+        checking = self._off(self.signing.blocks, blocks)
+        before, self._last = self._last, Deferred()
+        return Deferred.fromCoroutine(self._add(blocks, checking, before, self._last))
+
+    async def _add(
+        self,
+        blocks: Sequence[Block],
+        checking: Deferred[list[Verdict]],
+        before: Deferred[None],
+        done: Deferred[None],
+    ) -> Added:
+        try:
+            try:
+                verdicts = await checking
+            finally:
+                await before
+            signed = [each.signed for each in verdicts]
+            refusals = [each.refusal for each in verdicts]
+            return await self._writer.call(self.store.add, blocks, signed, refusals)
+        finally:
+            self._runs -= 1
+            done.callback(None)
+
+    async def inject(self, transactions: Sequence[Transaction], unix: float) -> list[Taken]:
+        """Takes loose transactions into the pool, as many as it may; durable when the answer is there."""
+        signed = await self._off(self.signing.transactions, transactions)
+        return await self._writer.call(self.store.pool.add, transactions, unix, signed)
+
+    async def close(self) -> None:
+        """Takes no more; done when all that waits is committed, the store closed and the processes ended."""
+        await self._last
+        if self._reader is not self._writer:
+            await self._reader.close()
+        last = self._writer.call(self.store.close)
+        await self._writer.close()
+        await self._off(self.signing.close)
+        await last
+
+    def _off(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *args, **kwargs)
