@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from lab.processes import Process, Processes, free_ports, python
 from meshnet.cipher.keys import PublicKey, SecretKey
@@ -123,6 +123,15 @@ def chain(folder: Path, names: dict[str, str], more: Mapping[str, Sections] | No
     return plans
 
 
+def star(folder: Path, names: Sequence[str], more: Mapping[str, Sections] | None = None) -> list[Plan]:
+    """Plans of a relay, the first of `names`, and of users who dial it."""
+    first, *others = names
+    centre = chain(folder, {first: "relay"}, more)[0]
+    peers = ((centre.public, centre.link),)
+    users = [chain(folder, {name: "user"}, more)[0] for name in others]
+    return [centre, *(evolve(user, peers=peers) for user in users)]
+
+
 def _socket(home: Path) -> Path:
     """In the node's folder, or where its path would be too long for a socket, in a temporary one."""
     path = home.absolute() / "control.sock"
@@ -164,6 +173,14 @@ class Node:
     def wait_for_links(self, count: int) -> None:
         """Waits until it answers and has so many links; raises MeshError with the end of its log."""
         self.process.wait_for(lambda: self.links_up() >= count, START_SECONDS, f"{count} links")
+
+
+def crowd(processes: Processes, plans: Sequence[Plan], seconds: float = 2 * START_SECONDS) -> Process:
+    """Nodes that share a process, written and started (`lab.crowd`); raises MeshError with its log."""
+    configs = [str(plan.write()) for plan in plans]
+    process = processes.start("crowd", python("-m", "lab.crowd", *configs), plans[0].folder / "log")
+    process.wait_for(lambda: "stand" in process.tail(1_000).splitlines(), seconds, "all of its nodes")
+    return process
 
 
 def launch(processes: Processes, plan: Plan, profile: Path | None = None, probe: bool = False) -> Process:

@@ -67,6 +67,27 @@ class Process:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads, from /proc; raises MeshError where there is none."""
+        fields = self._proc("stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self, peak: bool = False) -> int:
+        """Bytes of memory that are resident, or were at most; raises MeshError where there is no /proc."""
+        name = "VmHWM:" if peak else "VmRSS:"
+        lines = [line.split() for line in self._proc("status").splitlines()]
+        return next(int(words[1]) << 10 for words in lines if words[0] == name)
+
+    def descriptors(self) -> int:
+        """How many files, sockets among them, it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def _proc(self, name: str) -> str:
+        try:
+            return Path(f"/proc/{self.pid}/{name}").read_text()
+        except OSError as problem:
+            raise ChildError(f"{self.name}: /proc/{self.pid}/{name}: {problem.strerror}") from None
+
     def kill(self) -> None:
         """SIGKILL, and waits until it is gone."""
         self.popen.kill()

@@ -18,6 +18,7 @@ HALF_OPEN_LINKS: Final = 512  # connections that have not finished their handsha
 LINKS: Final = 4_096  # neighbours at a time
 LINK_SURVIVES: Final = 30.0  # tables live this long without a connection
 LANES: Final = 16  # of a link
+LANES_IN_ALL: Final = 4_096  # of all links together; each may take half a megabyte of buffers
 LANE_LOSERS: Final = 4  # connections of a lane that are read besides the one that serves it
 LINK_SILENCE: Final = 15.0  # a connection that owes an answer and says nothing is dead
 CONTROL_QUEUE_FRAMES: Final = 4_096  # control frames waiting on one link

@@ -1,4 +1,4 @@
-"""`./mesh bench NAME … [--json] [--profile] [--out FILE]`: measures; says which targets are missed."""
+"""`./mesh bench NAME … [--json] [--profile] [--out FILE] [--minutes N]`: measures; tells missed targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pstats
 import sys
 from pathlib import Path
 
-from lab.benches.rows import BENCHES, Options, Row, table
+from lab.benches.rows import BENCHES, LONG, Options, Row, table
 from meshnet.errors import MeshError
 
 
@@ -36,12 +36,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--profile", action="store_true", help="profile what is measured (on stderr)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows as JSON there")
     parser.add_argument("--quick", action="store_true", help="few samples: a try-out, not a measurement")
+    parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="how long soak runs (30)")
     options = parser.parse_args(arguments)
-    names = list(BENCHES) if "all" in options.names else options.names
+    names = [name for name in BENCHES if name not in LONG] if "all" in options.names else options.names
     rows: list[Row] = []
     try:
         for name in names:
-            rows += measure(name, Options(profile=options.profile, quick=options.quick))
+            rows += measure(name, Options(options.profile, options.quick, options.minutes))
     except MeshError as error:
         print(f"./mesh bench: {error}", file=sys.stderr)
         return error.exit_code

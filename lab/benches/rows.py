@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 from attrs import asdict, frozen
 
+LONG = frozenset({"soak"})
+"""Benches that `all` leaves out."""
 BENCHES = {
     "codec": "messages against bare struct calls, and against the reflective codec",
+    "idle": "what a node with twenty quiet neighbours uses",
     "relay": "the relay step over the bare crypto calls it makes",
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",
     "setup": "circuit set-up over three relays, and how many one relay does",
+    "soak": "a long run of eight nodes with falls: what was lost, what grew (--minutes)",
     "storage": "the journal's group commit on a real disk; power cuts on simulated ones",
     "stream": "a stream through three relays, five processes",
     "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
@@ -26,10 +30,11 @@ BENCHES = {
 @frozen
 class Options:
     """How to run a bench: `profile` adds a profile of what is measured on stderr, `quick` takes small
-    numbers of samples (for tests; its figures mean nothing)."""
+    numbers of samples (for tests; its figures mean nothing), `minutes` are those of a soak."""
 
     profile: bool = False
     quick: bool = False
+    minutes: float = 30.0
 
 
 @frozen

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import LinkLostError, LocalError, MeshError, ProtocolError, RefusedError
-from meshnet.limits import HALF_OPEN_LINKS, LINK_SURVIVES, LINKS
+from meshnet.limits import HALF_OPEN_LINKS, LANES_IN_ALL, LINK_SURVIVES, LINKS
 from meshnet.link.connection import Connection
 from meshnet.link.contest import Ask, Serves, patience
 from meshnet.link.frame import Hello
@@ -366,12 +366,21 @@ class Links:
             self.refused += 1
             raise RefusedError(f"there are {LINKS} links already")
 
+    def _check_lanes(self, peer: PublicKey, more: int) -> None:
+        """Lanes cost memory before they carry anything, and a HELLO asks for sixteen with one byte."""
+        if more <= 0 or peer in self.calls.peers:
+            return
+        if sum(link.lanes for link in self.by_key.values()) + more > LANES_IN_ALL:
+            self.refused += 1
+            raise RefusedError(f"all links together would have more than {LANES_IN_ALL} lanes")
+
     def _link(self, lane: Lane, key: PublicKey, hello: Hello) -> Link:
         """The link that this connection is of, made where there is none."""
         link = self.by_key.get(key)
         lanes = max(hello.lanes, self.identity.lanes)
         if lane.number >= lanes:  # we dialled it while the neighbour had more
             raise ProtocolError(f"the link has {lanes} lanes, there is no lane {lane.number}")
+        self._check_lanes(key, lanes - (link.lanes if link is not None else 0))
         if link is None:
             if not lane.dialled:
                 self._check_room(key)  # others may have come since act three

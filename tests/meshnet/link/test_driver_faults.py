@@ -299,6 +299,28 @@ class FloodTests(DriverCase):
         self.assertTrue(world.linked(self.small, self.large))
         world.stop()
 
+    def test_too_many_lanes(self) -> None:
+        """Strangers who ask for many lanes share a sum with all; a neighbour that the config names stands
+        apart, and one that is linked cannot come back with more."""
+        self.patch(driver, "LANES_IN_ALL", 20)
+        world = self.world()
+        others = [world.add(f"other{number}", secret, lanes=8) for number, secret in enumerate(SECRETS[2:7])]
+        for other in others:
+            world.dial(other, self.large)
+        world.run(5)
+        links = self.large.links
+        self.assertEqual(sum(link.lanes for link in links.by_key.values()), 16)
+        self.assertGreater(links.refused, 2)
+        linked = next(other for other in others if self.large.to(other))
+        linked.links.stop()
+        again = world.add(linked.name, linked.secret, lanes=16)
+        world.dial(again, self.large)
+        world.run(5)
+        self.assertLessEqual(sum(link.lanes for link in links.by_key.values()), 20)
+        world.dial(self.large, self.small)
+        self.assertTrue(world.linked(self.small, self.large))
+        world.stop()
+
     def test_many_links_at_once(self) -> None:
         """The limit holds too where all were under way before the first stood."""
         self.patch(driver, "LINKS", 2)

@@ -1,5 +1,7 @@
-"""The lab's own app, for benches."""
+"""The lab's own apps, for benches and long runs."""
 
 from lab.benches.probe import Probe
+from lab.load.app import Load
 
 probe = Probe()
+load = Load()
