@@ -8,7 +8,8 @@
                      {ended: [{seed, role, outcome, why, read}], open}
 
 `outcome` is whole, wrong (bytes lost, doubled or changed), lost (the stream ended with an error) or refused
-(it never stood). `rate` is in bytes per second, 0 for as fast as it goes; a `slow` reader takes its time.
+(it ended before the other end knew of it: such a stream does not wait for another circuit). `rate` is in
+bytes per second, 0 for as fast as it goes; a `slow` reader takes its time.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class End:
         self._rate = 0
         self._slow = False
         self._full = self._over = self._sent = self._ended = False
+        self._met = role == "last"
         self.seed = 0
 
     def know(self, seed: int, there: int, back: int, rate: int, slow: bool) -> None:
@@ -85,8 +87,12 @@ class End:
         self._stream = stream
         if self._over:
             return
+        stream.when_met(self._meet)
         stream.write(head)
         self._pour()
+
+    def _meet(self) -> None:
+        self._met = True
 
     def _pour(self) -> None:
         """Writes what its rate allows for one tick, or all."""
@@ -144,7 +150,7 @@ class End:
 
     def lost(self, why: MeshError) -> None:
         """The stream has failed."""
-        self.tell("lost", str(why))
+        self.tell("lost" if self._met else "refused", str(why))
 
     def _settle(self) -> None:
         if self._sent and self._ended:
