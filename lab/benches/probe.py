@@ -4,6 +4,7 @@ Nodes load it when `lab/dropins` is on Python's path. Control routes under /apps
 
     POST /send   {target, via, seconds}            one stream as fast as it goes → {bytes, seconds, mbps}
     POST /setups {target, via, count, together}    circuits, `together` at a time → {ms: […]}
+    POST /hold   {target, via, count, together}    so many streams that are sent to and never read → {}
     POST /calls  {target, via, count, together}    calls of `Echo`, 1 KB there and back → {seconds}
 
 The sink counts from the first byte to the last on its own clock and tells the source: u64 bytes, u64 µs.
@@ -31,6 +32,7 @@ from meshnet.streams import Stream
 
 PORT = 9
 CALLS_PORT = 10
+SPRING_PORT = 12
 PIECE = bytes(256 << 10)
 REPORT = struct.Struct(">QQ")
 
@@ -161,6 +163,45 @@ class Source:
             report.callback(outcome)
 
 
+class Spring:
+    """Writes whatever it is allowed to, for ever."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def data_received(self, data: memoryview) -> None:
+        """The caller's first byte: begins."""
+        self._stream.consumed(len(data))
+        self.drained()
+
+    def drained(self) -> None:
+        """There is room again."""
+        while self._stream.write(PIECE) == len(PIECE):
+            pass
+
+    def finished(self) -> None:
+        """The caller is silent anyway."""
+
+    def lost(self, why: MeshError) -> None:
+        """It is over."""
+
+
+class Holder:
+    """Never says that it has read anything."""
+
+    def data_received(self, data: memoryview) -> None:
+        """Keeps the sender waiting."""
+
+    def finished(self) -> None:
+        """Never."""
+
+    def lost(self, why: MeshError) -> None:
+        """It is over."""
+
+    def drained(self) -> None:
+        """Nothing is written."""
+
+
 @implementer(IAppService)
 class ProbeService(service.Service):
     """The probe on one node."""
@@ -169,17 +210,21 @@ class ProbeService(service.Service):
         self._node = node
         self._listener: Any = None
         self._serving: Any = None
+        self._springs: Any = None
+        self._held: list[Stream] = []
 
     def startService(self) -> None:
         """Opens the sink's port."""
         super().startService()
         self._listener = self._node.listen(PORT, lambda stream: Sink(stream, self._node.clock))
+        self._springs = self._node.listen(SPRING_PORT, Spring)
         self._serving = serve(self._node, CALLS_PORT, OurEcho())
 
     def stopService(self) -> None:
         """Closes it."""
         super().stopService()
         self._listener.stop()
+        self._springs.stop()
         self._serving.stop()
 
     def status(self) -> Json:
@@ -188,7 +233,12 @@ class ProbeService(service.Service):
 
     def routes(self) -> Mapping[str, Route]:
         """See the module."""
-        return {"POST /send": self._send, "POST /setups": self._setups, "POST /calls": self._calls}
+        return {
+            "POST /send": self._send,
+            "POST /setups": self._setups,
+            "POST /hold": self._hold,
+            "POST /calls": self._calls,
+        }
 
     async def _send(self, body: Json) -> Json:
         request = read_body(SendRequest, body)
@@ -209,6 +259,17 @@ class ProbeService(service.Service):
 
         await _repeat(set_up, request.count, request.together)
         return {"ms": times}
+
+    async def _hold(self, body: Json) -> Json:
+        request = read_body(SetupsRequest, body)
+
+        async def hold() -> None:
+            stream = await self._node.connect(request.target, SPRING_PORT, Holder(), via=request.via)
+            stream.write(b"!")
+            self._held.append(stream)
+
+        await _repeat(hold, request.count, request.together)
+        return {}
 
     async def _calls(self, body: Json) -> Json:
         request = read_body(SetupsRequest, body)

@@ -15,6 +15,7 @@ LONG = frozenset({"soak"})
 """Benches that `all` leaves out."""
 BENCHES = {
     "codec": "messages against bare struct calls, and against the reflective codec",
+    "flood": "what a stream through a flooded node keeps of its rate, and the node's memory",
     "idle": "what a node with twenty quiet neighbours uses",
     "relay": "the relay step over the bare crypto calls it makes",
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",

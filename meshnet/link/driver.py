@@ -199,6 +199,11 @@ class Links:
         return link if link is not None and link.up else None
 
     @property
+    def turned_away(self) -> int:
+        """Connections that listening sockets hung up on before their handshake."""
+        return sum(int(getattr(listener, "turned_away", 0)) for listener in self._listeners)
+
+    @property
     def half_open(self) -> int:
         """Connections that have not finished their handshake."""
         return len(self._half_open)

@@ -106,6 +106,7 @@ class Figures:
             "renewals_failed": self.renewals.failed,
             "stray_frames": totals.stray,
             "handshakes_failed": self.links.handshakes_failed,
+            "strangers_turned_away": self.links.turned_away,
             "links_refused": self.links.refused,
         }
 

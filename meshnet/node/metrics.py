@@ -106,6 +106,7 @@ TOTALS: Final[Mapping[str, str]] = {
     "probes": "Circuits asked for by ping and trace; they are in circuits_opened or circuits_failed, too.",
     "stray_frames": "Circuit frames that fit no circuit.",
     "handshakes_failed": "Connections that ended before their handshake did.",
+    "strangers_turned_away": "Connections hung up on before their handshake, since too many came.",
     "links_refused": "Neighbours refused by [link] accept or for lack of room.",
 }
 """The router's counts and what they say."""

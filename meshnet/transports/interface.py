@@ -57,7 +57,8 @@ then the connection is closed and nobody is told `lost`."""
 
 
 class Listener(Protocol):
-    """An address that accepts connections."""
+    """An address that accepts connections. It may have a count `turned_away`, of those it hung up on before
+    `attach`, since there were too many."""
 
     address: str
 

@@ -19,12 +19,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshnet.errors import LinkLostError, MeshError, TimedOutError, UnreachableError
+from meshnet.transports.gate import Gate
 from meshnet.transports.interface import Attach, ByteSink
 
 AGAIN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 ACCEPTS_PER_TURN: Final = 16
 ACCEPT_AGAIN: Final = 0.5  # seconds, after descriptors or memory ran out
+ACCEPT_SOON: Final = 0.05  # after too many came at once
 
 _log = Logger()
 
@@ -251,6 +253,7 @@ class SocketListener:
         stopped: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
+        self._gate = Gate(reactor.seconds())
         self._socket = sock
         self._attach = attach
         self._tune = tune
@@ -274,14 +277,23 @@ class SocketListener:
         return self._socket.fileno()
 
     def doRead(self) -> None:
-        """Accepts what waits, a bounded number each turn."""
+        """Accepts what waits, a bounded number each turn and second; hangs up on whom the gate turns away."""
+        gate, now = self._gate, self._reactor.seconds()
         for _ in range(ACCEPTS_PER_TURN):
+            if not gate.accepts(now):
+                self._rest(ACCEPT_SOON)
+                return
             try:
-                sock, _address = self._socket.accept()
+                sock, address = self._socket.accept()
             except OSError as problem:
                 if problem.errno in EXHAUSTED:
-                    self._rest(problem)
+                    why = os.strerror(problem.errno or 0)
+                    _log.warn("{address} accepts nobody now: {why}", address=self.address, why=why)
+                    self._rest(ACCEPT_AGAIN)
                 return
+            if not gate.admits(address[0] if isinstance(address, tuple) else "", now):
+                sock.close()
+                continue
             self._tune(sock)
             try:
                 SocketCarrier(self._reactor, sock, self._attach)
@@ -290,13 +302,15 @@ class SocketListener:
             if self._socket.fileno() < 0:
                 return  # stopped meanwhile
 
-    def _rest(self, problem: OSError) -> None:
+    @property
+    def turned_away(self) -> int:
+        """Connections that were hung up on before their handshake, since there were too many."""
+        return self._gate.turned_away
+
+    def _rest(self, seconds: float) -> None:
         """Whoever waits keeps the socket readable: without a pause the reactor would ask without end."""
-        _log.warn(
-            "{address} accepts nobody now: {why}", address=self.address, why=os.strerror(problem.errno or 0)
-        )
         self._reactor.removeReader(self)
-        self._pause = self._reactor.callLater(ACCEPT_AGAIN, self._again)
+        self._pause = self._reactor.callLater(seconds, self._again)
 
     def _again(self) -> None:
         self._pause = None
