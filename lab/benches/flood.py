@@ -44,7 +44,7 @@ STRANGERS: Final = {
 
 def run(options: Options) -> list[Row]:
     """The two rows: the worst of all floods, and the most memory the node had."""
-    seconds, pairs = (1.0, 1) if options.quick else (4.0, 5)
+    seconds, pairs = (1.0, 1) if options.quick else (3.0, 5)
     with tempfile.TemporaryDirectory(prefix="meshnet-") as name, Processes() as processes:
         stage = _Stage.begin(Path(name), processes)
         stage.send(1.0)  # the window opens
@@ -161,9 +161,10 @@ class _Stage:
         """A thousand streams from the node that mallory never reads."""
         self._mallory("hold", self.node.plan.public.hex(), STREAMS, 50)
         yield
+        self._mallory("hold", self.node.plan.public.hex(), 0, 1)
 
     def mute(self, seconds: float) -> Iterator[None]:
-        """The same, and then mallory neither reads nor acknowledges anything at all, nor does his kernel."""
+        """Some of them, and then mallory neither reads nor acknowledges anything, nor does his kernel."""
         self._mallory("hold", self.node.plan.public.hex(), 10, 10)
         os.kill(self.mallory.process.pid, signal.SIGSTOP)
         try:

@@ -4,7 +4,7 @@ Nodes load it when `lab/dropins` is on Python's path. Control routes under /apps
 
     POST /send   {target, via, seconds}            one stream as fast as it goes → {bytes, seconds, mbps}
     POST /setups {target, via, count, together}    circuits, `together` at a time → {ms: […]}
-    POST /hold   {target, via, count, together}    so many streams that are sent to and never read → {}
+    POST /hold   {target, via, count, together}    streams that are sent to and never read; those before end
     POST /calls  {target, via, count, together}    calls of `Echo`, 1 KB there and back → {seconds}
 
 The sink counts from the first byte to the last on its own clock and tells the source: u64 bytes, u64 µs.
@@ -262,6 +262,9 @@ class ProbeService(service.Service):
 
     async def _hold(self, body: Json) -> Json:
         request = read_body(SetupsRequest, body)
+        held, self._held = self._held, []
+        for stream in held:
+            stream.reset()
 
         async def hold() -> None:
             stream = await self._node.connect(request.target, SPRING_PORT, Holder(), via=request.via)

@@ -70,6 +70,8 @@ class Figures:
             shown["cell_size"] = path.cell_size
             shown["window"] = path.cwnd
             shown["lost_cells"] = path.recovery.lost_cells
+            shown["bad_tags"] = path.bad_tags
+            shown["replayed"] = path.replayed
             shown["probes"] = path.recovery.probes_sent
             shown["datagrams_dropped"] = session.datagrams_dropped
         return shown
