@@ -92,6 +92,7 @@ def _show_status(arguments: Namespace, call: Call) -> None:
         ("metrics", status["metrics"] or "off"),
         ("links", f"{links['up']} up, {links['configured']} configured"),
         ("circuits", status["circuits"]),
+        ("local door", _door(status["door"])),
         ("bytes", f"{size(status['bytes']['received'])} received, {size(status['bytes']['sent'])} sent"),
         ("dropped", ", ".join(f"{n} {reason}" for reason, n in status["dropped"].items() if n) or "nothing"),
         (
@@ -105,6 +106,12 @@ def _show_status(arguments: Namespace, call: Call) -> None:
     rows += [("note", note) for note in status["notes"]]
     for name, value in rows:
         print(f"{name:<14}{value}")
+
+
+def _door(door: Json) -> str:
+    if door["socket"] is None:
+        return "closed"
+    return f"{door['connections']} connections, {door['ports']} ports, {door['streams']} streams so far"
 
 
 def _says(value: Any) -> bool:

@@ -6,11 +6,12 @@ Binding fails loudly, with one sentence that names the address. Nothing here kno
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.web.server import Site
@@ -21,7 +22,7 @@ from meshnet.errors import LocalError
 from meshnet.node.app import Route
 from meshnet.node.binding import not_bound
 from meshnet.node.config import Settings
-from meshnet.node.metrics import metrics_site
+from meshnet.node.metrics import gauge, metrics_site
 from meshnet.storage.disk import Disk
 from meshnet.storage.files import read_secret, write_secret
 
@@ -72,6 +73,22 @@ class Faces:
         if metrics is not None:
             port = self._listen("metrics.listen", metrics.listen, metrics_site(registry))
             self.metrics = f"http://{_text(metrics.listen[0], port)}/metrics"
+
+    def door_now(self) -> dict[str, int]:
+        """What programs of this machine do with the node now: connections, ports, waiting; and streams, a
+        count since the start. Zeros where there is no door."""
+        return dict.fromkeys(("connections", "ports", "waiting", "streams"), 0) | (
+            self.door.snapshot() if self.door is not None else {}
+        )
+
+    def facts(self) -> Iterable[Metric]:
+        """The same as series."""
+        now = self.door_now()
+        yield gauge("meshnet_door_connections", "Connections of local programs.", now["connections"])
+        yield gauge("meshnet_door_ports", "Mesh ports that local programs hold.", now["ports"])
+        yield gauge("meshnet_door_waiting", "Streams that no local program has accepted yet.", now["waiting"])
+        text = "Streams between local programs and the mesh."
+        yield CounterMetricFamily("meshnet_door_streams", text, value=now["streams"])
 
     async def stop(self) -> None:
         """Closes everything; the files of the sockets are removed."""

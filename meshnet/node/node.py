@@ -510,6 +510,7 @@ class Node(Service):
             "listen": self.listening,
             "metrics": self._faces.metrics,
             "control": {"socket": str(settings.control_socket), "url": self._faces.control},
+            "door": {"socket": _text(settings.attach_socket), **self._faces.door_now()},
             "links": {"up": _up(brief["links"]), "configured": len(settings.link.peer)},
             "circuits": brief["circuits"],
             "bytes": {"received": counted["bytes_in"], "sent": counted["bytes_out"]},
@@ -570,6 +571,11 @@ class Node(Service):
         yield limits({name: float(value) for name, value in attrs.asdict(self.settings.relay).items()})
         yield from totals(self._totals())
         yield from self.space.facts()
+        yield from self._faces.facts()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _up(links: Sequence[Json]) -> int:

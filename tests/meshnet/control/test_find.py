@@ -1,4 +1,4 @@
-"""Finding a node's control socket."""
+"""Finding a node's sockets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshnet.control.find import find_socket, runtime_sockets
+from meshnet.control.find import ATTACH, find_socket, runtime_sockets
 from meshnet.errors import ConfigError, UnreachableError, UsageError
 from tests.support.nodes import new_folder
 
@@ -32,6 +32,29 @@ class FindTests(SynchronousTestCase):
         (runtime / "control.sock").touch()
         self.assertEqual(self.found(XDG_RUNTIME_DIR=str(self.here / "run")), runtime / "control.sock")
         self.assertEqual(len(runtime_sockets({})), 1)
+
+    def test_door(self) -> None:
+        """The door is beside the control socket unless the config moves it; its variable is its own, and a
+        node may be named by its other socket."""
+
+        def found(node: str | None = None, **environ: str) -> Path:
+            return find_socket(node, environ, self.here, ATTACH)
+
+        for text, place in (
+            ("", self.here / "data" / "attach.sock"),
+            ("[node]\ndata = 'store'\n", self.here / "store" / "attach.sock"),
+            ("[control]\nsocket = 'run/c.sock'\n", self.here / "run" / "attach.sock"),
+            ("[control]\nsocket = 'run/c.sock'\nattach = '/x/a.sock'\n", Path("/x/a.sock")),
+        ):
+            self.file.write_text(text)
+            self.assertEqual(found(), place)
+            self.assertEqual(found(MESHNET_CONTROL="/x/b.sock"), place)
+        self.assertEqual(found(MESHNET_ATTACH="/x/b.sock"), Path("/x/b.sock"))
+        self.assertEqual(found("/x/control.sock"), Path("/x/attach.sock"))
+        self.assertEqual(self.found("/x/attach.sock"), Path("/x/control.sock"))
+        self.file.unlink()
+        error = self.assertRaises(UnreachableError, found)
+        self.assertIn("MESHNET_ATTACH", str(error))
 
     def test_directories_and_files(self) -> None:
         """A directory's config says where; without one, the socket itself is looked for."""
