@@ -18,6 +18,7 @@ from meshnet.errors import MeshError
 DEMOS = {
     "multihop": "a download over three relays that the source chose",
     "attach": "programs beside their nodes: stock twist web, and a download that outlives circuit and relay",
+    "coin": "a private chain on three nodes: payments, and kills in mid-block",
 }
 
 

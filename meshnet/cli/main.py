@@ -26,7 +26,7 @@ from meshnet.control.client import ControlClient
 from meshnet.control.find import find_socket
 from meshnet.control.messages import to_json
 from meshnet.errors import UsageError
-from meshnet.node.app import Json, Verb
+from meshnet.node.app import Group, Json, Verb
 from meshnet.node.dropins import Dropins, find_dropins
 
 Run = Callable[[Namespace], int]
@@ -90,8 +90,18 @@ def build_parser(found: Dropins) -> ArgumentParser:
     for verb in [*NODE_VERBS, *STDIO_VERBS, *_app_verbs(found)]:
         if verb.name not in taken:
             taken.add(verb.name)
-            verb.arguments(_verb(verbs, verb.name, verb.summary, _asking(verb)))
+            _add(verbs, verb)
     return parser
+
+
+def _add(verbs: Any, verb: Verb | Group) -> None:
+    """A verb of the seam, or a group of them with all that is below it."""
+    if isinstance(verb, Group):
+        below = _group(verbs, verb.name, verb.summary)
+        for each in verb.verbs:
+            _add(below, each)
+    else:
+        verb.arguments(_verb(verbs, verb.name, verb.summary, _asking(verb)))
 
 
 def _verb(verbs: Any, name: str, summary: str, run: Run, node: bool = True) -> ArgumentParser:
@@ -112,8 +122,8 @@ def _group(verbs: Any, name: str, summary: str) -> Any:
     return parser.add_subparsers(dest=f"{name}_verb", required=True, metavar="VERB", parser_class=_Parser)
 
 
-def _app_verbs(found: Dropins) -> list[Verb]:
-    verbs: list[Verb] = []
+def _app_verbs(found: Dropins) -> list[Verb | Group]:
+    verbs: list[Verb | Group] = []
     for app in found.apps:
         try:
             verbs.extend(app.verbs())

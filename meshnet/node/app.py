@@ -142,6 +142,15 @@ class Verb:
     run: Callable[[Namespace, Callable[[str, str, Json | None], Json]], int]
 
 
+@frozen
+class Group:
+    """A word with commands below it: `meshnet NAME VERB …`; groups may be in groups."""
+
+    name: str
+    summary: str
+    verbs: Sequence[Verb | Group]
+
+
 Route = Callable[[Json], Json | Awaitable[Json]]
 """Answers one control request; raises MeshError. It gets the JSON body, of a GET the query (values are str).
 
@@ -185,7 +194,7 @@ class IApp(Interface):
     name = Attribute("short name: a metric prefix and a path of the control API")
     settings = Attribute("frozen attrs class: each field is a section of the config file and has a default")
 
-    def verbs() -> Sequence[Verb]:
+    def verbs() -> Sequence[Verb | Group]:
         """Its commands."""
 
     def make_service(node: MeshNode, settings: Any) -> IAppService:

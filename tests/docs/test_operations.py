@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from argparse import _SubParsersAction
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import attrs
@@ -16,6 +19,12 @@ from twisted.internet.task import Clock
 from apps.vpn import settings as vpn
 from apps.vpn.counts import Counts, VpnCollector
 from apps.vpn.service import VpnService
+from coin import settings as coin
+from coin.counts import CoinCollector
+from coin.replication.conduct import Conduct
+from coin.replication.pool import Pool
+from coin.replication.sync import Sync
+from coin.service import CoinService
 from meshnet.cipher.keys import PublicKey
 from meshnet.cli.main import build_parser
 from meshnet.errors import Drop, MeshError
@@ -25,6 +34,7 @@ from meshnet.node.dropins import find_dropins
 from meshnet.node.metrics import TOTALS
 from meshnet.node.schema import describe
 from tests.docs.pages import page, plain, rows, section, table
+from tests.support.chains import small_chain
 from tests.support.nodes import FakeRouter, link_snapshot, make_node
 
 PAGE = page("docs/operations.md")
@@ -42,7 +52,9 @@ SECTIONS = {
     "[[forward]]": vpn.Forward,
     "[[serve]]": vpn.Serve,
     "[exit]": vpn.Exit,
+    "[coin]": coin.CoinSection,
 }
+SETTINGS = (config.CoreSections, vpn.VpnSettings, coin.CoinSettings)
 SHORT = {
     "a public key (66 hex digits), the address of a hidden service or a known name": "target",
     "a public key (66 hex digits) or a known name": "key",
@@ -108,18 +120,22 @@ def test_config(name: str) -> None:
 
 def test_all_sections() -> None:
     """No section of the config is left out."""
-    fields = {field.name for cls in (config.CoreSections, vpn.VpnSettings) for field in attrs.fields(cls)}
+    fields = {field.name for cls in SETTINGS for field in attrs.fields(cls)}
     assert {name.strip("[]").partition(".")[0] for name in SECTIONS} == fields
+
+
+def commands(parser: Any, before: str = "") -> Iterator[str]:
+    """All verbs of a parser, those in groups with the words before them."""
+    inner = [each.choices for each in parser._actions if isinstance(each, _SubParsersAction)]
+    if not inner:
+        yield before
+    for name, verb in inner[0].items() if inner else ():
+        yield from commands(verb, f"{before} {name}".strip())
 
 
 def test_commands() -> None:
     """Every verb of the command is in the table, and no other."""
-    parser = build_parser(find_dropins())
-    verbs: dict[str, Any] = next(a.choices for a in parser._actions if isinstance(a.choices, dict))  # type: ignore[assignment]
-    found = set()
-    for name, verb in verbs.items():
-        inner = [a.choices for a in verb._actions if isinstance(a.choices, dict)]
-        found |= {f"{name} {each}" for each in inner[0]} if inner else {name}
+    found = set(commands(build_parser(find_dropins())))
     written = {plain(row[0]) for row in table(PAGE, "verb")}
     assert written == found
 
@@ -141,7 +157,17 @@ def test_routes() -> None:
     service = VpnService.__new__(VpnService)  # its routes need nothing of it
     routes: Any = node_routes(None)  # type: ignore[arg-type]  # nothing is asked of it
     routes |= app_routes("vpn", service.routes())
+    routes |= app_routes("coin", CoinService.__new__(CoinService).routes())
     assert {plain(row[0]) for row in table(PAGE, "route")} == set(routes)
+
+
+def chain_figures() -> Any:
+    """Books and a network of a coin, as far as its metrics look at them."""
+    header = small_chain().genesis.header
+    store = SimpleNamespace(head=SimpleNamespace(header=header))
+    books = SimpleNamespace(store=store, interval=0, pool=Pool(small_chain()), executed=0, verify_seconds=0.0)
+    network = SimpleNamespace(sync=Sync(0), peers={}, conduct=Conduct(), now=0.0, counts={"received PING": 1})
+    return books, network
 
 
 def test_metrics(tmp_path: Path) -> None:
@@ -152,12 +178,13 @@ def test_metrics(tmp_path: Path) -> None:
     counts = Counts()
     counts.refuse("caller")
     node.registry.register(VpnCollector({"socks": counts}))
+    node.registry.register(CoinCollector(chain_figures))
     found = {}
     for family in text_string_to_metric_families(generate_latest(node.registry).decode()):
         name = family.name + ("_total" if family.type == "counter" else "")
         found[name] = {label for sample in family.samples for label in sample.labels}
     found["meshnet_circuits_by_role"] = {"role"}
-    ours = {name: labels for name, labels in found.items() if name.startswith("meshnet_")}
+    ours = {name: labels for name, labels in found.items() if name.startswith(("meshnet_", "coin_"))}
     written = {
         plain(row[0]): set(plain(row[1]).split(", ")) - {"–"} for row in table(PAGE, "series", "labels")
     }

@@ -1,0 +1,332 @@
+"""The verbs `coin …`: a node, questions to it, wallets, chains of one's own.
+
+coin node DIR                     run a node with the coin; the directory is made at the first start
+coin newchain NAME                make a private chain
+coin status | block | tx | address | outputs | pending | supply | richlist | peers | verify
+coin wallet new | address | balance | send
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from coin.chain.address import address_text, parse_address
+from coin.newchain import chain_file, new_chain
+from coin.wallet.cli import WALLET
+from coin.wallet.wallet import create_wallet, new_wallet
+from coin.wallet.words import ENTROPY, words_of
+from meshnet.cipher.keys import SecretKey
+from meshnet.cli.show import print_json, print_table, progress, progress_done
+from meshnet.control.find import CONFIG_NAME
+from meshnet.errors import LocalError, UsageError
+from meshnet.node.app import Group, Json, Verb
+from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import create_file, make_directory, write_file, write_secret
+
+Call = Callable[[str, str, Json | None], Json]
+PORT: Final = 6_000
+RUN: Final = 2_000
+"""Blocks that `verify` asks for at a time."""
+
+
+def _nothing(parser: ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def _shown(arguments: Namespace, answer: Json, *lines: str) -> int:
+    if arguments.json:
+        print_json(answer)
+    else:
+        print("\n".join(lines))
+    return 0
+
+
+def _when(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+# -- a node
+
+
+def _node_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("directory", nargs="?", default=".", help="the node's directory (default: here)")
+    parser.add_argument("--chain", default="skycoin", help="skycoin (the default) or a chain file")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="also take TCP peers there")
+    parser.add_argument("--publish", metavar="KEYFILE", help="make blocks with the publisher's key")
+
+
+def _node(arguments: Namespace, call: Call) -> int:
+    from meshnet.cli.main import main  # the whole command; it imports this module first
+
+    directory = Path(arguments.directory).expanduser()
+    file = directory / CONFIG_NAME
+    if not file.exists():
+        code = main(["init", str(directory)])
+        if code:
+            return code
+        lines = ["", "[coin]"]
+        chain = arguments.chain if arguments.chain == "skycoin" else str(Path(arguments.chain).resolve())
+        lines.append(f'chain = "{chain}"')
+        if arguments.listen:
+            lines.append(f'listen = ["{arguments.listen}"]')
+        if arguments.publish:
+            lines.append(f'publish = "{Path(arguments.publish).resolve()}"')
+        disk = RealDisk()
+        write_file(disk, str(file), file.read_bytes() + "\n".join(lines).encode() + b"\n", 0o644)
+    elif arguments.listen or arguments.publish or arguments.chain != "skycoin":
+        raise UsageError(f"{file} is there already: write chain, listen and publish into its section [coin].")
+    return main(["up", str(directory), *(["--json"] if arguments.json else [])])
+
+
+def _newchain_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", help="of the chain: small letters, digits, hyphens")
+    parser.add_argument("--dir", default=".", metavar="DIR", help="where its files go (default: here)")
+    parser.add_argument("--coins", type=_whole, default=100_000_000, help="how many (default %(default)s)")
+    parser.add_argument("--owner", metavar="ADDRESS", help="whose they are first (default: a new wallet)")
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= 9_000_000_000_000):
+        raise ArgumentTypeError(f"{text!r} is no number of coins, 1 to 9,000,000,000,000")
+    return int(text)
+
+
+def _newchain(arguments: Namespace, call: Call) -> int:
+    disk, folder, now = RealDisk(), Path(arguments.dir).expanduser(), int(time.time())
+    name = arguments.name
+    publisher, wallet = SecretKey.generate(), None
+    if arguments.owner is None:
+        wallet = new_wallet(words_of(secrets.token_bytes(ENTROPY)), name, f"{name}.wlt", now)
+        owner = wallet.addresses[0]
+    else:
+        owner = parse_address(arguments.owner)
+    chain = new_chain(name, arguments.coins, owner, publisher, now)
+    files = {"chain": folder / f"{name}.toml", "publisher": folder / f"{name}.publisher"}
+    if wallet is not None:
+        files["wallet"] = folder / f"{name}.wlt"
+    for path in files.values():
+        if path.exists():
+            raise LocalError(f"{path} exists already; choose another name or directory.")
+    make_directory(disk, str(folder), 0o755)
+    write_secret(disk, str(files["publisher"]), publisher.secret.hex().encode() + b"\n")
+    if wallet is not None:
+        create_wallet(disk, str(files["wallet"]), wallet)
+    create_file(disk, str(files["chain"]), chain_file(chain).encode(), 0o644)
+    answer = {
+        "name": name,
+        "genesis": chain.genesis.hash.hex(),
+        "publisher": publisher.public.hex(),
+        "owner": address_text(owner),
+        **{f"{key}_file": str(path) for key, path in files.items()},
+    }
+    quoted = {key: shlex.quote(str(path)) for key, path in files.items()}
+    return _shown(
+        arguments,
+        answer,
+        f"chain {name}, first block {chain.genesis.hash.hex()}",
+        f"  {files['chain']}  give this file to everybody",
+        f"  {files['publisher']}  the publisher's key: whoever has it makes blocks",
+        *([f"  {files['wallet']}  the wallet with all coins"] if wallet is not None else []),
+        f"start with: meshnet coin node DIR --chain {quoted['chain']} --publish {quoted['publisher']}",
+    )
+
+
+# -- questions
+
+
+def _status(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/status", None)
+    if not found["running"]:
+        return _shown(arguments, found, f"The coin does not run on this node: {found['why']}.")
+    behind = found["highest"] - found["height"]
+    return _shown(
+        arguments,
+        found,
+        f"chain    {found['chain']}, first block {found['genesis'][:16]}…",
+        f"height   {found['height']}" + (f", {behind} behind" if behind > 0 else ""),
+        f"last     {found['head']}, {_when(found['time'])}",
+        f"peers    {found['peers']}",
+        f"pool     {found['pool']} transactions",
+        f"blocks   {'are made here' if found['publishes'] else 'come from peers'}",
+        *(f"note     {each}" for each in found["notes"]),
+    )
+
+
+def _block_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("which", nargs="?", default="", help="number or hash (default: the last)")
+
+
+def _block(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/block", {"which": arguments.which})
+    header = found["header"]
+    lines = [
+        f"block     {header['seq']}  {header['block_hash']}",
+        f"time      {_when(header['timestamp'])}",
+        f"previous  {header['previous_block_hash']}",
+        f"fee       {header['fee']} hours",
+    ]
+    for each in found["body"]["txns"]:
+        lines += _transaction_lines(each)
+    return _shown(arguments, found, *lines)
+
+
+def _transaction_lines(transaction: Json) -> list[str]:
+    lines = [f"transaction {transaction['txid']}, {len(transaction['inputs'])} inputs"]
+    return lines + [f"  {out['coins']:>20} to {out['dst']}" for out in transaction["outputs"]]
+
+
+def _id_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("id", metavar="TXID", help="64 hex digits")
+
+
+def _tx(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/transaction", {"id": arguments.id})
+    if found["confirmed"]:
+        confirmations = f"{found['confirmations']} confirmations"
+        state = f"in block {found['block_seq']} of {_when(found['time'])}, {confirmations}"
+    else:
+        state = f"waiting since {_when(found['received'])}" + (f": {found['why']}" if found["why"] else "")
+    return _shown(arguments, found, state, *_transaction_lines(found["transaction"]))
+
+
+def _address_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("address", metavar="ADDRESS")
+    parser.add_argument("--limit", type=int, default=25, help="transactions of a page (default %(default)s)")
+    parser.add_argument("--before", type=int, metavar="N", help="the next page: what `next` said")
+
+
+def _address(arguments: Namespace, call: Call) -> int:
+    body: Json = {"address": arguments.address, "limit": arguments.limit}
+    if arguments.before is not None:
+        body["before"] = arguments.before
+    found = call("GET", "/apps/coin/address", body)
+    rows = [
+        f"  block {each['block_seq']:>8}  {_when(each['time'])}  {each['transaction']['txid']}"
+        for each in found["transactions"]
+    ]
+    more = [f"more: --before {found['next']}"] if found["next"] is not None else []
+    return _shown(arguments, found, *balance_lines(found), *rows, *more)
+
+
+def balance_lines(found: Json) -> list[str]:
+    """A balance for a person."""
+    now, later = found["confirmed"], found["predicted"]
+    lines = [f"balance   {now['coins']} coins, {now['hours']} hours"]
+    if later != now:
+        lines.append(f"expected  {later['coins']} coins, {later['hours']} hours")
+    return lines
+
+
+def _owner_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("address", metavar="ADDRESS")
+
+
+def _outputs(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/outputs", {"address": arguments.address})
+    if arguments.json or not found["head_outputs"]:
+        return _shown(arguments, found, "none")
+    rows = [[each["coins"], each["calculated_hours"], each["hash"]] for each in found["head_outputs"]]
+    print_table(("COINS", "HOURS", "OUTPUT"), rows)
+    return 0
+
+
+def _pending(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/pending", None)
+    if arguments.json or not found["pending"]:
+        return _shown(arguments, found, "none")
+    for each in found["pending"]:
+        print(
+            f"since {_when(each['received'])}, fee {each['fee']} hours{': ' * bool(each['why'])}{each['why']}"
+        )
+        print("\n".join(_transaction_lines(each["transaction"])))
+    return 0
+
+
+def _supply(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/supply", None)
+    free = found["unlocked"]
+    return _shown(
+        arguments,
+        found,
+        f"coins     {found['coins']} of {found['max_supply']}",
+        f"unlocked  {free['coins']} coins, {free['hours']} hours",
+        f"owned by  {found['addresses']} addresses, in {found['unspents']} outputs",
+    )
+
+
+def _richlist_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("-n", "--count", type=int, default=20, help="addresses (default %(default)s)")
+
+
+def _richlist(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/richlist", {"count": arguments.count})
+    if arguments.json:
+        print_json(found)
+        return 0
+    rows = [[each["coins"], each["address"], each["locked"]] for each in found["richlist"]]
+    print_table(("COINS", "ADDRESS", "LOCKED"), rows)
+    return 0
+
+
+def _peers(arguments: Namespace, call: Call) -> int:
+    found = call("GET", "/apps/coin/peers", None)
+    if arguments.json:
+        print_json(found)
+        return 0
+    rows = [
+        [each["address"], "out" if each["outgoing"] else "in", each["height"], each["agent"]]
+        for each in found["peers"]
+    ]
+    print_table(("PEER", "WAY", "HEIGHT", "AGENT"), rows)
+    for each in found["banned"]:
+        print(f"banned for {each['seconds']} s: {each['peer']}: {each['why']}")
+    return 0
+
+
+def _verify(arguments: Namespace, call: Call) -> int:
+    checked, last, height = 0, -1, 0
+    while last < height or not checked:
+        found = call("POST", "/apps/coin/verify", {"first": last + 1, "count": RUN})
+        checked += found["checked"]
+        last, height = found["last"], found["height"]
+        progress(f"{last} of {height} blocks")
+    progress_done()
+    answer = {"ok": True, "checked": checked, "height": height}
+    return _shown(arguments, answer, f"{checked} blocks are what they should be")
+
+
+def _verb(name: str, summary: str, run: Callable[[Namespace, Call], int], declare: object = _nothing) -> Verb:
+    assert callable(declare)
+    return Verb(name, summary, declare, run)
+
+
+VERBS: Final[Sequence[Verb | Group]] = (
+    Group(
+        "coin",
+        "the chain: a node, questions, wallets",
+        (
+            _verb("node", "run a node with the coin; made at the first start", _node, _node_arguments),
+            _verb(
+                "newchain", "make a private chain: keys, first block, files", _newchain, _newchain_arguments
+            ),
+            _verb("status", "height, peers, pool", _status),
+            _verb("block", "a block by number or hash", _block, _block_arguments),
+            _verb("tx", "a transaction, its block and confirmations", _tx, _id_arguments),
+            _verb("address", "balance and history of an address", _address, _address_arguments),
+            _verb("outputs", "what an address owns, output by output", _outputs, _owner_arguments),
+            _verb("pending", "transactions in no block yet", _pending),
+            _verb("supply", "coins and hours there are", _supply),
+            _verb("richlist", "who owns most", _richlist, _richlist_arguments),
+            _verb("peers", "peers of the chain's network", _peers),
+            _verb("verify", "read the stored blocks again and check them", _verify),
+            WALLET,
+        ),
+    ),
+)

@@ -1,0 +1,57 @@
+"""What the coin measures, and how Prometheus reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from coin.replication.network import Network
+from coin.replication.store_books import StoreBooks
+
+
+class CoinCollector(Collector):
+    """Reads the figures of a running coin when Prometheus asks; nothing while there is none."""
+
+    def __init__(self, parts: Callable[[], tuple[StoreBooks, Network] | None]) -> None:
+        self._parts = parts
+
+    def describe(self) -> list[Any]:
+        """Nothing is read when it is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """See docs/operations.md."""
+        parts = self._parts()
+        if parts is None:
+            return
+        books, network = parts
+        head = books.store.head.header
+        yield GaugeMetricFamily("coin_height", "Number of the last block.", head.sequence)
+        yield GaugeMetricFamily(
+            "coin_highest", "Highest block that a peer says there is, or our own.", network.sync.highest
+        )
+        yield GaugeMetricFamily("coin_head_timestamp_seconds", "Time of the last block.", head.time)
+        yield GaugeMetricFamily(
+            "coin_block_interval_seconds", "Time between the last two blocks taken.", books.interval
+        )
+        yield GaugeMetricFamily("coin_pool_transactions", "Transactions in no block yet.", len(books.pool))
+        yield GaugeMetricFamily("coin_pool_bytes", "Bytes of them.", books.pool.size)
+        yield CounterMetricFamily("coin_blocks", "Blocks taken since the start.", books.executed)
+        yield CounterMetricFamily(
+            "coin_verify_seconds", "Time spent on the signatures of blocks.", books.verify_seconds
+        )
+        peers = GaugeMetricFamily("coin_peers", "Peers, by direction.", labels=["direction"])
+        outgoing = sum(peer.outgoing for peer in network.peers.values())
+        peers.add_metric(["out"], outgoing)
+        peers.add_metric(["in"], len(network.peers) - outgoing)
+        yield peers
+        yield GaugeMetricFamily(
+            "coin_bans", "Peers that are banned now.", len(network.conduct.bans(network.now))
+        )
+        events = CounterMetricFamily("coin_events", "What happened with peers, by name.", labels=["event"])
+        for name, count in sorted(network.counts.items()):
+            events.add_metric([name.replace(" ", "_").lower()], count)
+        yield events

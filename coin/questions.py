@@ -1,0 +1,418 @@
+"""What people and programs ask of the chain: the bodies of the control routes, and their answers.
+
+Each look into the store runs in its reading thread; nothing here waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from coin.chain.address import Address, address_text, parse_address
+from coin.chain.amounts import coins_text
+from coin.chain.block import Block, decode_block
+from coin.chain.hours import forgiving_hours_at
+from coin.chain.params import Chain
+from coin.chain.rules import BlockError, HardRuleError, UserRuleError, check_header, check_user
+from coin.chain.rules import Head as ChainHead
+from coin.chain.transaction import Transaction, Unspent, decode_transaction
+from coin.readable import block_json, header_json, transaction_json, unspent_json
+from coin.replication.books import Injected
+from coin.replication.network import Network
+from coin.replication.store_books import StoreBooks
+from meshnet.errors import CodecError, LocalError, RefusedError, UsageError
+from meshnet.node.app import Json
+from meshnet.node.schema import Between, Parse, read_body, read_query
+
+MOST_ADDRESSES = 1_000
+RUN = 256
+"""Blocks that are looked at together."""
+
+
+def _address(text: str) -> Address:
+    return parse_address(text)
+
+
+def _hash(text: str) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(data) != 32:
+        raise ValueError("is not 64 hex digits")
+    return data
+
+
+Hash = Annotated[bytes, Parse(_hash, "64 hex digits")]
+Owner = Annotated[Address, Parse(_address, "an address")]
+
+
+@frozen
+class Nothing:
+    """No keys."""
+
+
+@frozen
+class Which:
+    """A block by number or hash; empty: the last."""
+
+    which: str = ""
+
+
+@frozen
+class ById:
+    """An id."""
+
+    id: Hash
+
+
+@frozen
+class OfAddress:
+    """An address and a page of its history: `before` is the number that the page before ended with."""
+
+    address: Owner
+    limit: Annotated[int, Between(1, 100)] = 25
+    before: int | None = None
+
+
+@frozen
+class OfOwner:
+    """An address."""
+
+    address: Owner
+
+
+@frozen
+class OfAddresses:
+    """Addresses with commas between."""
+
+    addresses: str
+
+
+@frozen
+class HowMany:
+    """How many."""
+
+    count: Annotated[int, Between(1, 1_000)] = 20
+
+
+@frozen
+class Raw:
+    """A signed transaction in hex."""
+
+    raw: str
+
+
+@frozen
+class Range:
+    """Blocks from `first` on, `count` at most."""
+
+    first: Annotated[int, Between(0, None)] = 0
+    count: Annotated[int, Between(1, 10_000)] = 10_000
+
+
+class Questions:
+    """Answers them for a chain, its books and its network."""
+
+    def __init__(self, chain: Chain, books: StoreBooks, network: Network) -> None:
+        self._chain = chain
+        self._books = books
+        self._network = network
+
+    @property
+    def _head(self) -> ChainHead:
+        return self._books.store.head
+
+    def block(self, body: Json) -> Deferred[Json]:
+        """One block."""
+        which = read_query(Which, body).which
+        if not which:
+            key: int | bytes = self._head.header.sequence
+        elif which.isascii() and which.isdigit() and len(which) <= 18:
+            key = int(which)
+        else:
+            try:
+                key = _hash(which)
+            except ValueError:
+                raise UsageError(
+                    f"which = {which[:70]!r} is neither the number nor the hash of a block."
+                ) from None
+
+        def found(block: Block | None) -> Json:
+            if block is None:
+                raise UsageError(f"There is no block {which}; the last is {self._head.header.sequence}.")
+            return block_json(block)
+
+        return self._books.read(self._books.store.block, key).addCallback(found)
+
+    def transaction(self, body: Json) -> Deferred[Json]:
+        """A transaction, confirmed or not, with its block and confirmations."""
+        number = read_query(ById, body).id
+
+        def look() -> Json:
+            confirmed = self._books.store.transaction(number)
+            if confirmed is not None:
+                return _confirmed_json(confirmed, self._head.header.sequence)
+            loose = self._books.pool.get(number)
+            if loose is None:
+                raise UsageError(f"There is no transaction {number.hex()}, neither in a block nor waiting.")
+            return {
+                "confirmed": False,
+                "received": int(loose.received),
+                "valid": loose.refused is None,
+                "why": str(loose.refused or ""),
+                "transaction": transaction_json(loose.transaction),
+            }
+
+        return self._books.read(look)
+
+    def address(self, body: Json) -> Deferred[Json]:
+        """What an address owns and a page of its history."""
+        asked = read_query(OfAddress, body)
+
+        def look() -> Json:
+            store, height = self._books.store, self._head.header.sequence
+            page = store.history(asked.address, asked.limit, before=asked.before)
+            return {
+                "address": address_text(asked.address),
+                **self._balance([asked.address]),
+                "transactions": [_confirmed_json(each, height) for each in page],
+                "next": page[-1].number if len(page) == asked.limit else None,
+            }
+
+        return self._books.read(look)
+
+    def outputs(self, body: Json) -> Deferred[Json]:
+        """What an address owns, output by output, and what the pool changes."""
+        address = read_query(OfOwner, body).address
+
+        def look() -> Json:
+            time = self._head.header.time
+            unspents = self._books.store.unspents(address)
+            taken = [each for each in unspents if self._books.pool.spenders(each.id)]
+            return {
+                "head": header_json(self._head.header, self._head.hash),
+                "head_outputs": [unspent_json(each, time) for each in unspents],
+                "outgoing_outputs": [unspent_json(each, time) for each in taken],
+                "incoming_outputs": [unspent_json(each, time) for each in self._incoming([address])],
+            }
+
+        return self._books.read(look)
+
+    def output(self, body: Json) -> Deferred[Json]:
+        """An output, spent or not."""
+        number = read_query(ById, body).id
+
+        def look() -> Json:
+            kept = self._books.store.output(number)
+            if kept is None:
+                raise UsageError(f"There is no output {number.hex()}.")
+            found = unspent_json(kept.unspent, self._head.header.time)
+            by = kept.spent_by.hex() if kept.spent_by is not None else None
+            return {**found, "spent_tx": by, "spent_block_seq": kept.spent_in}
+
+        return self._books.read(look)
+
+    def balance(self, body: Json) -> Deferred[Json]:
+        """Of several addresses together and each: in the chain, and with what is in the pool."""
+        texts = [each for each in read_query(OfAddresses, body).addresses.split(",") if each]
+        if not 0 < len(texts) <= MOST_ADDRESSES:
+            raise UsageError(f"Give 1 to {MOST_ADDRESSES} addresses with commas between.")
+        addresses = [parse_address(each) for each in texts]
+
+        def look() -> Json:
+            each = {address_text(address): self._balance([address]) for address in addresses}
+            return {**self._balance(list(dict.fromkeys(addresses))), "addresses": each}
+
+        return self._books.read(look)
+
+    def _balance(self, addresses: Sequence[Address]) -> Json:
+        time = self._head.header.time
+        now = [each for address in addresses for each in self._books.store.unspents(address)]
+        later = [each for each in now if not self._books.pool.spenders(each.id)]
+        return {
+            "confirmed": _sum(now, time),
+            "predicted": _sum([*later, *self._incoming(addresses)], time),
+        }
+
+    def _incoming(self, addresses: Sequence[Address]) -> list[Unspent]:
+        head, wanted = self._head.header, set(addresses)
+        return [
+            each
+            for loose in self._books.pool.all()
+            if loose.refused is None
+            for each in loose.transaction.unspents(head.time, head.sequence + 1)
+            if each.address in wanted
+        ]
+
+    def pending(self, body: Json) -> Deferred[Json]:
+        """The pool, the oldest first."""
+        read_query(Nothing, body)
+
+        def look() -> Json:
+            return {
+                "pending": [
+                    {
+                        "received": int(each.received),
+                        "fee": each.fee,
+                        "valid": each.refused is None,
+                        "why": str(each.refused or ""),
+                        "transaction": transaction_json(each.transaction),
+                    }
+                    for each in self._books.pool.all()
+                ]
+            }
+
+        return self._books.read(look)
+
+    def supply(self, body: Json) -> Deferred[Json]:
+        """Coins and hours: all that is unspent, without what is locked, and what is locked."""
+        read_query(Nothing, body)
+
+        def look() -> Json:
+            time, locked = self._head.header.time, self._chain.locked
+            unspents = self._books.store.all_unspents()
+            free = [each for each in unspents if each.address not in locked]
+            return {
+                "unspents": len(unspents),
+                "coins": coins_text(sum(each.coins for each in unspents)),
+                "unlocked": _sum(free, time),
+                "max_supply": coins_text(self._chain.supply * 1_000_000),
+                "addresses": self._books.store.address_count(),
+            }
+
+        return self._books.read(look)
+
+    def richlist(self, body: Json) -> Deferred[Json]:
+        """Who owns most."""
+        count = read_query(HowMany, body).count
+
+        def look() -> Json:
+            rows = self._books.store.richest(count)
+            return {
+                "richlist": [
+                    {
+                        "address": address_text(address),
+                        "coins": coins_text(coins),
+                        "locked": address in self._chain.locked,
+                    }
+                    for address, coins in rows
+                ]
+            }
+
+        return self._books.read(look)
+
+    def peers(self, body: Json) -> Json:
+        """Peers, and who is banned."""
+        read_query(Nothing, body)
+        network = self._network
+        return {
+            "peers": [
+                {
+                    "address": peer.address,
+                    "outgoing": peer.outgoing,
+                    "introduced": peer.ready,
+                    "agent": peer.extra.agent if peer.extra is not None else "",
+                    "height": network.sync.height_of(peer.number),
+                    "seconds": round(network.now - peer.born, 1),
+                }
+                for peer in network.peers.values()
+            ],
+            "banned": [
+                {"peer": place, "seconds": round(ban.until - network.now), "why": ban.why}
+                for place, ban in network.conduct.bans(network.now).items()
+            ],
+            "known": len(network.addresses),
+        }
+
+    def inject(self, body: Json) -> Deferred[Json]:
+        """Takes a transaction that is signed; it is passed on to all peers."""
+        transaction = _read_raw(read_body(Raw, body).raw)
+        try:
+            check_user(transaction)
+        except UserRuleError as error:
+            raise RefusedError(str(error)) from None
+        answer: Deferred[Json] = Deferred()
+
+        def injected(found: Injected) -> None:
+            if found.full:
+                answer.errback(
+                    RefusedError("The pool is full of transactions that burn more; burn more hours.")
+                )
+            elif isinstance(found.refused, HardRuleError):
+                answer.errback(RefusedError(str(found.refused)))
+            else:
+                why = str(found.refused or "")
+                answer.callback({"txid": found.id.hex(), "new": found.new, "valid": not why, "why": why})
+
+        self._network.inject(transaction, injected)
+        return answer
+
+    def verify(self, body: Json) -> Deferred[Json]:
+        """Reads blocks again and checks that each follows the one before, is sealed and has its hashes."""
+        asked = read_body(Range, body)
+
+        def look() -> Json:
+            last = min(self._head.header.sequence, asked.first + asked.count - 1)
+            checked = 0
+            before = self._books.store.block(asked.first - 1) if asked.first else None
+            for start in range(asked.first, last + 1, RUN):
+                raw = self._books.store.raw_blocks(start, min(RUN, last + 1 - start), 1 << 30)
+                for data in raw:
+                    block = _read_stored(data, start)
+                    _check_stored(self._chain, before, block)
+                    before = block
+                    checked += 1
+            if checked != max(0, last + 1 - asked.first):
+                raise LocalError(f"The store lacks blocks between {asked.first} and {last}.")
+            return {"checked": checked, "last": last, "height": self._head.header.sequence}
+
+        return self._books.read(look)
+
+
+def _read_stored(data: bytes, near: int) -> Block:
+    try:
+        return decode_block(data)
+    except CodecError as error:
+        raise LocalError(f"A block near {near} is damaged: {error}.") from None
+
+
+def _check_stored(chain: Chain, before: Block | None, block: Block) -> None:
+    number = block.header.sequence
+    if before is None:
+        if block != chain.genesis:
+            raise LocalError(f"Block {number} is not the first of chain {chain.name}.")
+        return
+    head = ChainHead(before.header, before.hash, block.header.unspents)
+    try:
+        check_header(block, head, chain.seal)
+    except BlockError as error:
+        raise LocalError(f"Block {number} is damaged: {error}") from None
+
+
+def _confirmed_json(confirmed: Any, height: int) -> Json:
+    return {
+        "confirmed": True,
+        "block_seq": confirmed.block,
+        "confirmations": height - confirmed.block + 1,
+        "time": confirmed.time,
+        "number": confirmed.number,
+        "transaction": transaction_json(confirmed.transaction, confirmed.block),
+    }
+
+
+def _sum(unspents: Sequence[Unspent], time: int) -> Json:
+    hours = sum(forgiving_hours_at(each.coins, each.hours, each.time, time) for each in unspents)
+    return {"coins": coins_text(sum(each.coins for each in unspents)), "hours": hours}
+
+
+def _read_raw(text: str) -> Transaction:
+    try:
+        return decode_transaction(bytes.fromhex(text))
+    except ValueError:
+        raise UsageError("raw is not hex.") from None
+    except CodecError as error:
+        raise UsageError(f"raw is no transaction: {error}.") from None

@@ -1,0 +1,226 @@
+"""The coin on a running node: chain, store, pool, network, publisher; what its routes answer.
+
+GET  /status
+GET  /block        which: a number or a hash; none: the last
+GET  /transaction  id
+GET  /address      address, limit, before: the newest transactions first
+GET  /outputs      address         GET /output   id       GET /balance   addresses, with commas between
+GET  /pending      GET /supply     GET /richlist count    GET /peers
+POST /transaction  raw: hex        takes a signed transaction and passes it on
+POST /verify       first, count: checks what the store holds against itself
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from coin.chain.params import Chain
+from coin.counts import CoinCollector
+from coin.questions import Questions
+from coin.replication.addresses import Addresses
+from coin.replication.introduction import Ourselves
+from coin.replication.network import Network
+from coin.replication.pool import Pool
+from coin.replication.publisher import Promise, Publisher
+from coin.replication.service import Peers, sentence
+from coin.replication.store_books import StoreBooks
+from coin.settings import CoinSection, CoinSettings, load_chain
+from coin.store.store import open_store
+from meshnet.errors import LocalError
+from meshnet.node.app import IAppService, Json, MeshNode, Route
+from meshnet.node.identity import read_key
+from meshnet.storage.files import make_directory
+from meshnet.storage.service import DiskThread
+
+_log = Logger()
+STORE = "chain.db"
+PROMISE = "published"
+
+
+@implementer(IAppService)
+class CoinService(Service):
+    """The coin of one node; idle without a section `[coin]`."""
+
+    def __init__(self, node: MeshNode, settings: CoinSettings) -> None:
+        self._node = node
+        self._section = settings.coin
+        self.chain: Chain | None = None
+        self.books: StoreBooks | None = None
+        self.network: Network | None = None
+        self.peers: Peers | None = None
+        self.publisher: Publisher | None = None
+        self.notes: list[str] = []
+        self._publishing = False
+        self._cancel: list[Callable[[], None]] = []
+        node.registry.register(CoinCollector(self._parts))
+
+    def _parts(self) -> tuple[StoreBooks, Network] | None:
+        return None if self.books is None or self.network is None else (self.books, self.network)
+
+    # -- life
+
+    def startService(self) -> Deferred[None]:
+        """Opens the store, listens, dials; fails with LocalError, StorageError or ConfigError."""
+        super().startService()
+        if self._section is None:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._start(self._section))
+
+    async def _start(self, section: CoinSection) -> None:
+        node, clock = self._node, self._node.clock
+        chain = self.chain = load_chain(node.disk, section.chain)
+        make_directory(node.disk, str(section.data))
+        key = None if section.publish is None else read_key(node.disk, section.publish)
+        thread = DiskThread(node.reactor)
+        store = await thread.call(open_store, node.disk, str(section.data / STORE), chain)
+        self.books = StoreBooks(node.reactor, store, Pool(chain), clock.unix)
+        try:
+            if key is not None:
+                promise = Promise(node.disk, str(section.data / PROMISE))
+                self.notes += promise.notes
+                self.publisher = Publisher(chain, key, promise)
+            self._join(section, chain)
+        except BaseException:
+            await self.stopService()
+            raise
+        self._every(1.0, self._tick)
+        self._every(60.0, self._refresh)
+        if self.publisher is not None:
+            self._every(section.interval, self._publish)
+
+    def _join(self, section: CoinSection, chain: Chain) -> None:
+        assert self.books is not None
+        node = self._node
+        ourselves = Ourselves(chain, secrets.randbits(32), section.listen[0][1] if section.listen else 0)
+        trusted = [f"tcp:{host}:{port}" for host, port in section.peers]
+        trusted += [f"mesh:{key.hex()}" for key in section.mesh_peers if key != node.public_key]
+        if section.exchange:
+            trusted += [f"tcp:{each}" for each in chain.peers]
+        addresses = Addresses(trusted, random.SystemRandom().randrange)
+        self.network = Network(ourselves, self.books, addresses, node.clock.now(), self._say)
+        self.peers = Peers(
+            node, self.network, mesh_port=section.mesh_port, strangers=section.exchange, unix=node.clock.unix
+        )
+        self.peers.listen(section.listen)
+
+    def stopService(self) -> Deferred[None]:
+        """Leaves all peers and closes the store."""
+        super().stopService()
+        for cancel in self._cancel:
+            cancel()
+        self._cancel.clear()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        peers, self.peers = self.peers, None
+        if peers is not None:
+            await peers.stop()
+        books, self.books = self.books, None
+        self.network = None
+        if books is not None:
+            await books.close()
+
+    def _every(self, seconds: float, call: Callable[[], None]) -> None:
+        """Calls again and again, until it stops."""
+        place = len(self._cancel)
+
+        def again() -> None:
+            if self.books is None:
+                return
+            self._cancel[place] = self._node.clock.call_later(seconds, again)
+            call()
+
+        self._cancel.append(self._node.clock.call_later(seconds, again))
+
+    def _say(self, text: str) -> None:
+        _log.info("coin: {text}", text=text)
+
+    def _tick(self) -> None:
+        assert self.network is not None and self.peers is not None
+        self.network.tick(self._node.clock.now())
+        self.peers.tick()
+
+    def _refresh(self) -> None:
+        assert self.books is not None
+        self.books.read(self.books.refresh).addErrback(self._failed)
+
+    def _failed(self, failure: Any) -> None:
+        _log.warn("coin: {text}", text=sentence(failure.value))
+
+    def _publish(self) -> None:
+        if not self._publishing:
+            self._publishing = True
+            Deferred.fromCoroutine(self._make()).addErrback(self._failed)
+
+    async def _make(self) -> None:
+        try:
+            books, network, publisher = self.books, self.network, self.publisher
+            assert books is not None and network is not None and publisher is not None
+            block = await books.publish(publisher)
+            if block is not None and self.network is not None:
+                self._say(f"made block {block.header.sequence}, {len(block.transactions)} transactions")
+                network.made(block.header.sequence)
+        finally:
+            self._publishing = False
+
+    # -- IAppService
+
+    def status(self) -> Json:
+        """Chain, height, peers, pool."""
+        if self._section is None:
+            return {"running": False, "why": "the config has no section [coin]"}
+        if self.books is None or self.network is None or self.chain is None:
+            return {"running": False, "why": "it has not started yet"}
+        head, network = self.books.store.head, self.network
+        return {
+            "running": True,
+            "chain": self.chain.name,
+            "genesis": self.chain.genesis.hash.hex(),
+            "height": head.header.sequence,
+            "head": head.hash.hex(),
+            "time": head.header.time,
+            "highest": network.sync.highest,
+            "peers": len(network.peers),
+            "pool": len(self.books.pool),
+            "publishes": self.publisher is not None,
+            "listen": self.peers.tcp_ports if self.peers is not None else [],
+            "notes": self.notes,
+        }
+
+    def routes(self) -> Mapping[str, Route]:
+        """As in the module's docstring."""
+
+        def ask(name: str) -> Route:
+            def route(body: Json) -> Any:
+                return getattr(Questions(*self._need()), name)(body)
+
+            return route
+
+        return {
+            "GET /status": lambda body: self.status(),
+            "GET /block": ask("block"),
+            "GET /transaction": ask("transaction"),
+            "GET /address": ask("address"),
+            "GET /outputs": ask("outputs"),
+            "GET /output": ask("output"),
+            "GET /balance": ask("balance"),
+            "GET /pending": ask("pending"),
+            "GET /supply": ask("supply"),
+            "GET /richlist": ask("richlist"),
+            "GET /peers": ask("peers"),
+            "POST /transaction": ask("inject"),
+            "POST /verify": ask("verify"),
+        }
+
+    def _need(self) -> tuple[Chain, StoreBooks, Network]:
+        if self.chain is None or self.books is None or self.network is None:
+            raise LocalError(f"The coin does not run on this node: {self.status()['why']}.")
+        return self.chain, self.books, self.network

@@ -1,0 +1,1 @@
+"""Wallets in files: deterministic ones, in the Go wallet's format."""
