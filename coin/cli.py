@@ -251,12 +251,13 @@ def _pending(arguments: Namespace, call: Call) -> int:
 
 def _supply(arguments: Namespace, call: Call) -> int:
     found = call("GET", "/apps/coin/supply", None)
-    free = found["unlocked"]
     return _shown(
         arguments,
         found,
-        f"coins     {found['coins']} of {found['max_supply']}",
-        f"unlocked  {free['coins']} coins, {free['hours']} hours",
+        f"coins     {found['current_supply']} in circulation, {found['total_supply']} unlocked, "
+        f"{found['max_supply']} in all",
+        f"hours     {found['current_coinhour_supply']} in circulation, "
+        f"{found['total_coinhour_supply']} in all",
         f"owned by  {found['addresses']} addresses, in {found['unspents']} outputs",
     )
 

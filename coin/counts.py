@@ -37,8 +37,8 @@ class CoinCollector(Collector):
         yield GaugeMetricFamily(
             "coin_block_interval_seconds", "Time between the last two blocks taken.", books.interval
         )
-        yield GaugeMetricFamily("coin_pool_transactions", "Transactions in no block yet.", len(books.pool))
-        yield GaugeMetricFamily("coin_pool_bytes", "Bytes of them.", books.pool.size)
+        yield GaugeMetricFamily("coin_pool_transactions", "Transactions in no block yet.", books.loose_count)
+        yield GaugeMetricFamily("coin_pool_bytes", "Bytes of them.", books.loose_bytes)
         yield CounterMetricFamily("coin_blocks", "Blocks taken since the start.", books.executed)
         yield CounterMetricFamily(
             "coin_verify_seconds", "Time spent on the signatures of blocks.", books.verify_seconds

@@ -5,7 +5,6 @@ Each look into the store runs in its reading thread; nothing here waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from attrs import frozen
@@ -14,20 +13,21 @@ from twisted.internet.defer import Deferred
 from coin.chain.address import Address, address_text, parse_address
 from coin.chain.amounts import coins_text
 from coin.chain.block import Block, decode_block
-from coin.chain.hours import forgiving_hours_at
 from coin.chain.params import Chain
 from coin.chain.rules import BlockError, HardRuleError, UserRuleError, check_header, check_user
 from coin.chain.rules import Head as ChainHead
 from coin.chain.transaction import Transaction, Unspent, decode_transaction
 from coin.readable import block_json, header_json, transaction_json, unspent_json
-from coin.replication.books import Injected
 from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
+from coin.store.pool import Taken
+from coin.store.store import Balance
 from meshnet.errors import CodecError, LocalError, RefusedError, UsageError
 from meshnet.node.app import Json
 from meshnet.node.schema import Between, Parse, read_body, read_query
 
 MOST_ADDRESSES = 1_000
+NANO = 1_000_000_000
 RUN = 256
 """Blocks that are looked at together."""
 
@@ -161,7 +161,7 @@ class Questions:
                 raise UsageError(f"There is no transaction {number.hex()}, neither in a block nor waiting.")
             return {
                 "confirmed": False,
-                "received": int(loose.received),
+                "received": loose.received // NANO,
                 "valid": loose.refused is None,
                 "why": str(loose.refused or ""),
                 "transaction": transaction_json(loose.transaction),
@@ -178,7 +178,7 @@ class Questions:
             page = store.history(asked.address, asked.limit, before=asked.before)
             return {
                 "address": address_text(asked.address),
-                **self._balance([asked.address]),
+                **_balance_json(store.balance([asked.address])[asked.address]),
                 "transactions": [_confirmed_json(each, height) for each in page],
                 "next": page[-1].number if len(page) == asked.limit else None,
             }
@@ -197,7 +197,7 @@ class Questions:
                 "head": header_json(self._head.header, self._head.hash),
                 "head_outputs": [unspent_json(each, time) for each in unspents],
                 "outgoing_outputs": [unspent_json(each, time) for each in taken],
-                "incoming_outputs": [unspent_json(each, time) for each in self._incoming([address])],
+                "incoming_outputs": [unspent_json(each, time) for each in self._incoming(address)],
             }
 
         return self._books.read(look)
@@ -224,28 +224,20 @@ class Questions:
         addresses = [parse_address(each) for each in texts]
 
         def look() -> Json:
-            each = {address_text(address): self._balance([address]) for address in addresses}
-            return {**self._balance(list(dict.fromkeys(addresses))), "addresses": each}
+            found = self._books.store.balance(addresses)
+            each = {address_text(address): _balance_json(balance) for address, balance in found.items()}
+            return {**_balance_json(sum(found.values(), Balance())), "addresses": each}
 
         return self._books.read(look)
 
-    def _balance(self, addresses: Sequence[Address]) -> Json:
-        time = self._head.header.time
-        now = [each for address in addresses for each in self._books.store.unspents(address)]
-        later = [each for each in now if not self._books.pool.spenders(each.id)]
-        return {
-            "confirmed": _sum(now, time),
-            "predicted": _sum([*later, *self._incoming(addresses)], time),
-        }
-
-    def _incoming(self, addresses: Sequence[Address]) -> list[Unspent]:
-        head, wanted = self._head.header, set(addresses)
+    def _incoming(self, address: Address) -> list[Unspent]:
+        head = self._head.header
         return [
             each
-            for loose in self._books.pool.all()
+            for loose in self._books.pool.touching(address)
             if loose.refused is None
             for each in loose.transaction.unspents(head.time, head.sequence + 1)
-            if each.address in wanted
+            if each.address == address
         ]
 
     def pending(self, body: Json) -> Deferred[Json]:
@@ -256,7 +248,7 @@ class Questions:
             return {
                 "pending": [
                     {
-                        "received": int(each.received),
+                        "received": each.received // NANO,
                         "fee": each.fee,
                         "valid": each.refused is None,
                         "why": str(each.refused or ""),
@@ -273,15 +265,15 @@ class Questions:
         read_query(Nothing, body)
 
         def look() -> Json:
-            time, locked = self._head.header.time, self._chain.locked
-            unspents = self._books.store.all_unspents()
-            free = [each for each in unspents if each.address not in locked]
+            found = self._books.store.supply()
             return {
-                "unspents": len(unspents),
-                "coins": coins_text(sum(each.coins for each in unspents)),
-                "unlocked": _sum(free, time),
-                "max_supply": coins_text(self._chain.supply * 1_000_000),
-                "addresses": self._books.store.address_count(),
+                "current_supply": coins_text(found.current),
+                "total_supply": coins_text(found.total),
+                "max_supply": coins_text(found.most),
+                "current_coinhour_supply": found.current_hours,
+                "total_coinhour_supply": found.total_hours,
+                "unspents": found.unspents,
+                "addresses": found.owners,
             }
 
         return self._books.read(look)
@@ -337,7 +329,7 @@ class Questions:
             raise RefusedError(str(error)) from None
         answer: Deferred[Json] = Deferred()
 
-        def injected(found: Injected) -> None:
+        def injected(found: Taken) -> None:
             if found.full:
                 answer.errback(
                     RefusedError("The pool is full of transactions that burn more; burn more hours.")
@@ -404,9 +396,11 @@ def _confirmed_json(confirmed: Any, height: int) -> Json:
     }
 
 
-def _sum(unspents: Sequence[Unspent], time: int) -> Json:
-    hours = sum(forgiving_hours_at(each.coins, each.hours, each.time, time) for each in unspents)
-    return {"coins": coins_text(sum(each.coins for each in unspents)), "hours": hours}
+def _balance_json(balance: Balance) -> Json:
+    return {
+        name: {"coins": coins_text(amount.coins), "hours": amount.hours}
+        for name, amount in (("confirmed", balance.confirmed), ("predicted", balance.predicted))
+    }
 
 
 def _read_raw(text: str) -> Transaction:

@@ -28,7 +28,6 @@ from coin.questions import Questions
 from coin.replication.addresses import Addresses
 from coin.replication.introduction import Ourselves
 from coin.replication.network import Network
-from coin.replication.pool import Pool
 from coin.replication.publisher import Promise, Publisher
 from coin.replication.service import Peers, sentence
 from coin.replication.store_books import StoreBooks
@@ -81,8 +80,9 @@ class CoinService(Service):
         key = None if section.publish is None else read_key(node.disk, section.publish)
         thread = DiskThread(node.reactor)
         store = await thread.call(open_store, node.disk, str(section.data / STORE), chain)
-        self.books = StoreBooks(node.reactor, store, Pool(chain), clock.unix)
+        self.books = StoreBooks(node.reactor, store, clock.unix)
         try:
+            await self.books.read(self.books.count_pool)
             if key is not None:
                 promise = Promise(node.disk, str(section.data / PROMISE))
                 self.notes += promise.notes
@@ -150,7 +150,11 @@ class CoinService(Service):
 
     def _refresh(self) -> None:
         assert self.books is not None
-        self.books.read(self.books.refresh).addErrback(self._failed)
+        Deferred.fromCoroutine(self.books.refresh()).addCallback(self._righted).addErrback(self._failed)
+
+    def _righted(self, ids: list[bytes]) -> None:
+        if ids and self.network is not None:
+            self.network.announce(ids)
 
     def _failed(self, failure: Any) -> None:
         _log.warn("coin: {text}", text=sentence(failure.value))
@@ -189,7 +193,7 @@ class CoinService(Service):
             "time": head.header.time,
             "highest": network.sync.highest,
             "peers": len(network.peers),
-            "pool": len(self.books.pool),
+            "pool": self.books.loose_count,
             "publishes": self.publisher is not None,
             "listen": self.peers.tcp_ports if self.peers is not None else [],
             "notes": self.notes,

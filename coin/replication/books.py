@@ -10,6 +10,7 @@ from attrs import frozen
 from coin.chain.block import Block
 from coin.chain.rules import RuleError
 from coin.chain.transaction import Transaction
+from coin.store.pool import Taken
 from meshnet.errors import MeshError
 
 T = TypeVar("T")
@@ -24,17 +25,6 @@ class Executed:
     height: int
     refused: RuleError | None = None
     failed: MeshError | None = None
-
-
-@frozen
-class Injected:
-    """What became of a loose transaction: whether it is `new` in the pool, and the rule it breaks (a soft one
-    leaves it in). `full`: there was no room for its fee."""
-
-    id: bytes
-    new: bool
-    refused: RuleError | None = None
-    full: bool = False
 
 
 class Books(Protocol):
@@ -53,7 +43,7 @@ class Books(Protocol):
     def unknown(self, ids: Sequence[bytes], answer: Answer[list[bytes]]) -> None:
         """Those of the ids that are neither in the pool nor in the chain."""
 
-    def inject(self, transactions: Sequence[Transaction], answer: Answer[list[Injected]]) -> None:
+    def inject(self, transactions: Sequence[Transaction], answer: Answer[list[Taken]]) -> None:
         """Puts loose transactions into the pool."""
 
     def loose(self, ids: Sequence[bytes], answer: Answer[list[bytes]]) -> None:

@@ -15,7 +15,7 @@ from coin.chain.block import Block
 from coin.chain.rules import BlockError, HardRuleError, MissingInputError, RuleError
 from coin.chain.transaction import Transaction
 from coin.replication.addresses import Addresses
-from coin.replication.books import Answer, Books, Executed, Injected
+from coin.replication.books import Answer, Books, Executed
 from coin.replication.conduct import Conduct
 from coin.replication.gossip import Gossip
 from coin.replication.introduction import Ourselves, PartingError
@@ -40,6 +40,7 @@ from coin.replication.messages import (
 )
 from coin.replication.peer import Connection, Peer
 from coin.replication.sync import Sync
+from coin.store.pool import Taken
 from meshnet.limits import COIN_BLOCKS, COIN_IDS, COIN_PEERS, COIN_PEERS_OF_PLACE, COIN_SENT_FRAME
 
 INTRODUCTION_SECONDS: Final = 30.0
@@ -229,7 +230,7 @@ class Network:
         if kept:
             self._books.inject(kept, lambda results: self._injected(peer, results))
 
-    def _injected(self, peer: Peer, results: Sequence[Injected]) -> None:
+    def _injected(self, peer: Peer, results: Sequence[Taken]) -> None:
         for each in results:
             if isinstance(each.refused, MissingInputError) or each.full:
                 self.gossip.refuse(each.id)  # perhaps a block behind: no fault
@@ -338,10 +339,10 @@ class Network:
 
     # -- loose transactions
 
-    def inject(self, transaction: Transaction, answer: Answer[Injected]) -> None:
+    def inject(self, transaction: Transaction, answer: Answer[Taken]) -> None:
         """One that is made here: into the pool and, unless it breaks a hard rule, to all peers."""
 
-        def injected(results: Sequence[Injected]) -> None:
+        def injected(results: Sequence[Taken]) -> None:
             found = results[0]
             if not isinstance(found.refused, HardRuleError) and not found.full:
                 self.announce([found.id])

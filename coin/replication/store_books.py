@@ -1,6 +1,6 @@
 """The books of a node: the chain's store and the pool, in threads of their own.
 
-One thread writes (signatures, rules, commit), another reads (what peers and people ask, the pool). The
+One thread writes (signatures, rules, commit, the pool), another reads (what peers and people ask). The
 reactor's thread never waits for either. Signatures are nearly all of the work; libsecp256k1 leaves Python
 free meanwhile.
 """
@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 from coin.chain.block import Block
 from coin.chain.rules import Head, RuleError, Signers, signers
 from coin.chain.transaction import Transaction
-from coin.replication.books import Answer, Executed, Injected
-from coin.replication.pool import Pool
+from coin.replication.books import Answer, Executed
 from coin.replication.publisher import Publisher
+from coin.store.pool import Taken
 from coin.store.store import ChainStore
 from meshnet.errors import MeshError, StorageError
 from meshnet.storage.service import DiskThread
@@ -33,9 +33,12 @@ _log = Logger()
 class StoreBooks:
     """See `Books`. `unix` gives wall seconds; `verify_seconds` and `executed` count, for metrics."""
 
-    def __init__(self, reactor: Any, store: ChainStore, pool: Pool, unix: Callable[[], float]) -> None:
+    def __init__(self, reactor: Any, store: ChainStore, unix: Callable[[], float]) -> None:
         self.store = store
-        self.pool = pool
+        self.pool = store.pool
+        self.loose_count = 0
+        self.loose_bytes = 0
+        """The pool's size, as of the last look."""
         self.verify_seconds = 0.0
         self.executed = 0
         self.interval = 0
@@ -71,8 +74,8 @@ class StoreBooks:
 
         async def run() -> Executed:
             try:
-                taken, refused = await self._writer.call(self._add, blocks)
-                await self._reader.call(self._confirm, taken)
+                refused = await self._writer.call(self._add, blocks)
+                await self._reader.call(self.count_pool)
             except MeshError as error:
                 return Executed(self.height, failed=error)
             except Exception:
@@ -91,19 +94,21 @@ class StoreBooks:
     def unknown(self, ids: Sequence[bytes], answer: Answer[list[bytes]]) -> None:
         """See `Books`."""
 
-        def look() -> list[bytes]:
-            return [each for each in ids if each not in self.pool and self.store.transaction(each) is None]
+        self._ask(answer, [], self.pool.unknown, ids)
 
-        self._ask(answer, [], look)
-
-    def inject(self, transactions: Sequence[Transaction], answer: Answer[list[Injected]]) -> None:
+    def inject(self, transactions: Sequence[Transaction], answer: Answer[list[Taken]]) -> None:
         """See `Books`."""
 
-        def add() -> list[Injected]:
-            time, unix = self.store.head.header.time, self._unix()
-            return [self.pool.add(each, self.store.find, time, unix) for each in transactions]
+        async def run() -> list[Taken]:
+            try:
+                taken = await self._writer.call(self.pool.add, transactions, self._unix())
+                await self._reader.call(self.count_pool)
+            except Exception:
+                _log.failure("loose transactions could not be kept")
+                return []
+            return taken
 
-        self._ask(answer, [], add)
+        Deferred.fromCoroutine(run()).addCallback(answer)
 
     def loose(self, ids: Sequence[bytes], answer: Answer[list[bytes]]) -> None:
         """See `Books`."""
@@ -128,7 +133,7 @@ class StoreBooks:
 
     # -- in the writing thread
 
-    def _add(self, blocks: Sequence[Block]) -> tuple[Sequence[Block], RuleError | None]:
+    def _add(self, blocks: Sequence[Block]) -> RuleError | None:
         begun = time.perf_counter()
         signed: list[list[Signers]] = []
         refused: RuleError | None = None
@@ -144,18 +149,19 @@ class StoreBooks:
         self.executed += len(taken)
         for block in taken[-2:]:
             self.interval, before = block.header.time - before, block.header.time
-        return taken, added.refused or refused
+        return added.refused or refused
 
-    # -- in the reading thread
+    # -- the pool
 
-    def _confirm(self, blocks: Sequence[Block]) -> None:
-        if blocks and len(self.pool):
-            self.pool.confirm(blocks)
-            self.refresh()
+    def count_pool(self) -> None:
+        """Looks how large the pool is. In the reading thread."""
+        self.loose_count, self.loose_bytes = len(self.pool), self.pool.size
 
-    def refresh(self) -> None:
-        """Looks at the whole pool again. In the reading thread."""
-        self.pool.refresh(self.store.find, self.store.head.header.time, self._unix())
+    async def refresh(self) -> list[bytes]:
+        """Looks at the pool again; the ids of those that have become right."""
+        righted = await self._writer.call(self.pool.refresh, self._unix())
+        await self._reader.call(self.count_pool)
+        return righted
 
     # -- making blocks
 
@@ -164,17 +170,16 @@ class StoreBooks:
         head = self.store.head
         owed = publisher.owed(head)
         if owed is None:
-            find, time = self.store.find, head.header.time
-            candidates = await self._reader.call(self.pool.candidates, find, time)
+            candidates = await self._reader.call(self.pool.candidates)
             if not candidates:
                 return None
             owed = await self._writer.call(self._make, publisher, head, candidates)
         if owed is None:
             return None
-        taken, refused = await self._writer.call(self._add, [owed])
+        refused = await self._writer.call(self._add, [owed])
         if refused is not None:
             raise refused
-        await self._reader.call(self._confirm, taken)
+        await self._reader.call(self.count_pool)
         return owed
 
     def _make(self, publisher: Publisher, head: Head, candidates: Any) -> Block | None:

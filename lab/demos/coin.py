@@ -183,7 +183,7 @@ def once() -> dict[str, Any]:
         "equal_heads": len({node["head"] for node in nodes}) == 1,
         "equal_supply": len({str(node["supply"]) for node in nodes}) == 1,
         "equal_balances": len({str(node["balances"]) for node in nodes}) == 1,
-        "supply_whole": all(node["supply"]["coins"] == f"{COINS}.000000" for node in nodes),
+        "supply_whole": all(node["supply"]["current_supply"] == f"{COINS}.000000" for node in nodes),
         "balances_right": all(
             {name: each["coins"] for name, each in node["balances"].items()} == expected for node in nodes
         ),

@@ -22,7 +22,6 @@ from apps.vpn.service import VpnService
 from coin import settings as coin
 from coin.counts import CoinCollector
 from coin.replication.conduct import Conduct
-from coin.replication.pool import Pool
 from coin.replication.sync import Sync
 from coin.service import CoinService
 from meshnet.cipher.keys import PublicKey
@@ -165,7 +164,9 @@ def chain_figures() -> Any:
     """Books and a network of a coin, as far as its metrics look at them."""
     header = small_chain().genesis.header
     store = SimpleNamespace(head=SimpleNamespace(header=header))
-    books = SimpleNamespace(store=store, interval=0, pool=Pool(small_chain()), executed=0, verify_seconds=0.0)
+    books = SimpleNamespace(
+        store=store, interval=0, loose_count=0, loose_bytes=0, executed=0, verify_seconds=0.0
+    )
     network = SimpleNamespace(sync=Sync(0), peers={}, conduct=Conduct(), now=0.0, counts={"received PING": 1})
     return books, network
 

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from coin.chain.block import Block
 from coin.chain.params import Chain
-from coin.chain.rules import RuleError
+from coin.chain.rules import HardRuleError, RuleError, check_loose, find_inputs
 from coin.chain.transaction import Output, Transaction
 from coin.replication.addresses import Addresses
-from coin.replication.books import Executed, Injected
+from coin.replication.books import Executed
 from coin.replication.introduction import Ourselves
 from coin.replication.messages import (
     AnnounceBlocks,
@@ -34,11 +34,9 @@ from coin.replication.messages import (
 )
 from coin.replication.network import Network
 from coin.replication.peer import Peer
-from coin.replication.pool import Pool
+from coin.store.pool import Taken
 from meshnet.limits import COIN_ASKED, COIN_FRAME, COIN_REFUSED
 from tests.support.chains import Ledger, owner, small_chain
-
-UNIX = 1_700_000_000.0
 
 
 class World:
@@ -64,22 +62,33 @@ class World:
         self.now = end
 
 
+class MemoryPool(dict[bytes, Transaction]):
+    """Loose transactions that break no hard rule."""
+
+    def take(self, transaction: Transaction, ledger: Ledger) -> Taken:
+        """Takes one in."""
+        new = transaction.id not in self
+        try:
+            inputs = find_inputs(transaction, ledger.unspent.get)
+            check_loose(transaction, inputs, ledger.head.header.time)
+        except HardRuleError as error:
+            return Taken(transaction.id, False, error)
+        self[transaction.id] = transaction
+        return Taken(transaction.id, new)
+
+
 class MemoryBooks:
     """A ledger as books that answer a little later."""
 
     def __init__(self, world: World, chain: Chain) -> None:
         self.world = world
         self.ledger = Ledger(chain)
-        self.pool = Pool(chain)
+        self.pool = MemoryPool()
         self.executed = 0
 
     @property
     def height(self) -> int:
         return self.ledger.head.header.sequence
-
-    @property
-    def time(self) -> int:
-        return self.ledger.head.header.time
 
     def _answer(self, answer: Callable[[Any], None], value: Any) -> None:
         self.world.later(0.002, lambda: answer(value))
@@ -92,7 +101,8 @@ class MemoryBooks:
             except RuleError as error:
                 refused = error
                 break
-            self.pool.confirm([block])
+            for each in block.transactions:
+                self.pool.pop(each.id, None)
             self.executed += 1
         self._answer(answer, Executed(self.height, refused))
 
@@ -111,15 +121,14 @@ class MemoryBooks:
         there = {each.id for block in self.ledger.blocks for each in block.transactions}
         self._answer(answer, [each for each in ids if each not in self.pool and each not in there])
 
-    def inject(self, transactions: Sequence[Transaction], answer: Callable[[list[Injected]], None]) -> None:
-        find = self.ledger.unspent.get
-        self._answer(answer, [self.pool.add(each, find, self.time, UNIX) for each in transactions])
+    def inject(self, transactions: Sequence[Transaction], answer: Callable[[list[Taken]], None]) -> None:
+        self._answer(answer, [self.pool.take(each, self.ledger) for each in transactions])
 
     def loose(self, ids: Sequence[bytes], answer: Callable[[list[bytes]], None]) -> None:
-        self._answer(answer, [found.transaction.raw for each in ids if (found := self.pool.get(each))])
+        self._answer(answer, [self.pool[each].raw for each in ids if each in self.pool])
 
     def pool_ids(self, answer: Callable[[list[bytes]], None]) -> None:
-        self._answer(answer, self.pool.valid())
+        self._answer(answer, list(self.pool))
 
 
 class Wire:
@@ -483,7 +492,7 @@ class GossipTests(Case):
         for one, other in itertools.pairwise(nodes):
             join(one, other)
         self.world.run(2)
-        told: list[Injected] = []
+        told: list[Taken] = []
         nodes[0].network.inject(self.pay(nodes[0]), told.append)
         self.world.run(3)
         self.assertTrue(told[0].new)
