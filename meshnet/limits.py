@@ -140,6 +140,14 @@ RPC_LINGER: Final = 10.0  # from the end of a connection to that of its stream, 
 RPC_CONNECTIONS: Final = 256  # of one served port
 RPC_TEXT: Final = 200  # UTF-8 bytes of an error's sentence
 
+# Logs (docs/operations.md)
+LOG_BURST: Final = 100  # lines of one place in the sources, in LOG_WINDOW
+LOG_WINDOW: Final = 10.0
+LOG_KINDS: Final = 1_024  # places in the sources that are counted
+LOG_LINE: Final = 16_384  # characters of a line
+LOG_FIELD: Final = 1_024  # characters of a field of a JSON line
+LOG_RECENT: Final = 500  # lines kept in memory
+
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret
 PASSWORD: Final = 1_024  # bytes of a key's password

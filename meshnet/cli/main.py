@@ -79,7 +79,7 @@ def build_parser(found: Dropins) -> ArgumentParser:
     up = _verb(verbs, "up", "run a node in the foreground", lambda arguments: _up(arguments, found))
     directory_argument(up)
     up.add_argument("--config", metavar="FILE", help="the config file, instead of a directory")
-    up.add_argument("--log-level", choices=LEVELS, default="info", help="what goes to stderr (default info)")
+    up.add_argument("--log-level", choices=LEVELS, help="instead of [log] level")
     init_arguments(_verb(verbs, "init", INIT, lambda a: init(a, found), node=False))
     key = _group(verbs, "key", "the node's key")
     for name, summary, arguments, run in KEY_VERBS:
@@ -153,11 +153,13 @@ def _up(arguments: Namespace, found: Dropins) -> int:
     from meshnet.cli.running import Foreground, begin_logging  # a whole node: slow to import
     from meshnet.node.start import open_node
 
-    begin_logging(arguments.log_level, sys.stderr)
+    log = begin_logging(arguments.log_level, sys.stderr)
     file = config_file(arguments.config or arguments.directory or arguments.node)
     from twisted.internet import reactor  # only a running node needs one
 
     node = open_node(file, reactor, found, ask_password)
+    log.apply(node.settings.log)
+    node.log = log
     return Foreground(node, reactor, arguments.json).run()
 
 

@@ -1,10 +1,11 @@
 """Runs a node in the foreground, and says how it logs.
 
-It takes the reactor by argument. Logs go to stderr as text, one line each, from a level on.
+It takes the reactor by argument. SIGHUP reads the config again and opens the log's file anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -12,35 +13,37 @@ import signal
 from typing import Any, Final, TextIO
 
 from twisted.internet.defer import Deferred
-from twisted.logger import (
-    FilteringLogObserver,
-    Logger,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
+from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
 from meshnet.cli.show import as_told, tell
+from meshnet.errors import StorageError
 from meshnet.node.clock import steady
+from meshnet.node.logs import NodeLog
 from meshnet.node.node import Node
 
 _log = Logger()
 FILES: Final = 65_536  # open at most, sockets among them
 
 
-def begin_logging(level: str, out: TextIO) -> None:
-    """Text lines of this level and above to `out`, and nothing anywhere else.
+def begin_logging(level: str | None, out: TextIO) -> NodeLog:
+    """Lines to `out`, or where the config says, and nothing anywhere else. `level` beats the config's."""
+    log = NodeLog(_Flushed(out), level)
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False, discardBuffer=True)
+    return log
 
-    Twisted's own lines about ports and its main loop are shown only with `debug`.
-    """
-    wanted = LogLevelFilterPredicate(LogLevel.levelWithName(level))
-    if level == "info":
-        for namespace in ("twisted", "log_legacy"):
-            wanted.setLogLevelForNamespace(namespace, LogLevel.warn)
-    observer = FilteringLogObserver(textFileLogObserver(out), [wanted])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+
+class _Flushed:
+    """A stream whose lines are seen at once; a reader that has gone is nobody's error."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, line: str) -> None:
+        """A line."""
+        with contextlib.suppress(OSError, ValueError):
+            self._out.write(line)
+            self._out.flush()
 
 
 class Foreground:
@@ -70,6 +73,11 @@ class Foreground:
 
     def _reload(self) -> None:
         """SIGHUP: a wrong config costs a line in the log."""
+        try:
+            if self._node.log is not None:
+                self._node.log.reopen()
+        except StorageError as error:
+            _log.error("{why}", why=str(error))
         done: Deferred[Any] = Deferred.fromCoroutine(self._node.reload())
         done.addErrback(lambda failure: _log.error("{why}", why=str(as_told(failure.value))))
 

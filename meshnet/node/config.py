@@ -118,6 +118,26 @@ class AboutSettings:
     """The time, so that others can measure how long each way takes. How it drifts tells machines apart."""
 
 
+Level = Literal["debug", "info", "warn", "error"]
+LOG_PARTS = (
+    *("circuit", "cli", "coin", "control", "endpoints", "link", "node", "rpc", "session", "storage"),
+    *("stream_transport", "transports", "twisted"),
+)
+"""What [log.parts] may name, besides apps."""
+
+
+@frozen
+class LogSettings:
+    """[log]: what the node says, how, and where to."""
+
+    level: Level = "info"
+    format: Literal["text", "json"] = "text"
+    file: Path | None = None
+    """Left out: standard error. SIGHUP opens it anew."""
+    parts: Mapping[str, Level] = field(factory=dict)
+    """[log.parts]: levels of single parts."""
+
+
 @frozen
 class RouteSettings:
     """[[route]]: the relays to a node, nearest first; to a hidden service, those before its tail."""
@@ -145,6 +165,7 @@ class CoreSections:
     metrics: MetricsSettings | None = None
     control: ControlSettings = field(factory=ControlSettings)
     about: AboutSettings = field(factory=AboutSettings)
+    log: LogSettings = field(factory=LogSettings)
     route: tuple[RouteSettings, ...] = ()
     known: tuple[KnownSettings, ...] = ()
 
@@ -312,6 +333,11 @@ def _check_sense(settings: Settings, source: str) -> None:
         refusal = route_refusal(route.via, route.to)
         if refusal:
             raise FieldError(f"{source}: {name}.via {refusal}", f"{name}.via")
+    parts = sorted({*LOG_PARTS, *settings.apps})
+    for part in settings.log.parts:
+        if part not in parts:
+            why = f"is no part{nearest(part, parts)}; choices: {', '.join(parts)}"
+            raise FieldError(f"{source}: log.parts.{part} {why}.", f"log.parts.{part}")
     listen = settings.control.listen
     if listen is not None and listen[0] not in ("127.0.0.1", "::1", "localhost"):
         why = "is not a loopback address; choices: 127.0.0.1, ::1"

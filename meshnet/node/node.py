@@ -31,6 +31,7 @@ from meshnet.node.config import Settings
 from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
 from meshnet.node.hidden import HiddenServices
+from meshnet.node.logs import NodeLog
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
 from meshnet.node.reload import Changing, check, take_over
@@ -157,6 +158,8 @@ class Node(Service):
         """Set by whoever runs the node and wants to know of POST /stop; it is fired then."""
         self.reread: Callable[[], Settings] | None = None
         """Reads the config again; raises ConfigError. None where there is no file."""
+        self.log: NodeLog | None = None
+        """Where lines of the log go, if the node has a say in it: as the foreground program does."""
         self._reloading = False
         self._apps = apps
         self._services: dict[str, IAppService] = {}
@@ -360,6 +363,8 @@ class Node(Service):
             raise LocalError("A reload is under way; wait for its end.")
         new = self.reread()
         check(self.settings, new, self.public_key, self._services)
+        if self.log is not None:
+            self.log.apply(new.log)
         self._reloading = True
         try:
             report = await take_over(self.settings, new, self._router, self._services)

@@ -1,6 +1,6 @@
 """A changed config in a running node: what can be taken over is, the rest is named, links that stay stay.
 
-    at once      [link] accept, [[link.peer]], [relay], [metrics] neighbours, [[route]], [[known]],
+    at once      [link] accept, [[link.peer]], [relay], [metrics] neighbours, [[route]], [[known]], [log],
                  sections of apps that provide `IReloads`
     at a start   everything else
 
@@ -25,7 +25,7 @@ from meshnet.node.dropins import sentence
 
 _PARTLY: Final = {"link": ("accept", "peer"), "metrics": ("neighbours",)}
 """Keys of sections that are otherwise for the start."""
-_WHOLE: Final = ("relay", "route", "known")
+_WHOLE: Final = ("relay", "route", "known", "log")
 _SILENT: Final = {("node", "password_file")}
 
 
@@ -108,7 +108,7 @@ async def take_over(
     if old.relay != new.relay:
         router.limit(circuit_policy(new.relay))
         report.applied += _changes("relay", old.relay, new.relay)
-    for name in ("route", "known"):
+    for name in ("route", "known", "log"):
         if getattr(old, name) != getattr(new, name):
             report.applied.append(name)
     if report.settings.metrics != old.metrics and new.metrics is not None:

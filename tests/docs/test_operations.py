@@ -45,6 +45,7 @@ SECTIONS = {
     "[metrics]": config.MetricsSettings,
     "[control]": config.ControlSettings,
     "[about]": config.AboutSettings,
+    "[log]": config.LogSettings,
     "[[route]]": config.RouteSettings,
     "[[known]]": config.KnownSettings,
     "[socks]": vpn.Socks,

@@ -40,6 +40,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
         "RESERVE",
         "SPACE_",
         "PASSWORD",
+        "LOG_",
     ),
     "docs/rpc.md": ("RPC_",),
     "docs/coin.md": ("COIN_",),
