@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from meshnet import __version__
+from meshnet.cli.doctor import doctor, doctor_arguments
 from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments
 from meshnet.cli.key import KEY_VERBS, ask_password
 from meshnet.cli.show import as_told, print_json, tell
@@ -31,6 +32,7 @@ from meshnet.node.dropins import Dropins, find_dropins
 
 Run = Callable[[Namespace], int]
 LEVELS = ("debug", "info", "warn", "error")
+DOCTOR = "what is wrong with a node, and how to mend it"
 INIT = "make a key and a config: of a node that listens, dials and relays only where it is told to"
 INTERRUPTED = 130  # exit code after Ctrl-C on a verb, as shells expect
 
@@ -84,6 +86,7 @@ def build_parser(found: Dropins) -> ArgumentParser:
     key = _group(verbs, "key", "the node's key")
     for name, summary, arguments, run in KEY_VERBS:
         arguments(_verb(key, name, summary, partial(_with, run, found)))
+    doctor_arguments(_verb(verbs, "doctor", DOCTOR, lambda a: doctor(a, found)))
     config = _group(verbs, "config", "the config file")
     directory_argument(_verb(config, "check", "say what is wrong with it", lambda a: config_check(a, found)))
     taken = set(verbs.choices)

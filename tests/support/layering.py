@@ -34,7 +34,8 @@ IMPURE = {
     *("twisted", "socket", "select", "time", "random", "secrets", "os", "threading", "asyncio", "logging"),
     *("subprocess", "signal", "prometheus_client"),
 }
-SEAMS = {"meshnet/storage/disk.py", "meshnet/cipher/keys.py"}  # the disk, and key generation
+SEAMS = {"meshnet/storage/disk.py", "meshnet/storage/lines.py", "meshnet/cipher/keys.py"}
+"""The disk, lines of logs, and key generation."""
 REACTOR = {"meshnet/cli/main.py", "meshnet/cli/tap.py"}
 UPPER_FILES = {"driver", "service"}
 
