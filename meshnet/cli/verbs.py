@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -339,6 +340,12 @@ def _stop(arguments: Namespace, call: Call) -> int:
     raise TimedOutError(f"The node has not stopped after {STOP_SECONDS:.0f} s.")
 
 
+def _state(arguments: Namespace, call: Call) -> int:
+    """Always JSON; a person reads it through before sending it."""
+    print(json.dumps(call("GET", "/state", None), indent=None if arguments.json else 2))
+    return 0
+
+
 def _reload(arguments: Namespace, call: Call) -> int:
     """Exit code 7 if the machine refused a part of it; a wrong config changes nothing and exits 2."""
     report = call("POST", "/reload", {})
@@ -370,6 +377,7 @@ NODE_VERBS = (
     ),
     ADDRESS,
     STATS,
+    Verb("state", "a dump for a bug report, as JSON, without secrets and names", _nothing, _state),
     Verb("reload", "take over a changed config without dropping links", _nothing, _reload),
     Verb("stop", "end the running node", _nothing, _stop),
 )

@@ -1,6 +1,6 @@
 """The routes of a node's control API, and the shapes of their requests.
 
-    GET  /status /links /circuits /metrics /history?ring=1s
+    GET  /status /links /circuits /metrics /history?ring=1s /state
     POST /circuits/renew {target}
     POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop · /reload
     …    /apps/<name>/… as the apps declare
@@ -148,6 +148,9 @@ class ApiNode(about.Node, Protocol):
     def stop_soon(self) -> None:
         """Ends the node after the answer has gone out."""
 
+    def state(self) -> Json:
+        """A dump for a bug report."""
+
     async def reload(self) -> Json:
         """Takes over a changed config."""
 
@@ -169,6 +172,7 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "POST /addresses/renew": api.renew_address,
         "DELETE /addresses": api.remove_address,
         "POST /about": api.about,
+        "GET /state": api.state,
         "POST /stop": api.stop,
         "POST /reload": api.reload,
     }
@@ -274,6 +278,10 @@ class _Api:
         read_body(Nothing, body)
         self._node.stop_soon()
         return {"stopping": True}
+
+    def state(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return self._node.state()
 
     async def reload(self, body: Json) -> Json:
         read_body(Nothing, body)

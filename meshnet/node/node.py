@@ -39,6 +39,7 @@ from meshnet.node.rings import History
 from meshnet.node.services import Service as Called
 from meshnet.node.services import Services
 from meshnet.node.space import SpaceWatch
+from meshnet.node.state import Redaction, dump
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
 from meshnet.storage.quarantine import NAME as QUARANTINE
@@ -527,6 +528,11 @@ class Node(Service):
             "disk": {"free_bytes": self.space.free, "low": self.space.low},
             "notes": [*self.notes, *self._router.faults, *self.hidden.faults(), *self.space.notes],
         }
+
+    def state(self) -> Json:
+        """A dump for a bug report, without secrets and names."""
+        log = self.log.recent if self.log is not None else ()
+        return dump(self.settings, self.status(), self._router.snapshot(), log, self.reactor, Redaction())
 
     def _app_status(self, name: str, service: IAppService) -> Json:
         try:
