@@ -43,6 +43,17 @@ class LossTests(DriverCase):
         self.agree(world)
         world.stop()
 
+    def test_the_buffer_goes_with_the_connection(self) -> None:
+        """A connection that has ended holds no memory to receive into, whoever still knows it."""
+        world = self.linked()
+        former = [lane for node in (self.small, self.large) for lane in node.links._connections]
+        self.assertTrue(all(len(lane.buffer()) for lane in former))
+        world.internet.sever("small", "large")
+        world.run(3)
+        self.assertEqual([len(lane.buffer()) for lane in former], [0, 0])
+        self.agree(world)
+        world.stop()
+
     def test_gone(self) -> None:
         """After 30 s without a connection both are told, once; a later link is another object."""
         world = self.linked()
