@@ -247,6 +247,8 @@ class Links:
         connection.link, connection.seat = link, seat
         self.calls.stands(key, lane.number, link.lanes)
         link.read(lane.number, lane)
+        if not lane.dialled:
+            self._vouch(connection.address)
         # Where no ping has been answered yet, the handshake just done tells: it took one to two round trips.
         trip = seat.telemetry.rtt if seat.telemetry.pongs else (now - connection.born) / 2
         seat.contest.arrived(connection, self._smaller_dialled(lane), now, patience(trip))
@@ -392,6 +394,12 @@ class Links:
             link = Link(key, self.outbox, self._receivers, self.identity.lanes)
             self.by_key[key] = link
         return link
+
+    def _vouch(self, remote: str) -> None:
+        """From there a neighbour has come: floods of strangers shall not keep it from coming again."""
+        for listener in self._listeners:
+            if (know := getattr(listener, "know", None)) is not None:
+                know(remote)
 
     def _restart(self, link: Link, hello: Hello, now: float) -> None:
         """The neighbour runs anew: its connections of before end, and all circuits over this link."""

@@ -5,6 +5,9 @@
 
 A handshake costs a node half a millisecond, a connection that is hung up on a fiftieth of that. So whoever
 floods from one place uses up only what that place may have, and all floods together a tenth of a processor.
+Sources from which somebody was linked before need no share of what all strangers have together, so that a
+flood from everywhere does not keep neighbours from coming back.
+
 A source is an IPv4 address or an IPv6 network of 64 bits; those of whom it is unknown share one.
 """
 
@@ -47,12 +50,13 @@ class _Bucket:
 class Gate:
     """One per listening socket. `turned_away` counts whom it did not admit."""
 
-    __slots__ = ("_accepts", "_all", "_sources", "turned_away")
+    __slots__ = ("_accepts", "_all", "_known", "_sources", "turned_away")
 
     def __init__(self, now: float) -> None:
         self._accepts = _Bucket(ACCEPTS_PER_SECOND, ACCEPT_BURST, now)
         self._all = _Bucket(STRANGERS_IN_ALL, 2 * STRANGERS_IN_ALL, now)
         self._sources: OrderedDict[str, _Bucket] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
         self.turned_away = 0
 
     def accepts(self, now: float) -> bool:
@@ -69,10 +73,18 @@ class Gate:
                 self._sources.popitem(last=False)
         else:
             self._sources.move_to_end(source)
-        if bucket.take(now) and self._all.take(now):
+        if bucket.take(now) and (source in self._known or self._all.take(now)):
             return True
         self.turned_away += 1
         return False
+
+    def know(self, host: str) -> None:
+        """Somebody from there has become a neighbour; the last so many such sources are remembered."""
+        source = _source(host)
+        self._known[source] = None
+        self._known.move_to_end(source)
+        if len(self._known) > STRANGER_SOURCES:
+            self._known.popitem(last=False)
 
 
 def _source(host: str) -> str:

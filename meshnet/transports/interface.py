@@ -58,7 +58,7 @@ then the connection is closed and nobody is told `lost`."""
 
 class Listener(Protocol):
     """An address that accepts connections. It may have a count `turned_away`, of those it hung up on before
-    `attach`, since there were too many."""
+    `attach`, since there were too many, and a method `know(remote)`, told from where neighbours came."""
 
     address: str
 

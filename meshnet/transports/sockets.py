@@ -307,6 +307,12 @@ class SocketListener:
         """Connections that were hung up on before their handshake, since there were too many."""
         return self._gate.turned_away
 
+    def know(self, where: str) -> None:
+        """A connection from there, as its carrier's `remote`, has become a neighbour's."""
+        host = where.partition(":")[2].rpartition(":")[0].removeprefix("[").removesuffix("]")
+        if host:
+            self._gate.know(host)
+
     def _rest(self, seconds: float) -> None:
         """Whoever waits keeps the socket readable: without a pause the reactor would ask without end."""
         self._reactor.removeReader(self)

@@ -33,6 +33,20 @@ def test_all_sources() -> None:
     assert len(gate._sources) == STRANGER_SOURCES
 
 
+def test_neighbours_come_back() -> None:
+    """Where all strangers together have used up their share, who was linked before still comes in, but not
+    more often than any source may; and such sources are remembered only so far."""
+    gate = Gate(0.0)
+    gate.know("192.0.2.7")
+    for n in range(10_000):
+        gate.admits(f"10.0.{n >> 8}.{n & 255}", 0.0)
+    assert not gate.admits("192.0.2.8", 0.0)
+    assert sum(gate.admits("192.0.2.7", 0.0) for _ in range(1_000)) == STRANGER_BURST
+    for n in range(STRANGER_SOURCES):
+        gate.know(f"10.1.{n >> 8}.{n & 255}")
+    assert not gate.admits("192.0.2.7", 9.0 / STRANGERS_IN_ALL / 10)
+
+
 def test_networks() -> None:
     """An IPv6 network of 64 bits is one source, another one is another; so are mapped IPv4 addresses."""
     gate = Gate(0.0)

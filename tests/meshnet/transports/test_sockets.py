@@ -12,9 +12,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import LinkLostError, MeshError, TimedOutError, UnreachableError
+from meshnet.limits import ACCEPT_BURST, STRANGER_BURST
 from meshnet.transports.conformance import Sink
 from meshnet.transports.sockets import (
     ACCEPT_AGAIN,
+    ACCEPT_SOON,
     ACCEPTS_PER_TURN,
     Connecting,
     SocketCarrier,
@@ -310,6 +312,20 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(len(self.sinks), ACCEPTS_PER_TURN)
         self.listener.doRead()
         self.assertEqual((len(self.sinks), len(self.tuned)), (ACCEPTS_PER_TURN + 1, ACCEPTS_PER_TURN + 1))
+
+    def test_a_flood_from_one_place(self) -> None:
+        """Who comes too often is hung up on before it costs anything, and not too many a second even of
+        those are taken; a neighbour's address is told to the gate, and strangers go on being taken later."""
+        crowd = [FakeSocket() for _ in range(2_000)]
+        self.socket.accepts = list(crowd)
+        while self.listener in self.reactor.getReaders():
+            self.listener.doRead()
+        self.assertEqual((len(self.sinks), len(self.tuned)), (STRANGER_BURST, STRANGER_BURST))
+        self.assertEqual(self.listener.turned_away, ACCEPT_BURST - STRANGER_BURST)
+        self.assertFalse(any(sock.open for sock in crowd[STRANGER_BURST:ACCEPT_BURST]))
+        self.listener.know("tcp:192.0.2.1:7001")
+        self.reactor.advance(ACCEPT_SOON)
+        self.assertIn(self.listener, self.reactor.getReaders())
 
     def test_gone_before_it_was_accepted(self) -> None:
         """A connection that was aborted while it waited is nobody's problem."""
