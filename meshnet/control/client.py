@@ -74,7 +74,7 @@ def _unreachable(path: Path, error: Exception) -> MeshError:
 def _read(status: int, data: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if status != 200 or not isinstance(answer, dict):
         raise from_json(answer)

@@ -103,5 +103,5 @@ def _of_config(file: Path, kind: Kind) -> Path:
             return (base / Path(control["socket"]).expanduser()).parent / kind.file
         data = table.get("node", {}).get("data", "data")
         return base / Path(data).expanduser() / kind.file
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"Cannot read {file}: {error}.") from None

@@ -99,7 +99,7 @@ class HiddenServices:
                 continue
             try:
                 hidden = self._read(name)
-            except (MeshError, ValueError, KeyError, TypeError) as error:
+            except (MeshError, ValueError, KeyError, TypeError, RecursionError) as error:
                 text = (
                     str(error).rstrip(".")
                     if isinstance(error, MeshError)
@@ -228,7 +228,7 @@ class HiddenServices:
             self._services.remove(each.path_id)
 
     def _read(self, name: str) -> HiddenService:
-        """Raises MeshError, ValueError, KeyError, TypeError."""
+        """Raises MeshError, ValueError, KeyError, TypeError, RecursionError."""
         secret = read_key(self._disk, self._key_file(name))
         hidden = HiddenService(name, Service(secret))
         if not self._disk.exists(self._book_file(name)):  # the power went before there was an address

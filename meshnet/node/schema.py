@@ -314,7 +314,7 @@ def _plain(hint: Any, raw: object, name: str, context: Context) -> Any:
 def _from_text(raw: str) -> object:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw
 
 

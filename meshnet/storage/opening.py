@@ -179,7 +179,8 @@ class Opening:
         try:
             mark = json.loads(read_file(self._disk, self._mark, _MARK_MOST))
             return {key: str(mark[key]) for key in ("stage", "why", "quarantined")}
-        except (ValueError, TypeError, LookupError):  # not ours; nothing is lost by taking the files again
+        except (ValueError, TypeError, LookupError, RecursionError):
+            # Not ours; nothing is lost by taking the files again.
             return {"stage": "move", "why": f"{self._path} was being rebuilt", "quarantined": ""}
 
     def _write_mark(self, stage: str, why: str, quarantined: str) -> dict[str, str]:

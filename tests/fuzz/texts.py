@@ -151,7 +151,7 @@ def kept(data: bytes) -> None:
 
 
 TARGETS = [
-    Target("config", config, _configs, (ConfigError,), 8 * MEGABYTE),
+    Target("config", config, _configs, (ConfigError,), 8 * MEGABYTE, 16_384),
     Target("door", door, _lines, (CodecError,), MEGABYTE, 3_000),
     Target("address", address, _addresses, (UsageError, AddressError), MEGABYTE, 1_100),
     Target("control", body, lambda: [b'{"a":[1,2.5,null,true,"x"]}', b" "], (UsageError,), 2 * MEGABYTE),

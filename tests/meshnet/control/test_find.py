@@ -73,7 +73,13 @@ class FindTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, self.found, str(self.here / name))
             self.assertIn(words, str(error))
         self.assertRaises(UsageError, self.found, str(self.here))
-        for content in ("[node", "node = 3", "[node]\ndata = 3", "[control]\nsocket = 3"):
+        for content in (
+            "[node",
+            "node = 3",
+            "[node]\ndata = 3",
+            "[control]\nsocket = 3",
+            "x = " + "[" * 9_000,
+        ):
             self.file.write_text(content)
             self.assertRaises(ConfigError, self.found)
         self.file.unlink()

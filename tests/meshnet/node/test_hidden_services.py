@@ -173,6 +173,7 @@ class BookTests(SynchronousTestCase):
         """A damaged file costs its service, and a sentence; the others are there."""
         spoiled: dict[str, Any] = {
             "list": lambda: (self.data / "services/list.json").write_text("{"),
+            "deep": lambda: (self.data / "services/deep.json").write_text("[" * 60_000),
             "entry": lambda: (self.data / "services/entry.json").write_text('{"addresses": [{}]}'),
             "key": lambda: (self.data / "services/key.key").write_text("nothing"),
             "others": lambda: (self.data / "services/others.key").chmod(0o644),

@@ -173,7 +173,8 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read_query(Inner, {"size": "5"}).size, 5)
         self.assertRaises(UsageError, read_body, Inner, {"size": "5"})
         self.assertRaises(UsageError, read_body, Inner, {"sice": 5})
-        self.assertRaises(UsageError, read_query, Inner, {"size": "five"})
+        for text in ("five", "[" * 9_000):
+            self.assertRaises(UsageError, read_query, Inner, {"size": text})
         self.assertIsNone(read_body(Sample, {"who": None}).who)
 
     def test_host_port(self) -> None:
