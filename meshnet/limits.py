@@ -125,6 +125,8 @@ RPC_CREDIT: Final = 128 << 10  # streamed bytes, unread, of one call and directi
 RPC_CALLS: Final = 256  # calls of the peer that are not ended
 RPC_STREAMED: Final = 32  # of them those with streamed items
 RPC_REQUESTS: Final = 4 << 20  # bytes of their requests
+RPC_CANCELS: Final = 256  # calls a second that the peer cancels; the ends of others come RPC_HELD later
+RPC_HELD: Final = 1.0  # for which such a call still counts as one that is not ended
 RPC_WAITING: Final = 4_096  # calls of our own that wait for their turn
 RPC_BOUND: Final = 256  # methods that a caller has named
 RPC_QUEUE_MARK: Final = 1 << 20  # bytes to send; beyond this nothing more is read or begun
@@ -137,7 +139,9 @@ RPC_HELLO: Final = 10.0  # from the first byte to the peer's HELLO
 RPC_IDLE: Final = 60.0  # without a call: the side that opened the connection closes it
 RPC_FORGOTTEN: Final = 180.0  # the same for the other side
 RPC_LINGER: Final = 10.0  # from the end of a connection to that of its stream, if the peer does not end it
-RPC_CONNECTIONS: Final = 256  # of one served port
+RPC_CONNECTIONS: Final = 256  # of one served port; then who has most of them gives one up for who has fewer
+RPC_REDIAL: Final = 0.5  # after a first failed attempt to reach a peer; doubles with each that follows
+RPC_REDIAL_MOST: Final = 30.0
 RPC_TEXT: Final = 200  # UTF-8 bytes of an error's sentence
 
 # Logs (docs/operations.md)

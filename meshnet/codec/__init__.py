@@ -11,6 +11,7 @@ Floor 0. docs/codec.md is the guide; `fields.py` has the kinds of fields, `varin
 length, `reflective.py` a second, slow codec that knows nothing of the first.
 """
 
+from meshnet.codec.compile import Codec
 from meshnet.codec.declaration import SKYCOIN, WIRE, Profile
 from meshnet.codec.fields import (
     F32,
@@ -43,23 +44,26 @@ from meshnet.codec.fields import (
     View,
 )
 from meshnet.codec.message import (
+    codec_of,
     decode,
     decode_from,
     decoder,
     encode,
     encode_into,
     encoder,
+    has_views,
     message,
     size_of,
     source_of,
     tlvs,
 )
-from meshnet.codec.parts import Buffer
+from meshnet.codec.parts import FAULTS, Buffer
 from meshnet.codec.schema import schema_history, schema_id, schema_text
 
 __all__ = [
     "F32",
     "F64",
+    "FAULTS",
     "I8",
     "I16",
     "I32",
@@ -77,6 +81,7 @@ __all__ = [
     "BigSize",
     "Bool",
     "Buffer",
+    "Codec",
     "Fixed",
     "Framed",
     "Many",
@@ -90,12 +95,14 @@ __all__ = [
     "Var",
     "VarInt",
     "View",
+    "codec_of",
     "decode",
     "decode_from",
     "decoder",
     "encode",
     "encode_into",
     "encoder",
+    "has_views",
     "message",
     "schema_history",
     "schema_id",

@@ -182,6 +182,35 @@ def decoder(cls: type[M]) -> Callable[[Buffer], M]:
     return codec.parse
 
 
+def codec_of(it: object) -> Codec:
+    """The generated functions for a message class, or for the class of a message; `TypeError` for others.
+
+    For code that puts messages between other bytes of one buffer: `size` and `write` check less than
+    `size_of` and `encode_into`, and raise any of `FAULTS` for a message that cannot be written.
+    """
+    try:
+        codec: Codec = it.__codec__  # type: ignore[attr-defined]
+    except AttributeError:
+        raise TypeError(f"{it!r} is no message; declare it with @message") from None
+    return codec
+
+
+def has_views(cls: type) -> bool:
+    """Whether what is decoded may refer to the buffer it was decoded from: it has a field of type `View`,
+    or a message in it has."""
+    declaration: Declaration = cls.__declaration__  # type: ignore[attr-defined]
+    return any(_refers(member.kind) for member in declaration.members)
+
+
+def _refers(kind: Any) -> bool:
+    inside, item = getattr(kind, "declaration", None), getattr(kind, "item", None)
+    return (
+        getattr(kind, "form", "") == "view"
+        or (item is not None and _refers(item))
+        or (inside is not None and any(_refers(member.kind) for member in inside.members))
+    )
+
+
 def source_of(cls: type) -> str:
     """The Python source that was generated for a message class: what it does per message, to read."""
     codec: Codec = cls.__codec__  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 from attrs import define, field
 
 from meshnet.cipher.hashing import sha256
-from meshnet.codec import schema_text
+from meshnet.codec import codec_of, has_views, schema_text
 from meshnet.errors import UsageError
 from meshnet.limits import RPC_GRANTED
 
@@ -62,8 +62,8 @@ class Method:
         if not 1 <= self.number <= 0xFFFF:
             raise TypeError(f"the number of a method is 1 to 65535, not {self.number}")
         for each in (self.request, self.answer, self.items):
-            if each is not None and not hasattr(each, "__codec__"):
-                raise TypeError(f"{each!r} is no message; declare it with @message")
+            if each is not None:
+                codec_of(each)  # TypeError if it is none
         self.streamed = self.many or self.items is not None
         self.parse_request = _reader(self.request)
         self.parse_answer = _reader(self.answer)
@@ -179,17 +179,5 @@ def converse(
 
 def _reader(cls: type) -> Callable[[Any], Any]:
     """What reads a message out of borrowed memory: where it would keep views of that, out of a copy."""
-    parse: Callable[[Any], Any] = cls.__codec__.parse  # type: ignore[attr-defined]
-    if not any(_views(member.kind) for member in cls.__declaration__.members):  # type: ignore[attr-defined]
-        return parse
-    return lambda data: parse(bytes(data))
-
-
-def _views(kind: Any) -> bool:
-    inside = getattr(kind, "declaration", None)
-    item = getattr(kind, "item", None)
-    return (
-        getattr(kind, "form", "") == "view"
-        or (item is not None and _views(item))
-        or (inside is not None and any(_views(member.kind) for member in inside.members))
-    )
+    parse = codec_of(cls).parse
+    return (lambda data: parse(bytes(data))) if has_views(cls) else parse

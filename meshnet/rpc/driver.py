@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextvars import copy_context
+from threading import get_ident
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -68,6 +69,11 @@ class Channel:
     def over(self) -> MeshError | None:
         """Why it ended; None while it stands."""
         return self.core.over
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return self.core.outgoing.idle and not self.core.incoming.calls
 
     def attach(self, stream: Stream) -> None:
         """The stream is there: what waits is written."""
@@ -302,6 +308,11 @@ class Items:
         self._consumed(cost)
         return item
 
+    @property
+    def over(self) -> bool:
+        """Whether no more come."""
+        return self._over is not None
+
     def put(self, item: Any, cost: int) -> None:
         """One has come."""
         self._queue.append((item, cost))
@@ -399,8 +410,8 @@ class Pending(Deferred[Any], Asking):
             super().cancel()
 
 
-class Following(Items, Asking):
-    """A call of ours that brings items. Say `cancel` if you stop before the end."""
+class Followed(Items, Asking):
+    """A call of ours that brings items, as the connection holds it; `Following` is what its maker holds."""
 
     def __init__(self, method: Method, source: AsyncIterable[Any] | Iterable[Any] | None = None) -> None:
         Items.__init__(self, self._taken)
@@ -428,3 +439,31 @@ class Following(Items, Asking):
     def _taken(self, cost: int) -> None:
         if self.channel is not None:
             self.channel.core.wire.consumed(self, cost)
+
+
+class Following:
+    """The items of a call of ours, for one reader. `cancel` or `aclose` gives the call up, and so does
+    letting go of it, as an `async for` does that is left before the end."""
+
+    def __init__(self, call: Followed) -> None:
+        self._call = call
+        self._thread = get_ident()
+
+    def __aiter__(self) -> Following:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._call.__anext__()  # not handed on: what waits holds this
+
+    def cancel(self) -> None:
+        """No more are wanted. Harmless after the end."""
+        self._call.cancel()
+
+    async def aclose(self) -> None:
+        """The same, for `contextlib.aclosing`."""
+        self._call.cancel()
+
+    def __del__(self) -> None:
+        # Found in a cycle by a collection in another thread, it is left to its deadline.
+        if not self._call.over and get_ident() == self._thread:
+            self._call.cancel()

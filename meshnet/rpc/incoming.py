@@ -4,6 +4,9 @@ Only methods that are offered, and that the caller declares as we do, have slots
 of any other slot fails at once. What a caller can make us hold is what `wire.OURS` grants: so many calls, so
 many bytes of their requests, so many unread bytes of items each. A call whose caller streams items is
 forgotten when both sides have ended it, and all calls end by their deadline.
+
+Work that a caller has us begin and then cancels is bounded, too: beyond RPC_CANCELS a second the work stops,
+but our last word about the call comes RPC_HELD later, and until then the caller has one call less.
 """
 
 from __future__ import annotations
@@ -97,7 +100,18 @@ Offers = Mapping[str, Mapping[int, Entry]]
 class Incoming:
     """Calls that the other side makes; `parity` is that of their ids. `taken` only grows."""
 
-    __slots__ = ("_bytes", "_offers", "_parity", "_slots", "_streamed", "calls", "taken", "wire")
+    __slots__ = (
+        "_bytes",
+        "_cancels",
+        "_cancels_until",
+        "_offers",
+        "_parity",
+        "_slots",
+        "_streamed",
+        "calls",
+        "taken",
+        "wire",
+    )  # fmt: skip
 
     def __init__(self, wire: Wire, parity: int, offers: Offers) -> None:
         self.wire = wire
@@ -106,6 +120,8 @@ class Incoming:
         self._slots: list[Entry | Refusal] = []
         self._bytes = 0
         self._streamed = 0
+        self._cancels = 0  # in the second that ends at `_cancels_until`
+        self._cancels_until = 0.0
         self.calls: dict[int, Call] = {}
         self.taken = 0
 
@@ -230,8 +246,26 @@ class Incoming:
             call.flow.receiving = False
         if call.ended:
             self._said(call)
+            return
+        now, why = self.wire.now, CancelledCallError("the caller cancelled the call")
+        if now >= self._cancels_until:
+            self._cancels, self._cancels_until = 0, now + 1.0
+        self._cancels += 1
+        if self._cancels <= limits.RPC_CANCELS:
+            self._give_up(call, Fault.CANCELLED, why)
         else:
-            self._give_up(call, Fault.CANCELLED, CancelledCallError("the caller cancelled the call"))
+            self._hold(call, why)
+
+    def _hold(self, call: Call, why: MeshError) -> None:
+        """Stops the work for a call now, and puts something in its place that ends later."""
+        expires = min(call.expires, self.wire.now + limits.RPC_HELD)
+        held = self.calls[call.id] = Call(self, call.id, NOTHING, call.size, expires)
+        held.flow, call.ended = call.flow, True
+        if held.flow is not None:
+            held.flow.sending = False
+        self.wire.expect(expires)
+        if call.answerer is not None:
+            call.answerer.cancelled(why)
 
     def _give_up(self, call: Call, code: int, why: MeshError) -> None:
         self.fail(call, code, "")

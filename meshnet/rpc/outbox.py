@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from meshnet.codec.parts import FAULTS
+from meshnet.codec import FAULTS, codec_of
 from meshnet.errors import EncodeError
 from meshnet.limits import RPC_QUEUE
 from meshnet.rpc.frames import CALL_HEAD, HEAD, HEAD_SIZE, time_code
@@ -52,7 +52,7 @@ class Outbox:
 
     def put(self, word: int, call_id: int, message: Any, most: int) -> int:
         """A frame of one message; the size of that, at most `most`. Raises EncodeError, and puts nothing."""
-        codec = message.__codec__
+        codec = codec_of(message)
         try:
             size: int = codec.size(message)
             if size > most:
@@ -71,7 +71,7 @@ class Outbox:
         """The same of a CALL, with the time that is left for it."""
         if seconds != self._seconds:
             self._seconds, self._time = seconds, time_code(seconds)
-        codec = message.__codec__
+        codec = codec_of(message)
         try:
             size: int = codec.size(message)
             if size > most:

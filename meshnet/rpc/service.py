@@ -8,11 +8,13 @@
     peer = Peer.of_endpoint(reactor, endpoint)
 
 A peer dials when it is first called, and again when it is called after its connection was lost; calls that
-were under way then fail, and none is ever made twice. Nothing here knows the bytes.
+were under way then fail, and none is ever made twice. Between attempts that fail it waits; calls meanwhile
+fail with the error of the last one. Nothing here knows the bytes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from inspect import iscoroutinefunction
@@ -29,9 +31,9 @@ from twisted.python.failure import Failure
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import EncodeError, LocalError, MeshError, UsageError
-from meshnet.limits import RPC_CONNECTIONS, RPC_LONGEST, RPC_SECONDS
+from meshnet.limits import RPC_CONNECTIONS, RPC_LONGEST, RPC_REDIAL, RPC_REDIAL_MOST, RPC_SECONDS
 from meshnet.rpc.declare import Method, Service, implemented
-from meshnet.rpc.driver import Asking, Channel, Clock, Following, Items, Pending, Work, send_all
+from meshnet.rpc.driver import Asking, Channel, Clock, Followed, Following, Items, Pending, Work, send_all
 from meshnet.rpc.failure import Fault, to_wire
 from meshnet.rpc.incoming import Call, Entry
 from meshnet.stream_protocol import StreamProtocol
@@ -122,7 +124,7 @@ class Serving:
     _clock: Clock
     _offers: Sequence[Offer]
     listener: PortListener | None = None
-    channels: set[Channel] = field(factory=set)
+    channels: dict[Channel, PublicKey | None] = field(factory=dict)
 
     def accept(self, stream: Stream) -> StreamReader | None:
         """A connection of one caller; None refuses it."""
@@ -133,15 +135,33 @@ class Serving:
 
     def channel(self, caller: Caller) -> Channel | None:
         """What is offered to one caller, to be attached to its stream; None if nothing is."""
-        if len(self.channels) >= RPC_CONNECTIONS:
+        if not self._room_for(caller.key):
             return None
         made = [offer if isinstance(offer, Service) else offer(caller) for offer in self._offers]
         offered = {each.name: entries(each) for each in made if each is not None}
         if not offered:
             return None
-        channel: Channel = Channel(self._clock, False, offered, lambda why: self.channels.discard(channel))
-        self.channels.add(channel)
+
+        def ended(why: MeshError) -> None:
+            self.channels.pop(channel, None)
+
+        channel: Channel = Channel(self._clock, False, offered, ended)
+        self.channels[channel] = caller.key
         return channel
+
+    def _room_for(self, key: PublicKey | None) -> bool:
+        """Whether one more may come from this caller. When the port is full, the caller who has most of it
+        gives one up for a caller who has fewer, so that no stranger keeps a port to himself."""
+        if len(self.channels) < RPC_CONNECTIONS:
+            return True
+        held = Counter(self.channels.values())
+        ((most, count),) = held.most_common(1)
+        if count < held[key] + 2:
+            return False
+        theirs = [channel for channel, whose in self.channels.items() if whose == most]
+        least = next((channel for channel in theirs if channel.idle), theirs[-1])
+        least.close("too many connections, and others have fewer")
+        return True
 
     def stop(self) -> None:
         """Accepts no more and closes what there is."""
@@ -257,6 +277,8 @@ class Peer:
         self._clock = clock
         self._dial = dial
         self._channel: Channel | None = None
+        self._wait = 0.0  # between two attempts
+        self._redial_at = 0.0
         self._stubs: dict[tuple[type[Service], float], Service] = {}
 
     @classmethod
@@ -294,9 +316,9 @@ class Peer:
         return cast(S, self._stubs[key])
 
     def start(self, asked: Asking, request: Any, seconds: float) -> None:
-        """Makes one call; dials if need be."""
+        """Makes one call; dials if need be, and if the last attempt was long enough ago."""
         channel = self._channel
-        if channel is None or channel.core.wire.over is not None:
+        if channel is None or (channel.core.wire.over is not None and self._clock.now() >= self._redial_at):
             channel = self._connect()
         try:
             channel.call(asked, request, seconds)
@@ -307,9 +329,12 @@ class Peer:
         """Ends the connection; calls that are under way fail. The next call dials again."""
         if self._channel is not None:
             self._channel.close("it is not needed any more")
+        self._wait = self._redial_at = 0.0
 
     def _connect(self) -> Channel:
-        channel = self._channel = Channel(self._clock, True, {}, lambda why: None)
+        channel = self._channel = Channel(
+            self._clock, True, {}, lambda why: self._ended(channel.core.wire.met)
+        )
 
         def failed(failure: Failure) -> None:
             error = failure.value
@@ -317,6 +342,11 @@ class Peer:
 
         maybeDeferred(self._dial, channel).addCallbacks(channel.attach, failed)
         return channel
+
+    def _ended(self, met: bool) -> None:
+        """A connection is over; `met` says that there was one."""
+        self._wait = 0.0 if met else min(max(2 * self._wait, RPC_REDIAL), RPC_REDIAL_MOST)
+        self._redial_at = self._clock.now() + self._wait
 
 
 class Uses(Generic[S]):
@@ -357,18 +387,29 @@ def _init_stub(self: Any, peer: Peer, seconds: float) -> None:
 
 
 def _calling(method: Method) -> Callable[..., Any]:
-    made: type[Any] = Following if method.many else Pending
-
     def calling(self: Any, request: Any) -> Any:
-        asked = made(method)
+        asked = Pending(method)
         self._start(asked, request, self._seconds)
         return asked
 
-    def streaming(self: Any, request: Any, items: Any) -> Any:
-        asked = made(method, items)
+    def collecting(self: Any, request: Any, items: Any) -> Any:
+        asked = Pending(method, items)
         self._start(asked, request, self._seconds)
         return asked
 
-    chosen = calling if method.items is None else streaming
+    def following(self: Any, request: Any) -> Any:
+        asked = Followed(method)
+        self._start(asked, request, self._seconds)
+        return Following(asked)
+
+    def conversing(self: Any, request: Any, items: Any) -> Any:
+        asked = Followed(method, items)
+        self._start(asked, request, self._seconds)
+        return Following(asked)
+
+    if method.many:
+        chosen = following if method.items is None else conversing
+    else:
+        chosen = calling if method.items is None else collecting
     chosen.__name__ = method.name
     return chosen

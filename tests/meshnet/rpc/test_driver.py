@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
-from typing import Any
+from contextlib import aclosing
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,6 +33,7 @@ from meshnet.rpc.failure import CancelledCallError
 from meshnet.rpc.service import Caller, Peer, uses
 from tests.meshnet.rpc.pairs import Joined
 from tests.meshnet.rpc.samples import Number, OurSums, Sums
+from tests.support.streams import a_key
 
 
 def run(joined: Joined, work: Any, seconds: float = 0.0) -> Any:
@@ -284,7 +287,7 @@ class ItemTests(SynchronousTestCase):
         joined = Joined(slow)
         items: Any = joined.peer.use(Sums).count(Number(0, bytes(1_000)))
         joined.pass_time()
-        held = len(items._queue)
+        held = len(items._call._queue)
         self.assertEqual(held, limits.RPC_CREDIT // (6 + 8 + 1_000))
 
         async def take(count: int) -> None:
@@ -292,12 +295,47 @@ class ItemTests(SynchronousTestCase):
                 await items.__anext__()
 
         run(joined, take(held))
-        self.assertGreater(len(items._queue), held // 3)
+        self.assertGreater(len(items._call._queue), held // 3)
         items.cancel()
         joined.pass_time()
         self.assertEqual(len(slow.seen), 1)  # the generator was closed
         self.assertRaises(CancelledCallError, run, joined, take(1))
         self.assertTrue(joined.channel.core.outgoing.idle)
+
+    def test_left_before_the_end(self) -> None:
+        """Who leaves an `async for` early, or lets go of the items, gives the call up; both sides know."""
+        slow = Slow()
+        joined = Joined(slow)
+        sums = joined.peer.use(Sums)
+
+        async def breaks() -> int:
+            async for item in sums.count(Number(0, bytes(1_000))):
+                if item.value == 3:
+                    break
+            return item.value
+
+        async def raises() -> None:
+            async for _ in sums.count(Number(0, bytes(1_000))):
+                raise ZeroDivisionError
+
+        async def closes() -> None:
+            async with aclosing(sums.count(Number(0, bytes(1_000)))) as items:  # type: ignore[type-var]
+                async for _ in items:
+                    break
+
+        async def one() -> int:
+            return (await anext(sums.count(Number(0)))).value
+
+        self.assertEqual(run(joined, breaks()), 3)
+        self.assertRaises(ZeroDivisionError, run, joined, raises())
+        run(joined, closes())
+        self.assertEqual(run(joined, one()), 0)
+        never: Any = sums.count(Number(0))
+        del never
+        joined.pass_time()
+        self.assertEqual(len(slow.seen), 5)
+        self.assertTrue(joined.channel.idle)
+        self.assertTrue(all(channel.idle for channel in joined.serving.channels))
 
     def test_early_answer(self) -> None:
         """An answer ends the caller's items, though they have no end."""
@@ -449,13 +487,54 @@ class LossTests(SynchronousTestCase):
         joined.pass_time(limits.RPC_LINGER + 1)
         self.assertEqual([each for each in joined.mesh.reactor.getDelayedCalls() if each.active()], [])
 
-    def test_too_many_connections(self) -> None:
-        """A port takes only so many connections."""
+    def test_waits_between_attempts(self) -> None:
+        """Calls of a peer that is not reached fail at once with what the last attempt failed with; attempts
+        are made more and more rarely, until one succeeds."""
         joined = Joined()
-        joined.serving.channels.update(object() for _ in range(limits.RPC_CONNECTIONS))  # type: ignore[misc]
-        pending: Any = joined.peer.use(Sums).double(Number(1))
+        joined.mesh.connect_error = RefusedError("No way.")
+        for _ in range(2_000):
+            pending: Any = joined.peer.use(Sums).double(Number(1))
+            joined.mesh.reactor.advance(0.1)
+            self.assertIn("No way.", str(self.failureResultOf(pending, RefusedError).value))
+        self.assertEqual(len(joined.near.routes), 12)  # at 0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, …
+        joined.mesh.connect_error = None
+        joined.pass_time(limits.RPC_REDIAL_MOST)
+        self.assertEqual(run(joined, _one(joined.peer.use(Sums).double(Number(2)))), Number(4))
+        joined.near.streams[0].lose(UnreachableError("the circuit is gone"))
         joined.pass_time()
-        self.failureResultOf(pending, RefusedError)
+        self.assertEqual(run(joined, _one(joined.peer.use(Sums).double(Number(2)))), Number(4))
+
+    def test_closed_peer_dials_at_once(self) -> None:
+        """After `close` nothing is held against the other side."""
+        joined = Joined()
+        joined.mesh.connect_error = RefusedError("No way.")
+        self.assertRaises(RefusedError, run, joined, _one(joined.peer.use(Sums).double(Number(2))))
+        joined.mesh.connect_error = None
+        joined.peer.close()
+        self.assertEqual(run(joined, _one(joined.peer.use(Sums).double(Number(2)))), Number(4))
+
+    def test_too_many_connections(self) -> None:
+        """A port takes only so many connections; who has the most of them makes room for others, with one
+        that is not in use if there is one, and gets no more himself."""
+        joined = Joined()
+        serving, rich, poor = joined.serving, a_key(1), a_key(2)
+        held = [serving.channel(Caller(rich, 7)) for _ in range(limits.RPC_CONNECTIONS)]
+        self.assertIsNone(serving.channel(Caller(rich, 7)))
+        for channel in held[:-1]:
+            assert channel is not None
+            channel.core.incoming.calls[0] = cast(Any, object())  # in use
+        self.assertIsNotNone(serving.channel(Caller(poor, 7)))
+        self.assertIn("others have fewer", str(held[-1] and held[-1].over))
+        count = len([channel for channel in held if channel is not None and channel.over is None])
+        self.assertEqual((count, len(serving.channels)), (limits.RPC_CONNECTIONS - 1, limits.RPC_CONNECTIONS))
+        for channel in held[:-1]:
+            assert channel is not None
+            channel.core.incoming.calls.clear()
+        while serving.channel(Caller(None, 7)) is not None:
+            self.assertEqual(len(serving.channels), limits.RPC_CONNECTIONS)
+        whose = Counter(serving.channels.values())
+        self.assertLessEqual(abs(whose[rich] - whose[None]), 1)
+        self.assertEqual(whose[poor], 1)
 
 
 class Elsewhere(Service):

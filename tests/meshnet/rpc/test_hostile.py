@@ -13,7 +13,7 @@ from meshnet import limits
 from meshnet.codec import encode
 from meshnet.errors import EncodeError, UnreachableError
 from meshnet.rpc import frames
-from meshnet.rpc.failure import BrokenPeerError
+from meshnet.rpc.failure import BrokenPeerError, CancelledCallError
 from meshnet.rpc.wire import OURS
 from tests.meshnet.rpc.pairs import Pair, Side
 from tests.meshnet.rpc.samples import Number, Sums
@@ -226,6 +226,40 @@ class RuleTests(SynchronousTestCase):
         self.assertIsNone(side.core.over)
         self.assertFalse(side.core.incoming.calls)
         self.assertEqual(len(side.output()), len(HELLO) + 1_000 * 8)
+
+    def test_cancels(self) -> None:
+        """Who makes calls only to cancel them is slowed down: the work stops at once, the end comes later,
+        and a call that is not ended is one call less."""
+        side, ends = Side(False), 0
+        side.core.receive(BEGIN, 0)
+        side.output()
+        for turn in range(10 * limits.RPC_CANCELS):
+            call_id = 2 * turn & 0xFFFF
+            side.core.receive(called(call_id, 2 if turn % limits.RPC_CALLS < 30 else 0, time=0xFFFF), 0.5)
+            if side.core.over is not None:
+                break
+            side.core.receive(frame(frames.CANCEL, call_id), 0.5)
+            self.assertIsInstance(side.taken[-1].ends[-1], CancelledCallError)
+            self.assertTrue(side.taken[-1].call.ended)
+            ends += len(side.output()) // 8
+        self.assertIn("more calls", str(side.core.over))
+        self.assertEqual((ends, len(side.taken)), (limits.RPC_CANCELS, limits.RPC_CANCELS + limits.RPC_CALLS))
+
+    def test_cancels_that_are_held(self) -> None:
+        """A second later a held call has ended, and its id is free; cancelled twice, it is ended once."""
+        side = Side(False)
+        side.core.receive(BEGIN, 0)
+        for turn in range(limits.RPC_CANCELS + 5):
+            side.core.receive(called(2 * turn, time=0xFFFF) + frame(frames.CANCEL, 2 * turn), 0.5)
+        side.core.receive(frame(frames.CANCEL, 2 * turn), 0.6)
+        side.output()
+        self.assertEqual((len(side.core.incoming.calls), side.core.deadline()), (5, 0.5 + limits.RPC_HELD))
+        side.core.tick(0.5 + limits.RPC_HELD)
+        self.assertEqual(len(side.output()), 5 * (frames.HEAD_SIZE + 2))
+        self.assertFalse(side.core.incoming.calls)
+        side.core.receive(called(2 * turn, time=0xFFFF) + frame(frames.CANCEL, 2 * turn), 2)
+        self.assertFalse(side.core.incoming.calls)
+        self.assertIsNone(side.core.over)
 
 
 class PatienceTests(SynchronousTestCase):
