@@ -196,12 +196,17 @@ class Opening:
         if not disk.exists(path):
             if logged:
                 raise CorruptFileError(f"{path} is gone, but the log that belongs to it, {log}, is there")
+            if _read_closed(disk, path) is not None:
+                raise CorruptFileError(
+                    f"{path} is gone, but was closed in order: if you removed it, remove {path}.state, too; if "
+                    "not, it is lost"
+                )
             self._make()
             return Found.NEW
-        if disk.stat(path).size == 0 and not logged:
+        noted = _read_closed(disk, path)
+        if disk.stat(path).size == 0 and not logged and noted is None:
             self._failed = _read_failed(disk, path)
             return Found.NEW  # a power cut came before anything was written
-        noted = _read_closed(disk, path)
         if noted is None:
             self._failed = _read_failed(disk, path)
             return Found.UNCLEAN

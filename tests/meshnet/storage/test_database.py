@@ -275,6 +275,24 @@ class StopTests(DatabaseCase):
         os.unlink(self.path + ".lock")  # our own process still holds that one
         self.assertIn("is gone", str(self.assertRaises(CorruptFileError, self.open)))
 
+    def test_emptied_or_gone(self) -> None:
+        """A database that was closed in order, and is empty or gone now, is not taken for a new one."""
+        for emptied in (True, False):
+            self.filled().close()
+            if emptied:
+                os.truncate(self.path, 0)
+            else:
+                os.unlink(self.path)
+            error = self.assertRaises(CorruptFileError, self.open)
+            self.assertIn("has changed" if emptied else "is gone", str(error))
+            database = self.reopened()
+            self.assertEqual((database.found, database.read(texts)), (Found.REBUILT, ["fetched again"]))
+            database.close()
+            for name in os.listdir(os.path.dirname(self.path)):
+                os.unlink(os.path.join(os.path.dirname(self.path), name))  # whoever wants to begin anew
+            self.assertEqual(self.open().found, Found.NEW)
+            self.path += "2"
+
     def test_rebuild_that_fails(self) -> None:
         """A rebuild that fails is done again at the next opening, without taking the new file as damaged."""
         self.filled().close()
