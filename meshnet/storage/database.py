@@ -79,7 +79,7 @@ class Database:
         self, disk: Disk, path: str, lock: Lock, writer: Connection, reader: Connection | None, found: Found
     ) -> None:
         self._disk = disk
-        self._lock = lock
+        self._lock: Lock | None = lock
         self._writer = writer
         self._reader = reader
         self._broken: StorageError | None = None
@@ -158,34 +158,30 @@ class Database:
 
     def close(self) -> None:
         """Close it in order: all in one file, and its hash noted; a second call does nothing."""
-        lock, self._lock = self._lock, _Released()
-        try:
-            if self._broken is None:
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except StorageError as fault:
-            self._broken = fault
-            note_failed(self._disk, self.path)
-            raise
-        finally:
-            orderly = self._broken is None
-            self._broken = self._broken or StorageError(f"{self.path} is closed")
-            if self._reader is not None:
-                self._reader.close()
-            self._writer.close()
-            if orderly and not isinstance(lock, _Released):
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        with contextlib.ExitStack() as last:
+            last.callback(lock.release)  # whatever fails
+            try:
+                if self._broken is None:
+                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except StorageError as fault:
+                self._broken = fault
+                note_failed(self._disk, self.path)
+                raise
+            finally:
+                orderly = self._broken is None
+                self._broken = self._broken or StorageError(f"{self.path} is closed")
+                if self._reader is not None:
+                    self._reader.close()
+                self._writer.close()
+            if orderly:
                 note_closed(self._disk, self.path)
-            lock.release()
 
     def _check(self) -> None:
         if self._broken is not None:
             raise StorageError(f"{self.path} takes no more writes: {self._broken}") from self._broken
-
-
-class _Released:
-    """The lock of a database that is closed."""
-
-    def release(self) -> None:
-        """Nothing."""
 
 
 def open_database(

@@ -198,8 +198,8 @@ class Opening:
                 raise CorruptFileError(f"{path} is gone, but the log that belongs to it, {log}, is there")
             if _read_closed(disk, path) is not None:
                 raise CorruptFileError(
-                    f"{path} is gone, but was closed in order: if you removed it, remove {path}.state, too; if "
-                    "not, it is lost"
+                    f"{path} is gone, but was closed in order: if you removed it, remove {path}.state, too; "
+                    "if not, it is lost"
                 )
             self._make()
             return Found.NEW

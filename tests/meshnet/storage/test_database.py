@@ -319,6 +319,22 @@ class StopTests(DatabaseCase):
         self.assertEqual(len(self.open().read(texts)), 50)
         self.assertEqual(stat.S_IMODE(os.stat(target).st_mode), 0o600)
 
+    def test_close_that_fails(self) -> None:
+        """A connection that cannot even be closed does not keep the lock."""
+        database = self.filled()
+        real = database._writer
+
+        class Failing:
+            execute = real.execute
+
+            def close(self) -> None:
+                real.close()
+                raise StorageError("the disk is gone")
+
+        database._writer = Failing()  # type: ignore[assignment]
+        self.assertRaises(StorageError, database.close)
+        self.assertEqual(len(self.open().read(texts)), 50)
+
     def test_closed(self) -> None:
         """A closed database says so."""
         database = self.open()
