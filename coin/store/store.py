@@ -26,11 +26,11 @@ from coin.chain.rules import (
     Signers,
     apply_block,
     check_header,
-    genesis_head,
     signers,
 )  # fmt: skip
 from coin.chain.transaction import Unspent
 from coin.store.batch import Batch
+from coin.store.integrity import Progress, Report, check, rebuild_from, refill, reindex, whole_block
 from coin.store.pool import Pool
 from coin.store.rows import CONFIRMED, OUTPUT, Confirmed, confirmed_of, find_unspent, unspent_of
 from coin.store.schema import SCHEMA, amount
@@ -38,6 +38,8 @@ from coin.store.verdicts import Found
 from meshnet.errors import LocalError
 from meshnet.storage.database import Connection, Database, open_database
 from meshnet.storage.disk import CorruptFileError, Disk, StrPath
+from meshnet.storage.quarantine import Quarantine
+from meshnet.storage.sqlite import Connect, connect_sqlite
 
 
 @frozen
@@ -101,12 +103,14 @@ _BLOCK_OF = "SELECT data FROM block WHERE hash = ?"
 
 
 class ChainStore:
-    """An open store. `head` is the last block's; it changes in `add` alone."""
+    """An open store. `head` is the last block's; it changes in `add` and `repair` alone. `notes` say
+    what the operator should know of its opening, in sentences."""
 
     def __init__(self, database: Database, chain: Chain) -> None:
         self._database = database
         self.chain = chain
         self.pool = Pool(database, chain)
+        self.notes = tuple(database.notes)
         self.head: Head = database.read(_read_head)
         self._supply: Supply | None = None
 
@@ -306,17 +310,64 @@ class ChainStore:
     def _rows(self, statement: str, *parameters: bytes | int) -> list[tuple[Any, ...]]:
         return self._database.read(lambda connection: connection.execute(statement, parameters))
 
+    # -- integrity
+
+    def check(self, progress: Progress = lambda sequence: None) -> Report:
+        """Reads all again: is every block whole, does every index follow from them? Seconds or minutes."""
+        return self._database.read(lambda connection: check(connection, self.chain, progress))
+
+    def restore_block(self, block: Block) -> None:
+        """Puts right the bytes of a damaged block, fetched from another node. LocalError if it is not that
+        block: its hash, body and seal must be right."""
+        sequence = block.header.sequence
+        rows = self._rows("SELECT hash FROM block WHERE sequence = ?", sequence)
+        after = self._rows("SELECT substr(data, 29, 32) FROM block WHERE sequence = ?", sequence + 1)
+        names = {row[0] for row in (*rows, *after)}
+        if block.hash not in names or whole_block(block.encode(), block.hash, self.chain) is None:
+            raise LocalError(f"That is not block {sequence} of this store.")
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE block SET hash = ?, time = ?, data = ? WHERE sequence = ?",
+                (block.hash, block.header.time, block.encode(), sequence),
+            )
+
+    def repair(self) -> int:
+        """Makes all indexes again from the blocks. Those from the first damaged one on are removed, and come
+        again from other nodes: restore it before to keep them. How many were removed."""
+        with self._database.transaction() as connection:
+            removed = reindex(connection, self.chain)
+            head = _read_head(connection)
+        self.head, self._supply = head, None
+        return removed
+
     def close(self) -> None:
         """Closes the database in order."""
         self._database.close()
 
 
-def open_store(disk: Disk, path: StrPath, chain: Chain, **options: object) -> ChainStore:
+def open_store(
+    disk: Disk,
+    path: StrPath,
+    chain: Chain,
+    *,
+    connect: Connect = connect_sqlite,
+    separate_reader: bool = True,
+    quarantine: Quarantine | None = None,
+) -> ChainStore:
     """Opens the store of `chain` at `path`, or makes it with the chain's first block.
 
-    `options` go to `open_database`. Raises LocalError if it holds another chain, and StorageError.
+    With a `quarantine`, a damaged one goes there, and a new one is made of the blocks that can be read from
+    it; without, it is refused. Raises LocalError if it holds another chain, and StorageError.
     """
-    database = open_database(disk, path, SCHEMA, **options)  # type: ignore[arg-type]
+    database = open_database(
+        disk,
+        path,
+        SCHEMA,
+        connect=connect,
+        separate_reader=separate_reader,
+        quarantine=quarantine,
+        rebuild=rebuild_from(connect, chain) if quarantine is not None else None,
+    )
     try:
         first = database.read(lambda c: c.execute("SELECT hash FROM block WHERE sequence = 0"))
         if not first:
@@ -339,15 +390,7 @@ def _complete(block: Block, signed: Sequence[Signers | None]) -> list[Signers]:
 
 def _begin(database: Database, chain: Chain) -> None:
     with database.transaction() as connection:
-        begin(connection, chain)
-
-
-def begin(connection: Connection, chain: Chain) -> None:
-    """Writes the first block of a chain into empty tables."""
-    head, made = genesis_head(chain.genesis)
-    batch = Batch(connection)
-    batch.add(chain.genesis, Applied((), made, 0, head, ((),)))
-    batch.write()
+        refill(connection, chain, [chain.genesis])
 
 
 def _kept(connection: Connection, row: Sequence[Any]) -> Kept:

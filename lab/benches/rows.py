@@ -14,6 +14,7 @@ from attrs import asdict, frozen
 LONG = frozenset({"soak"})
 """Benches that `all` leaves out."""
 BENCHES = {
+    "coin": "blocks into the coin's store, signatures in processes",
     "codec": "messages against bare struct calls, and against the reflective codec",
     "flood": "what a stream through a flooded node keeps of its rate, and the node's memory",
     "idle": "what a node with twenty quiet neighbours uses",
