@@ -379,7 +379,7 @@ class ExitPort(MeshPort):
         known = {entry.text for entry in (*old.allow, *old.deny)}
         for text in remove:
             if text not in known:
-                raise UsageError(f"no rule {text!r}; there are: {', '.join(sorted(known)) or 'none'}")
+                raise UsageError(f"No rule {text!r}; there are: {', '.join(sorted(known)) or 'none'}.")
         self.settings = evolve(
             old,
             enabled=old.enabled if enabled is None else enabled,
@@ -406,7 +406,7 @@ class ExitPort(MeshPort):
 def _merge(old: tuple[Rule, ...], more: tuple[Rule, ...], remove: tuple[str, ...]) -> tuple[Rule, ...]:
     merged: dict[str, Any] = {entry.text: entry for entry in (*old, *more) if entry.text not in remove}
     if len(merged) > RULES:
-        raise UsageError(f"a list has at most {RULES} rules")
+        raise UsageError(f"A list has at most {RULES} rules.")
     return tuple(merged.values())
 
 

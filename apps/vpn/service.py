@@ -142,7 +142,7 @@ class VpnService(Service):
         if target == self._node.public_key:
             raise UsageError(f"{key} = {proves(target).hex()} is this node's own key; name another node.")
         if self._node.public_key in (via or ()):
-            raise UsageError("via passes this node itself; leave its own key out.")
+            raise UsageError("The route passes this node itself; leave its own key out of via.")
 
     # IReloads
 
@@ -230,7 +230,7 @@ class VpnService(Service):
         address = show(self._read(ByListen, body).listen)
         listener = listeners.pop(address, None)
         if listener is None:
-            raise UsageError(f"nothing listens on {address}; there are: {', '.join(listeners) or 'none'}")
+            raise UsageError(f"Nothing listens on {address}; there are: {', '.join(listeners) or 'none'}.")
         return listener.stop().addCallback(lambda done: {"removed": address})
 
     def _remove_served(self, body: Json) -> Deferred[Json]:
@@ -239,7 +239,7 @@ class VpnService(Service):
         if port is None:
             served = ", ".join(" of ".join((str(n), *([name] if name else []))) for name, n in self._served)
             of = f" of {asked.address}" if asked.address else ""
-            raise UsageError(f"mesh port {asked.port}{of} is not served; there are: {served or 'none'}")
+            raise UsageError(f"Mesh port {asked.port}{of} is not served; there are: {served or 'none'}.")
         port.stop()
         return succeed({"removed": asked.port})
 
@@ -259,4 +259,4 @@ def _named(settings: Socks | Forward | Serve) -> str:
 
 def _room(listeners: Sized) -> None:
     if len(listeners) >= LISTENERS:
-        raise LocalError(f"there are {LISTENERS} of these already; remove some")
+        raise LocalError(f"There are {LISTENERS} of these already; remove some.")

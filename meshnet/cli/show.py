@@ -71,8 +71,17 @@ def tell(error: BaseException | None) -> int:
     if os.environ.get("MESHNET_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
     told = as_told(error)
-    print(f"meshnet: {str(told) or type(told).__name__}", file=sys.stderr)
+    print(f"meshnet: {whole(str(told)) or type(told).__name__}", file=sys.stderr)
     return told.exit_code
+
+
+def whole(text: str) -> str:
+    """An error's text as a sentence of its own: errors of circuits and links are made to stand inside others,
+    too. A name or a key of the config at the beginning stays as it is."""
+    first, _, rest = text.partition(" ")
+    if first.isalpha() and first.islower() and not rest.startswith(("(", "=")):
+        text = f"{text[0].upper()}{text[1:]}"
+    return text if not text or text.endswith((".", "!", "?", ":")) else f"{text}."
 
 
 def as_told(error: BaseException | None) -> MeshError:

@@ -66,8 +66,8 @@ class Ports:
 
 def _take(taken: dict[int, Listening[T]], port: int, user: T) -> Listening[T]:
     if not 1 <= port <= 0xFFFF:
-        raise UsageError(f"a mesh port is 1 to 65535, not {port}")
+        raise UsageError(f"A mesh port is 1 to 65535, not {port}.")
     if port in taken:
-        raise LocalError(f"mesh port {port} is taken on this node; choose another")
+        raise LocalError(f"Mesh port {port} is taken on this node; choose another.")
     listening = taken[port] = Listening(port, user, lambda port: taken.pop(port, None))
     return listening

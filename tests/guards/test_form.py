@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.form import empty_words, foreign_paths, oversized
+from tests.support.form import empty_words, foreign_paths, oversized, sentences
 from tests.support.sources import INSTALLED, ROOT, python_files
 
 FILES = python_files(*INSTALLED, "lab", "tests")
@@ -48,6 +48,29 @@ def test_words() -> None:
 def test_words_are_seen(path: str, source: str) -> None:
     """File and class names are looked at word by word."""
     assert list(empty_words(path, source))
+
+
+def test_errors_are_sentences() -> None:
+    """What commands, the node and apps tell a person begins with a capital and ends with a full stop."""
+    told = [
+        path
+        for path in FILES
+        if path.startswith(("meshnet/cli/", "meshnet/node/", "meshnet/control/", "apps/"))
+    ]
+    found = [text for path in told for text in sentences(path, (ROOT / path).read_text())]
+    assert told
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text", ['"no rule"', '"No rule"', '"no rule."', 'f"nothing at {x}."', 'f"Nothing at {x}, sorry"']
+)
+def test_what_is_no_sentence_is_seen(text: str) -> None:
+    """A small letter, a missing full stop; but not what is put in, an option or another class."""
+    assert list(sentences("a.py", f"raise UsageError({text})"))
+    assert not list(sentences("a.py", f"raise ValueError({text})"))
+    for right in ('f"{x} is wrong."', 'f"There is no {x}"', '"--via is wrong."', '"Nothing."', "text"):
+        assert not list(sentences("a.py", f"raise UsageError({right})"))
 
 
 def test_no_paths_of_one_machine() -> None:

@@ -38,3 +38,44 @@ def foreign_paths(path: str, text: str) -> Iterator[str]:
     """Paths of somebody's machine."""
     for match in FOREIGN_PATHS.finditer(text):
         yield f"{path} names {match.group()}"
+
+
+TOLD = {
+    *(
+        "UsageError",
+        "LocalError",
+        "ConfigError",
+        "MissingDependencyError",
+        "UnreachableError",
+        "RefusedError",
+    ),
+    *("TimedOutError", "KeyFileError", "FieldError"),
+}
+"""Errors whose text a person reads as it is, where commands, the node and apps raise them."""
+
+
+def sentences(path: str, source: str) -> Iterator[str]:
+    """Texts of such errors that do not begin with a capital or end with a full stop. What is put in at the
+    beginning or the end is not looked at, nor what does not begin with a letter (an option, a path)."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call) or not node.exc.args:
+            continue
+        called = node.exc.func
+        text = _text(node.exc.args[0])
+        if not isinstance(called, ast.Name) or called.id not in TOLD or not text:
+            continue
+        if (text[0].isalpha() and not text[0].isupper()) or not text.endswith((".", _PUT_IN)):
+            shown = text.replace(_PUT_IN, "…")
+            yield f"{path}:{node.lineno} is no sentence: {shown}"
+
+
+_PUT_IN = "\0"
+
+
+def _text(node: ast.expr) -> str:
+    """The text of a literal, with a mark where something is put in; empty for other expressions."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(each.value) if isinstance(each, ast.Constant) else _PUT_IN for each in node.values)
+    return ""
