@@ -92,13 +92,16 @@ def examine(arguments: Namespace, found: Dropins) -> Iterator[Finding]:
 
 
 def _client(named: str | None, settings: Settings | None) -> ControlClient | None:
+    """Where the node would answer; with a config that cannot be read, at the usual places beside it."""
+    if settings is not None:
+        return ControlClient(settings.control_socket, timeout=20.0)
     try:
-        socket = (
-            settings.control_socket if settings is not None else find_socket(named, os.environ, Path.cwd())
-        )
+        return ControlClient(find_socket(named, os.environ, Path.cwd()), timeout=20.0)
     except MeshError:
-        return None
-    return ControlClient(socket, timeout=20.0)
+        here = Path(named or ".").expanduser()
+        home = here if here.is_dir() else here.parent
+        usual = (home / "data" / "control.sock", home / "control.sock")
+        return next((ControlClient(each, timeout=20.0) for each in usual if each.exists()), None)
 
 
 def _of_apps(settings: Settings) -> Iterator[tuple[str, tuple[str, int]]]:

@@ -19,6 +19,7 @@ SPANS: Final = (("1s", "1s", 1), ("10s", "1s", 10), ("1min", "1s", 60), ("1h", "
 """Name of a span, the ring it is read from, and how many of its steps it has."""
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH: Final = 40
+_SECONDS: Final = 300  # places of the ring of seconds
 _BYTES: Final = "bytes"
 
 
@@ -47,13 +48,18 @@ def collect(call: Call, ring: str) -> Json:
     for name in rings["1s"]["series"]:
         means = {}
         for span, source, count in SPANS:
-            of = rings[source]
+            of = rings["1s"] if _young(rings["1s"], name) else rings[source]
             step = 1.0 if name in gauges else of["step_seconds"]
             means[span] = round(rate(of["series"].get(name, []), count, step), 6)
         series[name] = {"gauge": name in gauges, **means, "samples": rings[ring]["series"].get(name, [])}
     keys = ("peer", "name", "up", "rates_in", "rates_out")
     links = [{key: link.get(key) for key in keys} for link in call("GET", "/links", None)["links"]]
     return {"ring": ring, "step_seconds": rings[ring]["step_seconds"], "series": series, "links": links}
+
+
+def _young(ring: Json, name: str) -> bool:
+    """Whether the ring of seconds still holds all there is: then it is the most exact for every span."""
+    return len(ring["series"][name]) < _SECONDS
 
 
 def rows(stats: Json, everything: bool) -> list[list[object]]:

@@ -221,3 +221,9 @@ def test_running_nodes() -> None:
         assert bob.plan.public.hex()[:16] in texts(report, "warning")
         os.utime(alice.plan.folder / "node.toml", (4e9, 4e9))
         assert "meshnet reload" in texts(doctor(here)[1], "warning")
+        with (alice.plan.folder / "node.toml").open("a") as file:
+            file.write("\n[nonsense\n")
+        (alice.plan.folder / "data" / "control.sock").symlink_to(alice.plan.socket)
+        report = doctor(here)[1]
+        assert "is not TOML" in texts(report, "problem")
+        assert "does not run" not in texts(report, "warning"), "it runs, whatever its config says by now"
