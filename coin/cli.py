@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from coin.chain.address import address_text, parse_address
+from coin.files_cli import export_arguments, export_blocks, import_arguments, import_blocks
 from coin.newchain import chain_file, new_chain
 from coin.wallet.cli import WALLET
 from coin.wallet.wallet import create_wallet, new_wallet
@@ -327,6 +328,8 @@ VERBS: Final[Sequence[Verb | Group]] = (
             _verb("richlist", "who owns most", _richlist, _richlist_arguments),
             _verb("peers", "peers of the chain's network", _peers),
             _verb("verify", "read the stored blocks again and check them", _verify),
+            _verb("import", "add blocks from a file, also the Go node's", import_blocks, import_arguments),
+            _verb("export", "write the chain to a file, also the Go node's", export_blocks, export_arguments),
             WALLET,
         ),
     ),

@@ -41,7 +41,9 @@ class CoinCollector(Collector):
         yield GaugeMetricFamily("coin_pool_bytes", "Bytes of them.", books.loose_bytes)
         yield CounterMetricFamily("coin_blocks", "Blocks taken since the start.", books.executed)
         yield CounterMetricFamily(
-            "coin_verify_seconds", "Time spent on the signatures of blocks.", books.verify_seconds
+            "coin_verify_seconds",
+            "Time from taking blocks to having them checked and stored.",
+            books.busy_seconds,
         )
         peers = GaugeMetricFamily("coin_peers", "Peers, by direction.", labels=["direction"])
         outgoing = sum(peer.outgoing for peer in network.peers.values())

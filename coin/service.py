@@ -32,11 +32,14 @@ from coin.replication.publisher import Promise, Publisher
 from coin.replication.service import Peers, sentence
 from coin.replication.store_books import StoreBooks
 from coin.settings import CoinSection, CoinSettings, load_chain
+from coin.store.service import ChainService
+from coin.store.signing import Signing
 from coin.store.store import open_store
 from meshnet.errors import LocalError
 from meshnet.node.app import IAppService, Json, MeshNode, Route
 from meshnet.node.identity import read_key
 from meshnet.storage.files import make_directory
+from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.service import DiskThread
 
 _log = Logger()
@@ -79,8 +82,11 @@ class CoinService(Service):
         make_directory(node.disk, str(section.data))
         key = None if section.publish is None else read_key(node.disk, section.publish)
         thread = DiskThread(node.reactor)
-        store = await thread.call(open_store, node.disk, str(section.data / STORE), chain)
-        self.books = StoreBooks(node.reactor, store, clock.unix)
+        quarantine = Quarantine(node.disk, str(section.data / "quarantine"), clock.unix)
+        path = str(section.data / STORE)
+        store = await thread.call(open_store, node.disk, path, chain, quarantine=quarantine)
+        service = ChainService(node.reactor, store, Signing(chain.seal))
+        self.books = StoreBooks(service, clock.now, clock.unix)
         try:
             await self.books.read(self.books.count_pool)
             if key is not None:

@@ -1,29 +1,28 @@
-"""The books of a node: the chain's store and the pool, in threads of their own.
+"""The books of a node: the chain's service (store, pool, signatures in processes of their own) and what a
+network asks of it.
 
-One thread writes (signatures, rules, commit, the pool), another reads (what peers and people ask). The
-reactor's thread never waits for either. Signatures are nearly all of the work; libsecp256k1 leaves Python
-free meanwhile.
+The reactor's thread waits for none of them. What fails for a reason of our own (a full disk) is answered as
+such, so that no peer is blamed for it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from coin.chain.block import Block
-from coin.chain.rules import Head, RuleError, Signers, signers
+from coin.chain.rules import Head
 from coin.chain.transaction import Transaction
 from coin.replication.books import Answer, Executed
 from coin.replication.publisher import Publisher
 from coin.store.pool import Taken
-from coin.store.store import ChainStore
+from coin.store.service import ChainService
+from coin.store.store import Added
 from meshnet.errors import MeshError, StorageError
-from meshnet.storage.service import DiskThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,41 +30,34 @@ _log = Logger()
 
 
 class StoreBooks:
-    """See `Books`. `unix` gives wall seconds; `verify_seconds` and `executed` count, for metrics."""
+    """See `Books`. `now` gives monotonic, `unix` wall seconds. `executed` blocks in `busy_seconds` (checked,
+    applied and durable), `interval` seconds between the last two, `loose_count` and `loose_bytes` of the pool
+    as of the last look are for people."""
 
-    def __init__(self, reactor: Any, store: ChainStore, unix: Callable[[], float]) -> None:
-        self.store = store
-        self.pool = store.pool
-        self.loose_count = 0
-        self.loose_bytes = 0
-        """The pool's size, as of the last look."""
-        self.verify_seconds = 0.0
+    def __init__(self, service: ChainService, now: Callable[[], float], unix: Callable[[], float]) -> None:
+        self.service = service
+        self.store = service.store
+        self.pool = service.store.pool
+        self.busy_seconds = 0.0
         self.executed = 0
         self.interval = 0
-        """Seconds between the last two blocks."""
+        self.loose_count = 0
+        self.loose_bytes = 0
+        self._now = now
         self._unix = unix
-        self._writer = DiskThread(reactor)
-        self._reader = DiskThread(reactor)
 
     @property
     def height(self) -> int:
         """See `Books`."""
-        return self.store.head.header.sequence
+        return self.service.height
 
     def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Runs a look into the store or the pool in the reading thread."""
-        return self._reader.call(call, *args, **kwargs)
+        return self.service.read(call, *args, **kwargs)
 
     def close(self) -> Deferred[None]:
         """Closes the store when all that waits is done."""
-
-        async def close() -> None:
-            await self._writer.close()
-            last = self._reader.call(self.store.close)
-            await self._reader.close()
-            await last
-
-        return Deferred.fromCoroutine(close())
+        return Deferred.fromCoroutine(self.service.close())
 
     # -- Books
 
@@ -74,16 +66,26 @@ class StoreBooks:
 
         async def run() -> Executed:
             try:
-                refused = await self._writer.call(self._add, blocks)
-                await self._reader.call(self.count_pool)
+                added = await self._add(blocks)
             except MeshError as error:
                 return Executed(self.height, failed=error)
             except Exception:
                 _log.failure("blocks could not be taken")
                 return Executed(self.height, failed=StorageError("An internal error, see the log."))
-            return Executed(self.height, refused)
+            return Executed(self.height, added.refused)
 
         Deferred.fromCoroutine(run()).addCallback(answer)
+
+    async def _add(self, blocks: Sequence[Block]) -> Added:
+        begun, before = self._now(), self.store.head.header.time
+        added = await self.service.add(blocks)
+        self.busy_seconds += self._now() - begun
+        self.executed += len(added.applied)
+        for block in blocks[: len(added.applied)]:
+            self.interval, before = block.header.time - before, block.header.time
+        if self.loose_count:
+            await self.read(self.count_pool)
+        return added
 
     def raw_blocks(self, after: int, count: int, most_bytes: int, answer: Answer[list[bytes]]) -> None:
         """See `Books`."""
@@ -93,7 +95,6 @@ class StoreBooks:
 
     def unknown(self, ids: Sequence[bytes], answer: Answer[list[bytes]]) -> None:
         """See `Books`."""
-
         self._ask(answer, [], self.pool.unknown, ids)
 
     def inject(self, transactions: Sequence[Transaction], answer: Answer[list[Taken]]) -> None:
@@ -101,8 +102,8 @@ class StoreBooks:
 
         async def run() -> list[Taken]:
             try:
-                taken = await self._writer.call(self.pool.add, transactions, self._unix())
-                await self._reader.call(self.count_pool)
+                taken = await self.service.inject(transactions, self._unix())
+                await self.read(self.count_pool)
             except Exception:
                 _log.failure("loose transactions could not be kept")
                 return []
@@ -129,27 +130,7 @@ class StoreBooks:
             _log.failure("a question to the coin's store failed", failure)
             return otherwise
 
-        self._reader.call(call, *args, **kwargs).addErrback(failed).addCallback(answer)
-
-    # -- in the writing thread
-
-    def _add(self, blocks: Sequence[Block]) -> RuleError | None:
-        begun = time.perf_counter()
-        signed: list[list[Signers]] = []
-        refused: RuleError | None = None
-        try:
-            for block in blocks:
-                signed.append([signers(each) for each in block.transactions])
-        except RuleError as error:
-            refused = error
-        self.verify_seconds += time.perf_counter() - begun
-        before = self.store.head.header.time
-        added = self.store.add(blocks[: len(signed)], signed)
-        taken = blocks[: len(added.applied)]
-        self.executed += len(taken)
-        for block in taken[-2:]:
-            self.interval, before = block.header.time - before, block.header.time
-        return added.refused or refused
+        self.read(call, *args, **kwargs).addErrback(failed).addCallback(answer)
 
     # -- the pool
 
@@ -159,8 +140,8 @@ class StoreBooks:
 
     async def refresh(self) -> list[bytes]:
         """Looks at the pool again; the ids of those that have become right."""
-        righted = await self._writer.call(self.pool.refresh, self._unix())
-        await self._reader.call(self.count_pool)
+        righted = await self.service.write(self.pool.refresh, self._unix())
+        await self.read(self.count_pool)
         return righted
 
     # -- making blocks
@@ -168,21 +149,20 @@ class StoreBooks:
     async def publish(self, publisher: Publisher) -> Block | None:
         """Makes a block and stores it; None if there is nothing to put into one. Durable when it is done."""
         head = self.store.head
-        owed = publisher.owed(head)
-        if owed is None:
-            candidates = await self._reader.call(self.pool.candidates)
+        block = publisher.owed(head)
+        if block is None:
+            candidates = await self.read(self.pool.candidates)
             if not candidates:
                 return None
-            owed = await self._writer.call(self._make, publisher, head, candidates)
-        if owed is None:
+            block = await self.service.write(self._make, publisher, head, candidates)
+        if block is None:
             return None
-        refused = await self._writer.call(self._add, [owed])
-        if refused is not None:
-            raise refused
-        await self._reader.call(self.count_pool)
-        return owed
+        added = await self._add([block])
+        if added.refused is not None:
+            raise added.refused
+        return block
 
-    def _make(self, publisher: Publisher, head: Head, candidates: Any) -> Block | None:
+    def _make(self, publisher: Publisher, head: Head, candidates: Mapping[Transaction, int]) -> Block | None:
         if self.store.head.hash != head.hash:
             return None  # a block came in between; those candidates were for another head
         return publisher.make(head, candidates, self._unix())

@@ -21,6 +21,7 @@ from coin.chain.skycoin import SKYCOIN
 from coin.store.signing import Signing
 from coin.store.store import ChainStore, open_store
 from coin.store.verdicts import judge, signature_count
+from lab.benches.coin_sync import sync
 from lab.benches.rows import Options, Row, row_of
 from lab.benches.storage import file_system
 from lab.chains import generated, measured_chain, wide_chain
@@ -38,6 +39,7 @@ def run(options: Options) -> list[Row]:
     return [
         _replay(samples),
         *_signatures(samples),
+        *sync(options),
         _commit(5_000 if options.quick else OUTPUTS, 2 if options.quick else 15),
     ]
 

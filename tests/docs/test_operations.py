@@ -166,7 +166,7 @@ def chain_figures() -> Any:
     header = small_chain().genesis.header
     store = SimpleNamespace(head=SimpleNamespace(header=header))
     books = SimpleNamespace(
-        store=store, interval=0, loose_count=0, loose_bytes=0, executed=0, verify_seconds=0.0
+        store=store, interval=0, loose_count=0, loose_bytes=0, executed=0, busy_seconds=0.0
     )
     network = SimpleNamespace(sync=Sync(0), peers={}, conduct=Conduct(), now=0.0, counts={"received PING": 1})
     return books, network

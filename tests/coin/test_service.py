@@ -1,0 +1,159 @@
+"""The coin on two nodes: real sockets, real stores, one chain; what its questions answer."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from twisted.internet import reactor as _reactor  # noqa: TID251  (real sockets)
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from coin.chain.address import address_text
+from coin.chain.spending import Payment
+from coin.newchain import chain_file, new_chain
+from coin.service import CoinService
+from coin.settings import CoinSection, CoinSettings
+from coin.wallet.payment import sign_payment
+from coin.wallet.wallet import new_wallet
+from meshnet.cipher.keys import SecretKey
+from meshnet.errors import RefusedError, UsageError
+from meshnet.node.clock import NodeClock
+from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import write_secret
+
+reactor: Any = _reactor
+SECONDS = 20.0
+
+
+class ServiceTests(TestCase):
+    """A publisher and a follower over TCP on loopback."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="meshnet-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.wallet = new_wallet("the first coins of a test", "test", "test.wlt", 0, 3)
+        publisher = SecretKey(b"\7" * 32)
+        chain = new_chain("test", 1_000, self.wallet.addresses[0], publisher, 1_700_000_000)
+        (self.folder / "test.toml").write_text(chain_file(chain))
+        write_secret(RealDisk(), str(self.folder / "publisher"), publisher.secret.hex().encode() + b"\n")
+
+    def service(self, name: str, **more: Any) -> CoinService:
+        """A coin on a stand-in for a node."""
+        listener = SimpleNamespace(stop=lambda: None)
+        node: Any = SimpleNamespace(
+            public_key=SecretKey(name.encode().ljust(32, b"\1")).public,
+            clock=NodeClock(reactor),
+            disk=RealDisk(),
+            reactor=reactor,
+            registry=CollectorRegistry(),
+            listen=lambda port, accept: listener,
+        )
+        section = CoinSection(
+            chain=self.folder / "test.toml", data=self.folder / name, exchange=False, **more
+        )
+        made = CoinService(node, CoinSettings(section))
+        self.addCleanup(made.stopService)
+        return made
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Waits, with a limit."""
+        limit = reactor.seconds() + SECONDS
+        while not ready():
+            self.assertLess(reactor.seconds(), limit, "it did not happen")
+            await deferLater(reactor, 0.02, lambda: None)
+
+    async def ask(self, service: CoinService, route: str, body: dict[str, Any] | None = None) -> Any:
+        """What a route answers."""
+        answer: Any = service.routes()[route](body or {})
+        return await answer if isinstance(answer, Deferred) else answer
+
+    async def pay(self, service: CoinService, coins: int) -> Any:
+        """A payment to the wallet's second address, through a node."""
+        answers: dict[str, Any] = {}
+        for address in self.wallet.addresses:
+            text = address_text(address)
+            answers[text] = await self.ask(service, "GET /outputs", {"address": text})
+        payment = Payment(self.wallet.addresses[1], coins)
+        made, _ = sign_payment(self.wallet, payment, lambda _, __, body: answers[(body or {})["address"]])
+        return await self.ask(service, "POST /transaction", {"raw": made.raw.hex()})
+
+    async def test_two_nodes(self) -> None:
+        """A payment given to the follower gets into a block of the publisher and back; all questions are
+        answered alike; a second start finds everything."""
+        maker = self.service(
+            "maker", listen=(("127.0.0.1", 0),), publish=self.folder / "publisher", interval=0.1
+        )
+        await maker.startService()
+        assert maker.peers is not None
+        follower = self.service("follower", peers=(("127.0.0.1", maker.peers.tcp_ports[0]),))
+        await follower.startService()
+        await self.until(lambda: follower.status()["peers"] == 1)
+        paid = await self.pay(follower, 25_000_000)
+        self.assertTrue(paid["valid"])
+        await self.until(lambda: follower.status()["height"] == 1 and follower.status()["pool"] == 0)
+        second = address_text(self.wallet.addresses[1])
+        for service in (maker, follower):
+            found = await self.ask(service, "GET /transaction", {"id": paid["txid"]})
+            self.assertEqual((found["block_seq"], found["confirmations"]), (1, 1))
+            page = await self.ask(service, "GET /address", {"address": second})
+            self.assertEqual(page["confirmed"]["coins"], "25.000000")
+            self.assertEqual([each["transaction"]["txid"] for each in page["transactions"]], [paid["txid"]])
+            block = await self.ask(service, "GET /block", {"which": "1"})
+            same = await self.ask(service, "GET /block", {"which": block["header"]["block_hash"]})
+            self.assertEqual(block, same)
+            supply = await self.ask(service, "GET /supply")
+            self.assertEqual(supply["current_supply"], "1000.000000")
+            checked = await self.ask(service, "POST /verify")
+            self.assertEqual(checked["checked"], 2)
+            rich = await self.ask(service, "GET /richlist", {"count": "1"})
+            self.assertEqual(rich["richlist"][0]["coins"], "975.000000")
+            self.assertEqual(await self.ask(service, "GET /pending"), {"pending": []})
+            text = generate_latest(service._node.registry).decode()  # type: ignore[arg-type]
+            self.assertIn("coin_height 1.0", text)
+        await follower.stopService()
+        again = self.service("follower")
+        await again.startService()
+        self.assertEqual(again.status()["height"], 1)
+
+    async def test_bad_questions(self) -> None:
+        """Wrong input is answered with a sentence; without a section nothing runs and it says so."""
+        alone = self.service("alone")
+        await alone.startService()
+        for route, body in (
+            ("GET /block", {"which": "99"}),
+            ("GET /block", {"which": "x"}),
+            ("GET /transaction", {"id": "00" * 32}),
+            ("GET /transaction", {"id": "zz"}),
+            ("GET /address", {"address": "nobody"}),
+            ("GET /output", {"id": "11" * 32}),
+            ("POST /transaction", {"raw": "00"}),
+            ("POST /transaction", {"raw": "xyz"}),
+        ):
+            with self.assertRaises(UsageError):
+                await self.ask(alone, route, body)
+        paid = await self.pay(alone, 1_000_000)
+        with self.assertRaises(RefusedError):
+            raw = await self.ask(alone, "GET /pending")
+            self.assertEqual(raw["pending"][0]["transaction"]["txid"], paid["txid"])
+            await self.ask(alone, "POST /transaction", {"raw": _unsigned(self.wallet.addresses[0])})
+        idle = CoinService(
+            SimpleNamespace(registry=CollectorRegistry()),  # type: ignore[arg-type]
+            CoinSettings(),
+        )
+        await idle.startService()
+        self.assertFalse(idle.status()["running"])
+
+
+def _unsigned(address: Any) -> str:
+    from coin.chain.transaction import Output, new_transaction
+
+    return new_transaction([b"\1" * 32], [Output(address, 1_000, 1)]).raw.hex()
