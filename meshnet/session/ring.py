@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshnet.bundle import pages
+
 SMALLEST: Final = 4_096
 KEPT: Final = 256 << 10  # an empty ring keeps at most this much memory
+
+
+def _memory(size: int) -> memoryview:
+    """Large memory in pages of its own: what comes and goes with streams would leave holes in the heap, and
+    a node that runs for long would only ever grow."""
+    return pages(size) if size >= KEPT else memoryview(bytearray(size))
 
 
 class Ring:
@@ -35,7 +43,7 @@ class Ring:
         while capacity < wanted - base:
             capacity *= 2
         old, old_mask = self._view, self._mask
-        self._view, self._mask = memoryview(bytearray(capacity)), capacity - 1
+        self._view, self._mask = _memory(capacity), capacity - 1
         pos = base
         while pos < end:
             start = pos & old_mask
