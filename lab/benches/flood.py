@@ -7,8 +7,9 @@
 The node has one processor core for itself; the ends of the stream and whoever floods share another. So that
 the latter's own appetite is not held against the node, a rate under a flood is compared with the rate while
 the same strangers, just as fast, connect to a socket that nobody accepts from: both in turn, pair by pair.
-What mallory does (a linked neighbour with circuits and streams) is compared with the rate beside it; he runs
-at the lowest priority. On a machine with one core everything shares it, and the note says so.
+So are CREATEs that mallory, a linked neighbour, sends: with as many to another node, which shares his core.
+What else he does is compared with the rate just before. He runs at the lowest priority. On a machine with
+one core everything shares it, and the note says so.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from attrs import define
+from attrs import define, evolve
 
 from lab.benches.rows import Options, Row
-from lab.nodes import Node, launch, star
+from lab.nodes import Node, chain, launch, star
 from lab.processes import Processes, environment, python
 from meshnet.errors import MeshError
 
@@ -49,7 +50,8 @@ def run(options: Options) -> list[Row]:
         stage = _Stage.begin(Path(name), processes)
         stage.send(1.0)  # the window opens
         ratios = {kind: stage.strangers(kind, seconds, pairs) for kind in STRANGERS}
-        for flood in (stage.creates, stage.held, stage.mute):
+        ratios["creates"] = [stage.creates(seconds) for _ in range(pairs)]
+        for flood in (stage.held, stage.mute):
             ratios[flood.__name__] = stage.beside(flood, seconds, pairs)
         memory = stage.node.process.memory(peak=True)
         beside = stage.node.call("GET", "/status")["totals"]
@@ -83,25 +85,29 @@ class _Stage:
     alice: Node
     bob: Node
     mallory: Node
+    other: Node
     cores: str
     pace: float = 0.0
     quiet: float = 0.0
 
     @classmethod
     def begin(cls, folder: Path, processes: Processes) -> _Stage:
-        """Four nodes; alice, bob and mallory dial the node."""
+        """Alice, bob and mallory dial the node; the latter two also another, for comparison."""
         plans = star(folder, ["node", "alice", "bob", "mallory"])
+        other = chain(folder, {"other": "relay"})[0]
+        both = (*plans[1].peers, (other.public, other.link))
+        plans = [*plans[:2], *(evolve(plan, peers=both) for plan in plans[2:]), other]
         for plan in plans:
             plan.write()
         nodes = [Node(plan, launch(processes, plan, probe=True)) for plan in plans]
-        for node, links in zip(nodes, (3, 1, 1, 1), strict=True):
+        for node, links in zip(nodes, (3, 1, 2, 2, 2), strict=True):
             node.wait_for_links(links)
         cores = sorted(os.sched_getaffinity(0))
         for node in nodes:
             os.sched_setaffinity(node.process.pid, {cores[0] if node is nodes[0] else cores[-1]})
         os.setpriority(os.PRIO_PROCESS, nodes[3].process.pid, 19)
         told = "the node alone on one core, all others on another" if len(cores) > 1 else "one core for all"
-        return cls(nodes[0], nodes[1], nodes[2], nodes[3], told)
+        return cls(nodes[0], nodes[1], nodes[2], nodes[3], nodes[4], told)
 
     def send(self, seconds: float) -> float:
         """Mbit/s of one stream through the node."""
@@ -140,22 +146,31 @@ class _Stage:
                 found.append(self.send(seconds) / before)
         return found
 
-    def creates(self, seconds: float) -> Iterator[None]:
-        """CREATE as fast as mallory can seal onions, far above what a neighbour may."""
+    def creates(self, seconds: float) -> float:
+        """Rate during CREATEs as fast as mallory seals onions, over that while he sends them elsewhere."""
+        with self._circuits(self.node):
+            under = self.send(seconds)
+        with self._circuits(self.other):
+            return under / self.send(seconds)
+
+    @contextmanager
+    def _circuits(self, over_node: Node) -> Iterator[None]:
         over = threading.Event()
 
         def flood() -> None:
             while not over.is_set():
                 try:
-                    self._mallory("setups", self.bob.plan.public.hex(), 64, 64)
+                    self._mallory("setups", self.bob.plan.public.hex(), 64, 64, over_node)
                 except MeshError:
                     continue  # refused, as they should be
 
         thread = threading.Thread(target=flood)
         thread.start()
-        yield
-        over.set()
-        thread.join()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def held(self, seconds: float) -> Iterator[None]:
         """A thousand streams from the node that mallory never reads."""
@@ -172,7 +187,7 @@ class _Stage:
         finally:
             os.kill(self.mallory.process.pid, signal.SIGCONT)
 
-    def _mallory(self, what: str, target: str, count: int, together: int) -> None:
-        via = [] if target == self.node.plan.public.hex() else [self.node.plan.public.hex()]
+    def _mallory(self, what: str, target: str, count: int, together: int, over: Node | None = None) -> None:
+        via = [over.plan.public.hex()] if over is not None else []
         body = {"target": target, "via": via, "count": count, "together": together}
         self.mallory.call("POST", f"/apps/probe/{what}", body, 120.0)
