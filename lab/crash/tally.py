@@ -82,8 +82,8 @@ def tasks(quick: bool = False) -> list[Task]:
     kept = [name for name in stores() if name not in plain]
     if quick:
         return [
-            *(Task(name, STRICT.with_sector(16), 64, 8) for name in plain),
-            *(Task(name, STRICT, 2, 2, kills=False) for name in kept),
+            *(Task(name, STRICT.with_sector(16), 32, 4) for name in plain),
+            *(Task(name, STRICT, 2, depth=0, kills=False) for name in kept),
         ]
     large = {"replay log": TINY, "key file": TORN}
     return [
