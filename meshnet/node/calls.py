@@ -1,7 +1,8 @@
 """Who is sent over which conversation: one along each route and under each identity.
 
 Whoever asks while its circuit is on the way waits for it, and fails with it. A conversation that has lost its
-circuit is waited for too, but only until the next attempt to make a new one has ended.
+circuit is waited for too, but only until the next attempt to make a new one has ended. If the other end has
+forgotten it by then, as after a restart, who waited goes on over a fresh one: nothing of it was sent yet.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import MeshError, UsageError
 from meshnet.node.conversation import Conversation, Route
+from meshnet.session.codes import ForgottenError
 from meshnet.session.session import Session
 
 if TYPE_CHECKING:
@@ -77,7 +79,9 @@ class Calls:
             session = conversation.session
             if session is not None and session.live:
                 if session.paths.waits_until is not None:
-                    self._router.renewals.wait(conversation, waiter)
+                    self._router.renewals.wait(
+                        conversation, lambda outcome, now: self._waited(key, waiter, outcome, now)
+                    )
                     return
                 leg = conversation.leg
                 if leg is not None and (now < leg.fresh_until or session.streams):
@@ -91,6 +95,13 @@ class Calls:
         self._router.dial(
             key[0], self._identities[key[1]], lambda outcome, now: self._told(key, outcome, now)
         )
+
+    def _waited(self, key: _Key, waiter: Waiter, outcome: Conversation | MeshError, now: float) -> None:
+        """What became of a conversation without circuit; one that is forgotten is in `_standing` no more."""
+        if isinstance(outcome, ForgottenError):
+            self._await(key, waiter)
+        else:
+            waiter(outcome, now)
 
     def _told(self, key: _Key, outcome: Conversation | MeshError, now: float) -> None:
         if isinstance(outcome, Conversation):

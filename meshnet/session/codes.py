@@ -38,6 +38,10 @@ class StreamResetError(RemoteError):
         self.code = code
 
 
+class ForgottenError(UnreachableError):
+    """The other end does not know the session any more: a circuit to it stands, but cannot join."""
+
+
 class SessionFaultError(ProtocolError):
     """The authenticated peer broke a rule; its session is closed with this code. Never leaves the session."""
 

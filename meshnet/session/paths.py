@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from meshnet.errors import Drop, MeshError, UnreachableError, UsageError
 from meshnet.limits import LARGEST_CELL, SESSION_PATHS, SESSION_SILENCE
 from meshnet.session import items
-from meshnet.session.codes import Code
+from meshnet.session.codes import Code, ForgottenError
 from meshnet.session.events import Joined, Moved, PathDead
 from meshnet.session.keys import SESSION_ID_SIZE, CircuitKeys, check_join, join_auth
 from meshnet.session.packing import SILENT
@@ -164,7 +164,7 @@ class Paths:
         if code != Code.AUTH:
             self.give_up(path, why, now)
             return
-        why = UnreachableError(
+        why = ForgottenError(
             "the other end has forgotten the session: it was restarted, or waited too long"
         )
         self.give_up(path, why, now)

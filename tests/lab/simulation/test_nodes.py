@@ -23,13 +23,13 @@ class MeshTests(SynchronousTestCase):
         mesh = Mesh(ROW, seed, conditions)
         self.assertTrue(mesh.linked(), f"no links (seed {seed})")
         self.got: list[Collector] = []
-
-        def accept(stream: Stream) -> StreamReader:
-            self.got.append(Collector(stream=stream))
-            return self.got[-1]
-
-        mesh["bob"].router.listen(7, accept)
+        mesh["bob"].router.listen(7, self.accept)
         return mesh
+
+    def accept(self, stream: Stream) -> StreamReader:
+        """Keeps what a stream brings."""
+        self.got.append(Collector(stream=stream))
+        return self.got[-1]
 
     def open(self, mesh: Mesh, *via: str) -> Collector:
         """A stream from alice to bob's port 7."""
@@ -183,3 +183,21 @@ class MeshTests(SynchronousTestCase):
         self.assertTrue(mesh.network.run_until(lambda: near.error is not None, 10))
         self.assertIn("it was restarted", str(near.error))
         mesh.stop()
+
+    def test_a_call_while_a_forgotten_session_waits(self) -> None:
+        """The last hop was restarted, and a call waits with the old session for a circuit: the session ends
+        as forgotten, the call goes on over a fresh one, to which nothing of it is lost."""
+        mesh = self.mesh(3, Conditions(rate=1e6))
+        old = self.open(mesh, "r1", "r2", "r3")
+        old.send(DATA)
+        mesh.network.run(0.5)
+        ((session, _),) = mesh["alice"].router._sessions.items()
+        mesh.restart("bob")
+        mesh["bob"].router.listen(7, self.accept)
+        self.assertTrue(mesh.network.run_until(lambda: session.paths.waits_until is not None, 10))
+        self.assertTrue(mesh.linked())
+        self.assertTrue(session.live)
+        self.transfer(mesh)
+        self.assertIn("it was restarted", str(old.error))
+        mesh.stop()
+        self.assertEqual(mesh.network.clock.getDelayedCalls(), [])
