@@ -148,13 +148,15 @@ def test_strangers_during_a_download(network: Network, web: int) -> None:
 def test_out_of_descriptors(network: Network) -> None:
     """With no descriptor left the relay accepts nobody for a while, says so, and its links go on."""
     relay = network["r1"]
+    ping(network)
     held = len(os.listdir(f"/proc/{relay.process.pid}/fd"))
     usual = resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (held + 4, usual[1]))
     try:
         with contextlib.ExitStack() as crowd:
-            for _ in range(20):
-                crowd.enter_context(socket.create_connection(door(relay), PATIENCE))
+            for number in range(20):  # each from an address of its own: of one there may be too many already
+                source = (f"127.0.1.{number + 1}", 0)
+                crowd.enter_context(socket.create_connection(door(relay), PATIENCE, source))
             relay.process.wait_for(lambda: "accepts nobody" in relay.process.tail(), PATIENCE, "the warning")
             ping(network)
     finally:
