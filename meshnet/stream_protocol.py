@@ -89,12 +89,18 @@ class StreamProtocol(Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Bytes taken: all or none."""
+        if self._over:
+            return 0
         if self._full:
             self._short = True
             return 0
-        if not self._over:
-            cast(Any, self.transport).write(bytes(data))
+        cast(Any, self.transport).write(bytes(data))
         return len(data)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the connection is over, or was ended here: then nothing is taken."""
+        return self._over
 
     def finish(self) -> None:
         """Ends the connection once all is written: without the other direction, too."""

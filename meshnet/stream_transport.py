@@ -108,7 +108,9 @@ class StreamTransport:
     Make it, give it as the reader, then `attach` the stream and a protocol: what arrived in between is held.
     `connectionLost` comes once, never from within a call of the protocol: ConnectionDone after an orderly
     end, ConnectionAborted after `abortConnection`, else the MeshError that ended the stream.
-    A protocol that provides IHalfCloseableProtocol may go on writing after `readConnectionLost`.
+    A protocol that provides IHalfCloseableProtocol may go on writing after `readConnectionLost`. Where the
+    peer wants no more, what is written is dropped, a producer is stopped, and `writeConnectionLost` tells
+    such a protocol; reading goes on.
     """
 
     __slots__ = (
@@ -217,7 +219,7 @@ class StreamTransport:
         if stream is None or self._gone:
             return
         pending = self._pending
-        while pending:
+        while pending and not stream.stopped:
             data = pending[0]
             taken = stream.write(data)
             self.sent += taken
@@ -227,6 +229,9 @@ class StreamTransport:
                 pending[0] = data[taken:]
                 return
             pending.popleft()
+        if stream.stopped and not self._finish_sent:
+            self._end_write()
+            return
         if self._write_closing or (self._closing and self._producer is None):
             self._finish()
         elif self._producer is not None and self._producer_paused:
@@ -249,6 +254,9 @@ class StreamTransport:
             taken = self._stream.write(data)
             self.sent += taken
             if taken == len(data):
+                return
+            if self._stream is not None and self._stream.stopped:
+                self._end_write()
                 return
             self._pending.append(memoryview(bytes(data))[taken:])
         if self._producer is not None and self._streaming:  # again if somebody else resumed it
@@ -315,7 +323,7 @@ class StreamTransport:
         """Pauses and resumes `producer` with the stream's room; raises RuntimeError if there is one."""
         if self._producer is not None:
             raise RuntimeError(f"{self._producer!r} is registered already")
-        if self._gone:
+        if self._gone or (self._stream is not None and self._stream.stopped):
             producer.stopProducing()
             return
         self._producer = producer
@@ -404,6 +412,18 @@ class StreamTransport:
             if not self._peer_finished:
                 self._cancel_linger = self._clock.call_later(LINGER_SECONDS, self._reset_lingering)
             self._lose(ConnectionDone())
+
+    def _end_write(self) -> None:
+        """The peer wants no more of ours: there is nothing left to write, nor an end to tell."""
+        self._pending.clear()
+        self._write_closing = self._finish_sent = True
+        producer, self._producer = self._producer, None
+        if not self._closing:
+            self._clock.call_later(0, self._write_lost)
+        if producer is not None:
+            producer.stopProducing()
+        if self._closing:
+            self._finish()
 
     def _write_lost(self) -> None:
         if not self._gone:

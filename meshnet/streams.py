@@ -27,7 +27,7 @@ class StreamReader(Protocol):
         """The stream was reset or its circuit is gone; nothing follows."""
 
     def drained(self) -> None:
-        """`Stream.write` takes bytes again after a short write."""
+        """`Stream.write` takes bytes again after a short write; or it is `stopped`, and never will."""
 
 
 class Stream(Protocol):
@@ -42,7 +42,13 @@ class Stream(Protocol):
         """Who is on the other side: the node called, or the caller where it said so."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Bytes taken (copied), 0 to len(data); `drained` follows a short write."""
+        """Bytes taken (copied), 0 to len(data); `drained` follows a short write. None are taken, and nothing
+        follows, once it is `stopped`."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing of ours is wanted any more: the other side said so, or the stream is over. What it
+        still sends arrives."""
 
     def finish(self) -> None:
         """No more writes; what was taken is still delivered."""

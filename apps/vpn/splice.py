@@ -101,7 +101,10 @@ class Side(TwistedProtocol):
             self._pass_end(self.other)
 
     def writeConnectionLost(self) -> None:
-        """We send no more; reading goes on."""
+        """We send no more, or the peer wants no more; reading goes on. What the other side still sends is
+        dropped."""
+        if self.other is not None and not self.other.read_ended:
+            self.other.transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Ends the other side too: in order after an orderly end, else at once."""

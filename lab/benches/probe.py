@@ -24,7 +24,6 @@ from zope.interface import implementer
 from meshnet.cipher.keys import PublicKey
 from meshnet.codec import Fixed, message
 from meshnet.errors import MeshError
-from meshnet.limits import SEND_BUFFER
 from meshnet.node.app import IApp, IAppService, Json, Route, Verb
 from meshnet.node.schema import read_body
 from meshnet.rpc import Service, call
@@ -176,10 +175,9 @@ class Spring:
         self.drained()
 
     def drained(self) -> None:
-        """There is room again. A stream that takes more than it may hold has ended, and drops it."""
-        for _ in range(SEND_BUFFER // len(PIECE) + 1):
-            if self._stream.write(PIECE) < len(PIECE):
-                return
+        """There is room again."""
+        while self._stream.write(PIECE) == len(PIECE):
+            pass
 
     def finished(self) -> None:
         """The caller is silent anyway."""

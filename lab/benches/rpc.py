@@ -85,6 +85,7 @@ class Pipe:
 
     port = 1
     peer = None
+    stopped = False
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns

@@ -119,6 +119,11 @@ class LocalStream:
             self._reactor.addWriter(self)
         return taken
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the socket is closed. One that only nobody reads takes bytes, up to DOOR_LINGER_BYTES."""
+        return not self.open
+
     def finish(self) -> None:
         """Tells the other end that no more follows. It may go on sending."""
         if self._finished or not self.open:

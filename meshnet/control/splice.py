@@ -2,7 +2,8 @@
 
 Each direction is a `Flow`: it reads one stream and writes the other. What the other does not take is held
 and not credited, so the sender's own window bounds it: DOOR_READ bytes from a local socket, a stream's
-window from the mesh. Until a flow knows where its bytes go it holds them in the same way.
+window from the mesh. Until a flow knows where its bytes go it holds them in the same way. Where the other is
+`stopped`, bytes are credited and dropped: that half is over, the opposite one goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Flow:
             self._held += data
             return
         size = len(data)
-        taken = sink.write(data)
+        taken = size if sink.stopped else sink.write(data)
         if taken < size:
             self._held += data[taken:]
         if taken:
@@ -69,7 +70,7 @@ class Flow:
             return
         if held:
             with memoryview(held) as view:
-                taken = sink.write(view)
+                taken = len(view) if sink.stopped else sink.write(view)
             del held[:taken]
             if taken:
                 source.consumed(taken)

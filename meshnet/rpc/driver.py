@@ -161,6 +161,10 @@ class Channel:
                 break
             if wire.starved or not self.core.outgoing.idle:
                 self.core.written()
+        if outbox.end and stream.stopped and self._stream is not None:
+            self._cut()
+            self.core.lost(UnreachableError("the other side reads no more"))
+            return
         if self._owed and not wire.full and self._stream is not None:
             owed, self._owed = self._owed, 0
             stream.consumed(owed)

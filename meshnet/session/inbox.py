@@ -334,7 +334,7 @@ class Inbox:
             self.call(stream, stream.reader.lost, why)
 
     def stop(self, stream_id: int, code: int) -> None:
-        """STOP: our direction ends; a waiting writer hears that it may go on (into nothing).
+        """STOP: our direction ends; a waiting writer is woken, and finds it `stopped`.
 
         Where the peer's direction has ended before, no RESET of it will come: then this is what tells the
         reader that not all of ours was wanted.

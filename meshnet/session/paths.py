@@ -164,9 +164,7 @@ class Paths:
         if code != Code.AUTH:
             self.give_up(path, why, now)
             return
-        why = ForgottenError(
-            "the other end has forgotten the session: it was restarted, or waited too long"
-        )
+        why = ForgottenError("the other end has forgotten the session: it was restarted, or waited too long")
         self.give_up(path, why, now)
         if self.waits_until is not None:
             self._session.end(why)

@@ -98,11 +98,15 @@ class Stream:
         half = self.sending
         return min(half.writable, self._owner.room(half.end - half.base))
 
+    @property
+    def stopped(self) -> bool:
+        """The peer said STOP, or the stream was lost or reset: `write` takes nothing any more."""
+        return self.over or self.sending.reset_code is not None
+
     def write(self, data: Buffer) -> int:
         """Bytes taken (copied), 0 to len(data); after a short write `drained` follows.
 
-        What is written to a stream that was lost or stopped is taken and dropped. Raises UsageError after
-        `finish`.
+        A stream that is `stopped` takes nothing, and nothing follows. Raises UsageError after `finish`.
         """
         half = self.sending
         view = memoryview(data)
@@ -111,7 +115,7 @@ class Stream:
         if not half.open:
             if half.reset_code is None and not self.over:
                 raise UsageError("the stream was finished: nothing can be written any more")
-            return len(view)
+            return 0
         size = half.write(view, self._owner.room(half.end - half.base))
         self._owner.hold(size)
         if size < len(view):

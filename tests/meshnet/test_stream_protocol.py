@@ -96,7 +96,7 @@ class StreamTests(SynchronousTestCase):
         self.setUp()
         self.stream.finish()
         self.assertTrue(self.transport.disconnecting)
-        self.assertEqual(self.stream.write(b"late"), 4)
+        self.assertEqual(self.stream.write(b"late"), 0)
         self.assertEqual(self.transport.value(), b"")
 
     def test_refused(self) -> None:

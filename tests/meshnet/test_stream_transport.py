@@ -263,6 +263,42 @@ class StreamTransportTests(Base):
         self.near.transport.registerProducer(late, True)
         self.assertEqual((producer.calls, late.calls), (["stop"], ["stop"]))
 
+    def test_a_peer_that_wants_no_more(self) -> None:
+        """STOP ends the writing half: what waits is dropped, producers are stopped, reading goes on, and the
+        connection is done when the peer has finished."""
+        near, far = HalfRecord(), Record()
+        self.join(near, far, window=4)
+        producer, late = Producer(), Producer()
+        near.transport.registerProducer(producer, True)
+        far.transport.pauseProducing()
+        near.transport.write(b"question")
+        self.b.streams[0].stop()
+        self.mesh.flush()
+        self.assertEqual((producer.calls, near.ends), (["pause", "stop"], ["write"]))
+        near.transport.write(b"ignored")
+        near.transport.registerProducer(late, True)
+        self.assertEqual(late.calls, ["stop"])
+        far.transport.write(b"an answer")
+        far.transport.loseConnection()
+        self.mesh.flush()
+        self.assertEqual((near.data, near.ends), (b"an answer", ["write", "read"]))
+        assert near.reason is not None
+        self.assertTrue(near.reason.check(ConnectionDone))
+
+    def test_a_write_after_stop(self) -> None:
+        """Who has not waited for room learns it by its next write; a plain protocol then only reads."""
+        near, far = Record(), Record()
+        self.join(near, far)
+        self.b.streams[0].stop()
+        near.transport.write(b"nobody wants it")
+        far.transport.write(b"an answer")
+        self.mesh.flush()
+        self.assertEqual((near.data, near.reason, far.data), (b"an answer", None, b""))
+        near.transport.loseConnection()
+        self.mesh.flush()
+        assert near.reason is not None
+        self.assertTrue(near.reason.check(ConnectionDone))
+
     def test_talkative_peer_after_close(self) -> None:
         """After our close the peer's bytes are thrown away up to a bound, then the stream is reset."""
         self.join(HalfRecord(), HalfRecord(), window=1 << 16)

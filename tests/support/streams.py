@@ -72,6 +72,7 @@ class FakeStream:
         self.short = False
         self.finish_sent = False
         self.gone = False
+        self.unwanted = False
         self.inbox: deque[Callable[[], None]] = deque()
         self.accepted = True
         self.met: list[Callable[[], None]] | None = []
@@ -92,6 +93,8 @@ class FakeStream:
         """Takes what the window allows."""
         if self.gone or self.finish_sent:
             raise LocalError("write after the end")
+        if self.unwanted:
+            return 0
         size = min(len(data), self.window - self.in_flight)
         self.short = size < len(data)
         if size:
@@ -99,6 +102,19 @@ class FakeStream:
             piece = bytes(data[:size])
             self._other.arrive(lambda: self._other.deliver(piece))
         return size
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the other end has said so."""
+        return self.gone or self.unwanted
+
+    def stop(self) -> None:
+        """Wants no more of the other end."""
+        other = self._other
+        other.unwanted = True
+        if other.short:
+            other.short = False
+            self.clock.call_later(0, other.drained)
 
     def finish(self) -> None:
         """Sends the end."""

@@ -21,6 +21,7 @@ from meshnet.session import items, keys
 from meshnet.session.codes import Code
 from meshnet.session.events import Closed, DatagramReceived, Opened, Ponged
 from meshnet.session.session import SessionLimits
+from meshnet.session.streams import Stream
 from tests.meshnet.session.pair import Pair, Recorder, circuit_keys, key
 from tests.meshnet.session.test_items import data
 
@@ -181,7 +182,7 @@ class StreamTests(SynchronousTestCase):
         self.assertIsInstance(reader.why, RefusedError)
         self.assertIn("port 443 is not open there", str(reader.why))
         self.assertEqual((pair.a.session.streams, pair.b.session.streams), (0, 0))
-        self.assertEqual(reader.stream.write(b"late"), 4)
+        self.assertEqual(reader.stream.write(b"late"), 0)
 
     def test_reset(self) -> None:
         """Either side ends both directions; the other reader hears it, the caller's hears nothing."""
@@ -211,7 +212,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual((pair.a.session.streams, pair.b.session.streams), (0, 0))
 
     def test_stop(self) -> None:
-        """`stop` ends the peer's direction only; what he writes then goes nowhere."""
+        """`stop` ends the peer's direction only; what he writes then is not taken."""
         pair = Pair(16)
         opener = pair.open()
         pair.run(1.0)
@@ -222,7 +223,8 @@ class StreamTests(SynchronousTestCase):
         answer.write(b"b")
         pair.run(1.0)
         self.assertEqual(opener.data, b"a")
-        self.assertEqual(answer.write(bytes(10 << 20)), 10 << 20)
+        self.assertEqual((answer.stopped, answer.write(bytes(10 << 20))), (True, 0))
+        self.assertFalse(opener.stream.stopped)
         opener.stream.write(b"still here")
         opener.stream.finish()
         pair.run(1.0)
@@ -263,6 +265,27 @@ class StreamTests(SynchronousTestCase):
         pair.streams[0].stop()
         pair.run(1.0)
         self.assertGreater(opener.drains, drains)
+
+    def test_an_eager_writer(self) -> None:
+        """Who writes for as long as all is taken comes to an end after STOP and after RESET."""
+        for end in (Stream.stop, Stream.reset):
+            pair = Pair(18, greedy=False)
+            opener = pair.open()
+            pair.run(1.0)
+
+            def write(opener: Recorder = opener) -> None:
+                for _ in range(10_000):
+                    if opener.stream.write(bytes(1 << 16)) < 1 << 16:
+                        return
+                self.fail("it writes without end")
+
+            opener.drained = write  # type: ignore[method-assign]
+            write()
+            pair.run(1.0)
+            end(pair.streams[0])
+            pair.run(5.0)
+            write()
+            self.assertTrue(opener.stream.stopped)
 
     def test_too_many(self) -> None:
         """Our own limit is an error at once, the peer's refuses the stream above it."""
