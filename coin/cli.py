@@ -33,8 +33,6 @@ from meshnet.storage.files import create_file, make_directory, write_file, write
 
 Call = Callable[[str, str, Json | None], Json]
 PORT: Final = 6_000
-RUN: Final = 2_000
-"""Blocks that `verify` asks for at a time."""
 
 
 def _nothing(parser: ArgumentParser) -> None:
@@ -156,8 +154,17 @@ def _status(arguments: Namespace, call: Call) -> int:
         f"peers    {found['peers']}",
         f"pool     {found['pool']} transactions",
         f"blocks   {'are made here' if found['publishes'] else 'come from peers'}",
+        *_store_lines(found["store"]),
         *(f"note     {each}" for each in found["notes"]),
     )
+
+
+def _store_lines(store: Json) -> list[str]:
+    """What is wrong with the store, or was."""
+    if not store["damaged"] and not store["repaired"] and store["state"] != "damaged":
+        return []
+    counts = f"{store['damaged']} damaged blocks found, {store['mended']} mended"
+    return [f"store    {store['state']}: {counts}", *(f"         {each}" for each in store["faults"])]
 
 
 def _block_arguments(parser: ArgumentParser) -> None:
@@ -293,15 +300,18 @@ def _peers(arguments: Namespace, call: Call) -> int:
 
 
 def _verify(arguments: Namespace, call: Call) -> int:
-    checked, last, height = 0, -1, 0
-    while last < height or not checked:
-        found = call("POST", "/apps/coin/verify", {"first": last + 1, "count": RUN})
-        checked += found["checked"]
-        last, height = found["last"], found["height"]
-        progress(f"{last} of {height} blocks")
+    while (found := call("POST", "/apps/coin/verify", {}))["state"] == "checking":
+        progress(f"{found['checked']} of {found['height']} blocks")
     progress_done()
-    answer = {"ok": True, "checked": checked, "height": height}
-    return _shown(arguments, answer, f"{checked} blocks are what they should be")
+    whole = found["state"] == "whole"
+    answer = {"ok": whole, **found}
+    if whole:
+        return _shown(
+            arguments, answer, f"{found['checked']} blocks and their indexes are what they should be"
+        )
+    waiting = [f"{found['waiting']} damaged blocks are asked from peers; see coin status"]
+    _shown(arguments, answer, *(waiting if found["waiting"] else []), *found["faults"])
+    return 1
 
 
 def _verb(name: str, summary: str, run: Callable[[Namespace, Call], int], declare: object = _nothing) -> Verb:

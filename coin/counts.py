@@ -10,13 +10,19 @@ from prometheus_client.registry import Collector
 
 from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
+from coin.upkeep import Upkeep
 
 
 class CoinCollector(Collector):
     """Reads the figures of a running coin when Prometheus asks; nothing while there is none."""
 
-    def __init__(self, parts: Callable[[], tuple[StoreBooks, Network] | None]) -> None:
+    def __init__(
+        self,
+        parts: Callable[[], tuple[StoreBooks, Network] | None],
+        upkeep: Callable[[], Upkeep | None],
+    ) -> None:
         self._parts = parts
+        self._upkeep = upkeep
 
     def describe(self) -> list[Any]:
         """Nothing is read when it is registered."""
@@ -53,6 +59,15 @@ class CoinCollector(Collector):
         yield GaugeMetricFamily(
             "coin_bans", "Peers that are banned now.", len(network.conduct.bans(network.now))
         )
+        upkeep = self._upkeep()
+        if upkeep is not None:
+            damaged, mended = upkeep.damaged, upkeep.mended
+            yield CounterMetricFamily(
+                "coin_damaged_blocks", "Stored blocks that were found damaged.", damaged
+            )
+            yield CounterMetricFamily("coin_mended_blocks", "Of them, those that peers gave again.", mended)
+            wrong = float(upkeep.state in ("mending", "damaged"))
+            yield GaugeMetricFamily("coin_store_damaged", "1 while the store is not whole, as known.", wrong)
         events = CounterMetricFamily("coin_events", "What happened with peers, by name.", labels=["event"])
         for name, count in sorted(network.counts.items()):
             events.add_metric([name.replace(" ", "_").lower()], count)

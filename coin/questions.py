@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 
 from coin.chain.address import Address, address_text, parse_address
 from coin.chain.amounts import coins_text
-from coin.chain.block import Block, decode_block
+from coin.chain.block import Block
 from coin.chain.params import Chain
-from coin.chain.rules import BlockError, HardRuleError, UserRuleError, check_header, check_user
+from coin.chain.rules import HardRuleError, UserRuleError, check_user
 from coin.chain.rules import Head as ChainHead
 from coin.chain.transaction import Transaction, Unspent, decode_transaction
 from coin.readable import block_json, header_json, transaction_json, unspent_json
@@ -22,14 +22,12 @@ from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
 from coin.store.pool import Taken
 from coin.store.store import Balance
-from meshnet.errors import CodecError, LocalError, RefusedError, UsageError
+from meshnet.errors import CodecError, RefusedError, UsageError
 from meshnet.node.app import Json
 from meshnet.node.schema import Between, Parse, read_body, read_query
 
 MOST_ADDRESSES = 1_000
 NANO = 1_000_000_000
-RUN = 256
-"""Blocks that are looked at together."""
 
 
 def _address(text: str) -> Address:
@@ -104,14 +102,6 @@ class Raw:
     """A signed transaction in hex."""
 
     raw: str
-
-
-@frozen
-class Range:
-    """Blocks from `first` on, `count` at most."""
-
-    first: Annotated[int, Between(0, None)] = 0
-    count: Annotated[int, Between(1, 10_000)] = 10_000
 
 
 class Questions:
@@ -342,47 +332,6 @@ class Questions:
 
         self._network.inject(transaction, injected)
         return answer
-
-    def verify(self, body: Json) -> Deferred[Json]:
-        """Reads blocks again and checks that each follows the one before, is sealed and has its hashes."""
-        asked = read_body(Range, body)
-
-        def look() -> Json:
-            last = min(self._head.header.sequence, asked.first + asked.count - 1)
-            checked = 0
-            before = self._books.store.block(asked.first - 1) if asked.first else None
-            for start in range(asked.first, last + 1, RUN):
-                raw = self._books.store.raw_blocks(start, min(RUN, last + 1 - start), 1 << 30)
-                for data in raw:
-                    block = _read_stored(data, start)
-                    _check_stored(self._chain, before, block)
-                    before = block
-                    checked += 1
-            if checked != max(0, last + 1 - asked.first):
-                raise LocalError(f"The store lacks blocks between {asked.first} and {last}.")
-            return {"checked": checked, "last": last, "height": self._head.header.sequence}
-
-        return self._books.read(look)
-
-
-def _read_stored(data: bytes, near: int) -> Block:
-    try:
-        return decode_block(data)
-    except CodecError as error:
-        raise LocalError(f"A block near {near} is damaged: {error}.") from None
-
-
-def _check_stored(chain: Chain, before: Block | None, block: Block) -> None:
-    number = block.header.sequence
-    if before is None:
-        if block != chain.genesis:
-            raise LocalError(f"Block {number} is not the first of chain {chain.name}.")
-        return
-    head = ChainHead(before.header, before.hash, block.header.unspents)
-    try:
-        check_header(block, head, chain.seal)
-    except BlockError as error:
-        raise LocalError(f"Block {number} is damaged: {error}") from None
 
 
 def _confirmed_json(confirmed: Any, height: int) -> Json:

@@ -7,7 +7,7 @@ GET  /address      address, limit, before: the newest transactions first
 GET  /outputs      address         GET /output   id       GET /balance   addresses, with commas between
 GET  /pending      GET /supply     GET /richlist count    GET /peers
 POST /transaction  raw: hex        takes a signed transaction and passes it on
-POST /verify       first, count: checks what the store holds against itself
+POST /verify       looks at all of the store; answers when that is over, or in between
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from coin.chain.params import Chain
 from coin.counts import CoinCollector
-from coin.questions import Questions
+from coin.questions import Nothing, Questions
 from coin.replication.addresses import Addresses
 from coin.replication.introduction import Ourselves
 from coin.replication.network import Network
@@ -35,9 +35,11 @@ from coin.settings import CoinSection, CoinSettings, load_chain
 from coin.store.service import ChainService
 from coin.store.signing import Signing
 from coin.store.store import open_store
+from coin.upkeep import EVERY, Upkeep
 from meshnet.errors import LocalError
 from meshnet.node.app import IAppService, Json, MeshNode, Route
 from meshnet.node.identity import read_key
+from meshnet.node.schema import read_body
 from meshnet.storage.files import make_directory
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.service import DiskThread
@@ -45,6 +47,7 @@ from meshnet.storage.service import DiskThread
 _log = Logger()
 STORE = "chain.db"
 PROMISE = "published"
+VERIFY_SECONDS = 5.0
 
 
 @implementer(IAppService)
@@ -59,10 +62,11 @@ class CoinService(Service):
         self.network: Network | None = None
         self.peers: Peers | None = None
         self.publisher: Publisher | None = None
+        self.upkeep: Upkeep | None = None
         self.notes: list[str] = []
         self._publishing = False
         self._cancel: list[Callable[[], None]] = []
-        node.registry.register(CoinCollector(self._parts))
+        node.registry.register(CoinCollector(self._parts, lambda: self.upkeep))
 
     def _parts(self) -> tuple[StoreBooks, Network] | None:
         return None if self.books is None or self.network is None else (self.books, self.network)
@@ -94,11 +98,16 @@ class CoinService(Service):
                 self.notes += promise.notes
                 self.publisher = Publisher(chain, key, promise)
             self._join(section, chain)
+            assert self.network is not None
+            self.upkeep = Upkeep(service, self.network, self._say)
         except BaseException:
             await self.stopService()
             raise
         self._every(1.0, self._tick)
         self._every(60.0, self._refresh)
+        self._every(EVERY, self.upkeep.begin)
+        if not store.orderly:
+            self.upkeep.begin()
         if self.publisher is not None:
             self._every(section.interval, self._publish)
 
@@ -130,7 +139,7 @@ class CoinService(Service):
         if peers is not None:
             await peers.stop()
         books, self.books = self.books, None
-        self.network = None
+        self.network = self.upkeep = None
         if books is not None:
             await books.close()
 
@@ -202,6 +211,7 @@ class CoinService(Service):
             "pool": self.books.loose_count,
             "publishes": self.publisher is not None,
             "listen": self.peers.tcp_ports if self.peers is not None else [],
+            "store": self.upkeep.report() if self.upkeep is not None else None,
             "notes": self.notes,
         }
 
@@ -227,8 +237,27 @@ class CoinService(Service):
             "GET /richlist": ask("richlist"),
             "GET /peers": ask("peers"),
             "POST /transaction": ask("inject"),
-            "POST /verify": ask("verify"),
+            "POST /verify": self._verify,
         }
+
+    def _verify(self, body: Json) -> Deferred[Json]:
+        """Begins a look at the store, or joins the one that runs; answers within `VERIFY_SECONDS`."""
+        read_body(Nothing, body)
+        self._need()
+        upkeep = self.upkeep
+        assert upkeep is not None
+        if upkeep.state != "checking":
+            upkeep.begin()
+        answer: Deferred[Json] = Deferred()
+
+        def over(result: object = None) -> None:
+            if not answer.called:
+                cancel()
+                answer.callback(upkeep.report())
+
+        cancel = self._node.clock.call_later(VERIFY_SECONDS, over)
+        upkeep.settled().addCallback(over)
+        return answer
 
     def _need(self) -> tuple[Chain, StoreBooks, Network]:
         if self.chain is None or self.books is None or self.network is None:

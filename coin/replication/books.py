@@ -37,6 +37,9 @@ class Books(Protocol):
     def execute(self, blocks: Sequence[Block], answer: Answer[Executed]) -> None:
         """Checks blocks and adds them; durable when it answers."""
 
+    def restore(self, block: Block, answer: Answer[MeshError | None]) -> None:
+        """Puts a damaged block right; LocalError if it is not that block. Durable when it answers."""
+
     def raw_blocks(self, after: int, count: int, most_bytes: int, answer: Answer[list[bytes]]) -> None:
         """Signed blocks after number `after`."""
 

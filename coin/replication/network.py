@@ -19,6 +19,7 @@ from coin.replication.books import Answer, Books, Executed
 from coin.replication.conduct import Conduct
 from coin.replication.gossip import Gossip
 from coin.replication.introduction import Ourselves, PartingError
+from coin.replication.mending import Mending
 from coin.replication.messages import (
     AnnounceBlocks,
     AnnounceTransactions,
@@ -41,6 +42,7 @@ from coin.replication.messages import (
 from coin.replication.peer import Connection, Peer
 from coin.replication.sync import Sync
 from coin.store.pool import Taken
+from meshnet.errors import LocalError, MeshError
 from meshnet.limits import COIN_BLOCKS, COIN_IDS, COIN_PEERS, COIN_PEERS_OF_PLACE, COIN_SENT_FRAME
 
 INTRODUCTION_SECONDS: Final = 30.0
@@ -55,7 +57,8 @@ _ROOM: Final = COIN_SENT_FRAME - 64
 
 
 class Network:
-    """The peers of a node. `note` takes sentences for the operator; `counts` what happened, by name."""
+    """The peers of a node. `note` takes sentences for the operator; `counts` what happened, by name;
+    `on_mended` is called when the last damaged block is whole again."""
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class Network:
         self.conduct = Conduct()
         self.gossip = Gossip()
         self.sync = Sync(books.height)
+        self.mending = Mending()
+        self.on_mended: Callable[[], None] = lambda: None
         self.peers: dict[int, Peer] = {}
         self.counts: Counter[str] = Counter()
         self.now = now
@@ -151,6 +156,7 @@ class Network:
         self.peers.pop(peer.number, None)
         self._gave_peers.pop(peer.number, None)
         self.sync.leave(peer.number)
+        self.mending.leave(peer.number)
         self.gossip.leave(peer.number)
         self._ask()
 
@@ -185,9 +191,14 @@ class Network:
             if raw and peer.number in self.peers:
                 peer.send_frame(frame(b"GIVB", blocks_body(raw)))
 
-        self._books.raw_blocks(message.last, min(message.wanted, COIN_BLOCKS), _ROOM, give)
+        wanted = self.mending.whole(message.last + 1, min(message.wanted, COIN_BLOCKS))
+        self._books.raw_blocks(message.last, wanted, _ROOM, give)
 
     def _on_blocks(self, peer: Peer, message: GiveBlocks) -> None:
+        found = self.mending.given(peer.number, message.blocks)
+        if found is not None:
+            self._books.restore(found, lambda error: self._restored(peer.number, found, error))
+            return
         blocks = self.sync.given(peer.number, message.blocks, peer.now)
         if blocks:
             self._runs.append((peer.number, blocks))
@@ -324,6 +335,27 @@ class Network:
             fits = not isinstance(why, BlockError) or why.rule in ("seal", "body")
             self._points(peer, 100.0 if fits else 25.0, f"It gave a block that is wrong: {why}")
 
+    def mend(self, sequences: Iterable[int]) -> None:
+        """Asks peers for these blocks of ours, which are damaged; `on_mended` follows."""
+        self.mending.want(sequences)
+        self._mend()
+
+    def _mend(self) -> None:
+        ask = self.mending.ask(self.sync.heights(), self.now)
+        if ask is not None:
+            self.peers[ask.peer].send(GetBlocks(ask.last, ask.wanted))
+
+    def _restored(self, number: int, block: Block, error: MeshError | None) -> None:
+        sequence = block.header.sequence
+        self.mending.stored(number, sequence, error is None, self.now)
+        if error is not None:
+            self._note(f"Damaged block {sequence} could not be put right: {error}")
+        if isinstance(error, LocalError) and number in self.peers:
+            self._points(self.peers[number], 25.0, f"It gave a wrong block {sequence}.")
+        if error is None and not self.mending.wanted:
+            self.on_mended()
+        self._mend()
+
     def made(self, height: int) -> None:
         """We have made a block."""
         self.sync.made(height)
@@ -377,6 +409,8 @@ class Network:
         if stalled is not None and stalled in self.peers:
             self.counts["stalled"] += 1
             self._points(self.peers[stalled], 10.0, "It has blocks and does not give them.")
+        self.mending.tick(now)
+        self._mend()
         self.gossip.tick(now)
         if self._told + TELL_EVERY <= now:
             self._told = now

@@ -87,6 +87,21 @@ class StoreBooks:
             await self.read(self.count_pool)
         return added
 
+    def restore(self, block: Block, answer: Answer[MeshError | None]) -> None:
+        """See `Books`."""
+
+        async def run() -> MeshError | None:
+            try:
+                await self.service.write(self.store.restore_block, block)
+            except MeshError as error:
+                return error
+            except Exception:
+                _log.failure("a block could not be restored")
+                return StorageError("An internal error, see the log.")
+            return None
+
+        Deferred.fromCoroutine(run()).addCallback(answer)
+
     def raw_blocks(self, after: int, count: int, most_bytes: int, answer: Answer[list[bytes]]) -> None:
         """See `Books`."""
         # Beyond the head nothing is there, and SQLite's integers end.

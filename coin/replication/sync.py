@@ -167,6 +167,15 @@ class Sync:
         self.head = head
         self.ahead = max(self.ahead, head)
 
+    def shortened(self, head: int) -> None:
+        """We have lost blocks: `head` is our last one now. An answer on its way is void."""
+        self.head = self.ahead = head
+        self._question = None
+
+    def heights(self) -> dict[int, int | None]:
+        """What each peer said, or showed; None: nothing."""
+        return {peer: source.height for peer, source in self._sources.items()}
+
     def tick(self, now: float) -> int | None:
         """The peer that has not answered in time, if it owed an answer."""
         question = self._question

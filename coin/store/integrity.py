@@ -41,8 +41,11 @@ from meshnet.storage.database import Connection, Damage, Rebuild
 from meshnet.storage.sqlite import Connect, connect_sqlite
 
 Progress = Callable[[int], None]
-"""Told the sequence of the block that is looked at, now and then."""
+"""Told the sequence of the block that is looked at, now and then, twice over all blocks; it may wait, or
+raise to end the check."""
 RUN: Final = 500
+PACE: Final = 100
+"""Blocks between two calls of `Progress`: some tens of milliseconds."""
 MOST_FAULTS: Final = 100
 _TABLES: Final = {
     "block": "sequence, total",
@@ -78,7 +81,7 @@ def check(connection: Connection, chain: Chain, progress: Progress = lambda sequ
     for sequence, digest, time, data in connection.rows(
         "SELECT sequence, hash, time, data FROM block ORDER BY sequence"
     ):
-        if sequence % RUN == 0:
+        if sequence % PACE == 0:
             progress(sequence)
         if sequence != expected:
             faults.append(f"Block {expected} is missing.")
@@ -91,7 +94,7 @@ def check(connection: Connection, chain: Chain, progress: Progress = lambda sequ
         previous = digest
         expected += 1
     if not damaged and not faults:
-        faults += _compare(connection, chain)
+        faults += _compare(connection, chain, progress)
     return Report(expected, tuple(damaged[:MOST_FAULTS]), tuple(faults[:MOST_FAULTS]))
 
 
@@ -113,7 +116,7 @@ def _own_check(connection: Connection) -> list[tuple[Any, ...]]:
         return [(str(error),)]
 
 
-def _compare(connection: Connection, chain: Chain) -> list[str]:
+def _compare(connection: Connection, chain: Chain, progress: Progress) -> list[str]:
     """Holds each table against what the blocks make of an empty database, which is in memory and about twice
     as large as the blocks."""
     shadow = connect_sqlite(":memory:")
@@ -121,14 +124,20 @@ def _compare(connection: Connection, chain: Chain) -> list[str]:
         for statement in SCHEMA.migrations[0].split(";\n"):  # type: ignore[union-attr]
             shadow.execute(statement)
         shadow.execute("BEGIN")
-        rows = connection.rows("SELECT data FROM block ORDER BY sequence")
-        refused = refill(shadow, chain, (decode_block(data) for (data,) in rows))
+        refused = refill(shadow, chain, _stored(connection, progress))
         faults = [refused] if refused else []
         for table, columns in _TABLES.items():
             faults += _differences(connection, shadow, table, columns)
         return faults
     finally:
         shadow.close()
+
+
+def _stored(connection: Connection, progress: Progress) -> Iterator[Block]:
+    for sequence, data in connection.rows("SELECT sequence, data FROM block ORDER BY sequence"):
+        if sequence and sequence % PACE == 0:
+            progress(sequence)
+        yield decode_block(data)
 
 
 def _differences(ours: Connection, right: Connection, table: str, columns: str) -> list[str]:

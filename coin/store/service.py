@@ -7,8 +7,9 @@ and added in the order they were given.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads
@@ -16,6 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from coin.chain.block import Block
 from coin.chain.transaction import Transaction
+from coin.store.integrity import Progress, Report
 from coin.store.pool import Taken
 from coin.store.signing import Signing
 from coin.store.store import Added, ChainStore
@@ -26,6 +28,8 @@ from meshnet.storage.service import DiskThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
+PAUSE: Final = 0.05
+"""Seconds that a look at the store waits between two pieces of it: it leaves the core to others."""
 
 
 class ChainService:
@@ -39,6 +43,8 @@ class ChainService:
         self._reactor: Any = reactor
         self._writer = DiskThread(reactor)
         self._reader = DiskThread(reactor) if store.separate_reader else self._writer
+        self._checker = DiskThread(reactor) if store.separate_reader else self._writer
+        self._ending = threading.Event()
         self._runs = 0
         self._last: Deferred[None] = Deferred()
         self._last.callback(None)
@@ -91,6 +97,17 @@ class ChainService:
             self._runs -= 1
             done.callback(None)
 
+    def check(self, progress: Progress) -> Deferred[Report]:
+        """Looks at all of the store (see `ChainStore.check`), slowly, beside everything else; `progress` is
+        called in the reactor's thread. StorageError when the store closes meanwhile."""
+
+        def pace(sequence: int) -> None:
+            self._reactor.callFromThread(progress, sequence)
+            if self._ending.wait(PAUSE if sequence else 0.0):
+                raise StorageError("The look at the store was ended with the node.")
+
+        return self._checker.call(self.store.check, pace)
+
     async def inject(self, transactions: Sequence[Transaction], unix: float) -> list[Taken]:
         """Takes loose transactions into the pool, as many as it may; durable when the answer is there."""
         signed = await self._off(self.signing.transactions, transactions)
@@ -98,6 +115,9 @@ class ChainService:
 
     async def close(self) -> None:
         """Takes no more; done when all that waits is committed, the store closed and the processes ended."""
+        self._ending.set()
+        if self._checker is not self._writer:
+            await self._checker.close()
         await self._last
         if self._reader is not self._writer:
             await self._reader.close()

@@ -34,9 +34,9 @@ from coin.store.integrity import Progress, Report, check, rebuild_from, refill, 
 from coin.store.pool import Pool
 from coin.store.rows import CONFIRMED, OUTPUT, Confirmed, confirmed_of, find_unspent, unspent_of
 from coin.store.schema import SCHEMA, amount
-from coin.store.verdicts import Found
+from coin.store.verdicts import Known
 from meshnet.errors import LocalError
-from meshnet.storage.database import Connection, Database, open_database
+from meshnet.storage.database import Connection, Database, Found, open_database
 from meshnet.storage.disk import CorruptFileError, Disk, StrPath
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.sqlite import Connect, connect_sqlite
@@ -119,6 +119,11 @@ class ChainStore:
         """Whether it may be read while it is written."""
         return self._database.separate_reader
 
+    @property
+    def orderly(self) -> bool:
+        """Whether it was new, or closed in order and unchanged since: then nothing needs to be looked at."""
+        return self._database.found in (Found.NEW, Found.CLEAN)
+
     # -- writing
 
     def add(
@@ -136,7 +141,7 @@ class ChainStore:
         head, applied = self.head, []
         refused: RuleError | None = None
         known = zip(blocks, refusals, strict=True) if refusals is not None else ()
-        seal = Found(self.chain.seal, {block.hash: refusal for block, refusal in known})
+        seal = Known(self.chain.seal, {block.hash: refusal for block, refusal in known})
         with self._database.transaction() as connection:
             batch = Batch(connection)
             for block, owners in zip(blocks, signed, strict=True):
@@ -313,8 +318,9 @@ class ChainStore:
     # -- integrity
 
     def check(self, progress: Progress = lambda sequence: None) -> Report:
-        """Reads all again: is every block whole, does every index follow from them? Seconds or minutes."""
-        return self._database.read(lambda connection: check(connection, self.chain, progress))
+        """Reads all again: is every block whole, does every index follow from them? Seconds or minutes,
+        on a connection of its own: with a separate reader nobody waits for it."""
+        return self._database.read_aside(lambda connection: check(connection, self.chain, progress))
 
     def restore_block(self, block: Block) -> None:
         """Puts right the bytes of a damaged block, fetched from another node. LocalError if it is not that

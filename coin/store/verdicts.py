@@ -34,7 +34,7 @@ class Verdict:
 
 
 @frozen
-class Found:
+class Known:
     """A `Seal` whose answers are known: those of `refusals` by block hash, else `seal` itself is asked."""
 
     seal: Seal

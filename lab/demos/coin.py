@@ -244,7 +244,7 @@ def _look(it: Stage, node: Node) -> dict[str, Any]:
         "head": status["head"],
         "supply": node.call("GET", "/apps/coin/supply"),
         "balances": it.balances(node),
-        "verified": verified["checked"] == status["height"] + 1,
+        "verified": verified["state"] == "whole",
         "metrics_ok": f"coin_height {float(status['height'])}" in node.metrics(),
     }
 

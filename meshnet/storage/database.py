@@ -82,6 +82,7 @@ class Database:
         self._lock: Lock | None = lock
         self._writer = writer
         self._reader = reader
+        self._connect_reader: Callable[[], Connection] | None = None
         self._broken: StorageError | None = None
         self.path = path
         self.found = found
@@ -151,6 +152,18 @@ class Database:
             self._broken = self._broken or fault
             raise
 
+    def read_aside(self, work: Work[T]) -> T:
+        """Like `read`, for work that takes long: on a connection of its own, so that any thread may run it
+        and nobody waits for it; meanwhile the log of writes grows. Without a reading connection: `read`."""
+        if self._connect_reader is None:
+            return self.read(work)
+        connection = self._connect_reader()
+        try:
+            connection.execute("BEGIN")
+            return work(connection)
+        finally:
+            connection.close()
+
     def backup_to(self, path: StrPath) -> None:
         """A copy of the present state at `path`, in place of any file there; durable on return. The database
         can be used meanwhile, where it has a reading connection of its own."""
@@ -219,5 +232,6 @@ def open_database(
         lock.release()
         raise
     database = Database(disk, name, lock, writer, reader, found)
+    database._connect_reader = opening.connect_reader if separate_reader else None
     database.notes += opening.notes
     return database

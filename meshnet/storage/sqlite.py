@@ -110,6 +110,8 @@ class SqliteConnection:
             return self._cursor.execute(statement, parameters).fetchall()
         except sqlite3.Error as fault:
             raise self._error(fault) from fault
+        except UnicodeDecodeError as fault:
+            raise self._no_text(fault) from fault
 
     def execute_many(self, statement: str, parameters: Iterable[Parameters]) -> None:
         """See `Connection`."""
@@ -124,6 +126,8 @@ class SqliteConnection:
             yield from self._connection.execute(statement, parameters)
         except sqlite3.Error as fault:
             raise self._error(fault) from fault
+        except UnicodeDecodeError as fault:
+            raise self._no_text(fault) from fault
 
     def changes(self) -> int:
         """See `Connection`."""
@@ -139,6 +143,10 @@ class SqliteConnection:
             self._connection.close()
         except sqlite3.Error as fault:
             raise self._error(fault) from fault
+
+    def _no_text(self, fault: UnicodeDecodeError) -> StorageError:
+        """Bytes where text was written, in a message about a damaged schema too."""
+        return database_error(CORRUPT, str(fault), self._path)
 
     def _error(self, fault: sqlite3.Error) -> StorageError:
         code = getattr(fault, "sqlite_errorcode", 1)  # misuse that sqlite3 itself finds has none

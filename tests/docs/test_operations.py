@@ -180,7 +180,8 @@ def test_metrics(tmp_path: Path) -> None:
     counts = Counts()
     counts.refuse("caller")
     node.registry.register(VpnCollector({"socks": counts}))
-    node.registry.register(CoinCollector(chain_figures))
+    upkeep: Any = SimpleNamespace(damaged=0, mended=0, state="whole")
+    node.registry.register(CoinCollector(chain_figures, lambda: upkeep))
     found = {}
     for family in text_string_to_metric_families(generate_latest(node.registry).decode()):
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -35,6 +35,7 @@ from coin.replication.messages import (
 from coin.replication.network import Network
 from coin.replication.peer import Peer
 from coin.store.pool import Taken
+from meshnet.errors import LocalError, MeshError
 from meshnet.limits import COIN_ASKED, COIN_FRAME, COIN_REFUSED
 from tests.support.chains import Ledger, owner, small_chain
 
@@ -85,6 +86,7 @@ class MemoryBooks:
         self.ledger = Ledger(chain)
         self.pool = MemoryPool()
         self.executed = 0
+        self.restored: list[int] = []
 
     @property
     def height(self) -> int:
@@ -105,6 +107,12 @@ class MemoryBooks:
                 self.pool.pop(each.id, None)
             self.executed += 1
         self._answer(answer, Executed(self.height, refused))
+
+    def restore(self, block: Block, answer: Callable[[MeshError | None], None]) -> None:
+        right = block == self.ledger.blocks[block.header.sequence]
+        if right:
+            self.restored.append(block.header.sequence)
+        self._answer(answer, None if right else LocalError("That is not the block."))
 
     def raw_blocks(
         self, after: int, count: int, most_bytes: int, answer: Callable[[list[bytes]], None]
