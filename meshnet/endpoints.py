@@ -110,7 +110,8 @@ class MeshClientEndpoint:
     reactor: Any = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Fires with the protocol; fails with a MeshError."""
+        """Fires with the protocol once the far side has taken the stream; fails with a MeshError, as where
+        it refuses."""
 
         def start() -> Deferred[IProtocol]:
             node = self.nodes.reach(self.name, self.reactor)
@@ -122,6 +123,7 @@ class MeshClientEndpoint:
                 lambda peer: _build(protocolFactory, peer),
                 via=via,
                 identity=self.identity,
+                taken=True,
             )
 
         return maybeDeferred(start)

@@ -135,6 +135,7 @@ class StreamTransport:
         "_read_ended",
         "_stream",
         "_streaming",
+        "_waiting",
         "_write_closing",
         "received",
         "sent",
@@ -165,6 +166,7 @@ class StreamTransport:
         self._lost_reason: BaseException | None = None
         self._linger = 0
         self._cancel_linger: Callable[[], None] | None = None
+        self._waiting: Deferred[Stream] | None = None
         self.received = 0  # bytes given to the protocol
         self.sent = 0  # bytes taken by the stream
 
@@ -182,6 +184,16 @@ class StreamTransport:
         self._deliver()
         if self._pending:
             self.drained()
+
+    def taken(self, stream: Stream) -> Deferred[Stream]:
+        """Before `attach`: fires with the stream once the far side has taken it, fails with what ended it
+        first, as a refusal. Cancelling it ends the stream."""
+        waiting = self._waiting = Deferred(lambda _: stream.reset(CANCELLED))
+        if self._gone:
+            self._settle(None)
+        else:  # a refusal comes in the turn in which it is met: who waits for the next has heard of it
+            stream.when_met(lambda: self._settle_soon(stream))
+        return waiting
 
     # -- the stream calls these (StreamReader)
 
@@ -465,7 +477,21 @@ class StreamTransport:
         self._held.clear()
         self._clock.call_later(0, self._connection_lost)
 
+    def _settle_soon(self, stream: Stream) -> None:
+        self._clock.call_later(0, lambda: self._settle(stream))
+
+    def _settle(self, stream: Stream | None) -> None:
+        """Tells who waits for the far side: None says that the stream has ended."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or waiting.called:
+            return
+        if stream is None or self._gone:
+            waiting.errback(self._lost_reason or ConnectionLost())
+        else:
+            waiting.callback(stream)
+
     def _connection_lost(self) -> None:
+        self._settle(None)
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
@@ -493,11 +519,13 @@ def connect_transport(
     *,
     via: Sequence[Any] | None = None,
     identity: str = "anonymous",
+    taken: bool = False,
 ) -> Deferred[IProtocol]:
     """Opens a stream and joins it to the protocol that `make_protocol(peer address)` returns.
 
-    `target` and `via` are what `node.lookup` gave. Fails as `Node.connect` does. Cancelling it ends the
-    stream.
+    `target` and `via` are what `node.lookup` gave. Fails as `Node.connect` does. With `taken` it waits a
+    round trip for the far side to take the stream, and fails if that refuses; without, the protocol writes
+    at once, and its connection is lost then. Cancelling it ends the stream.
     """
     nobody = MeshAddress(None, port)
     transport = StreamTransport(node.clock, MeshAddress(node.public_key, 0), nobody)
@@ -512,6 +540,8 @@ def connect_transport(
         return protocol
 
     d: Deferred[Any] = maybeDeferred(node.connect, target, port, transport, via=via, identity=identity)
+    if taken:
+        d.addCallback(transport.taken)
     return d.addCallback(opened)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
@@ -13,6 +14,7 @@ from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from lab.simulation.nodes import Collector
 from meshnet.endpoints import (
     NODES,
     MeshClientEndpoint,
@@ -23,7 +25,7 @@ from meshnet.endpoints import (
 )
 from meshnet.errors import LocalError, RefusedError, UnreachableError, UsageError
 from meshnet.stream_transport import MeshAddress
-from tests.support.streams import FakeMesh, a_key
+from tests.support.streams import FakeMesh, FakeStream, a_key
 
 
 class Collect(Protocol):
@@ -71,8 +73,8 @@ class EndpointTests(Base):
         self.assert_refused(self._connect(client))
 
     def assert_refused(self, d: Any) -> None:
-        """A refusal comes after the stream was opened, as a loss."""
-        self.assertTrue(self.successResultOf(d).lost.check(RefusedError))
+        """A refusal fails the connection: no protocol is made."""
+        self.failureResultOf(d, RefusedError)
 
     def _connect(self, client: MeshClientEndpoint) -> Any:
         d = client.connect(Factory.forProtocol(Collect))
@@ -108,6 +110,29 @@ class EndpointTests(Base):
         d = MeshClientEndpoint("b", 7, name="a", nodes=self.nodes).connect(factory)
         self.mesh.flush()
         self.failureResultOf(d, LocalError)
+
+    def test_ends_on_the_way(self) -> None:
+        """Cancelled while the far side is asked, the stream is reset; what comes before the protocol is
+        there reaches it."""
+
+        def cancel(stream: FakeStream) -> Collector:
+            d.cancel()
+            return Collector(stream=stream)
+
+        self.b.listen(8, cancel)
+        d = MeshClientEndpoint("b", 8, name="a", nodes=self.nodes).connect(Factory.forProtocol(Collect))
+        self.mesh.flush()
+        self.failureResultOf(d, CancelledError)
+        self.assertTrue(all(stream.gone for stream in self.a.streams + self.b.streams))
+
+        def greet(stream: FakeStream) -> Collector:
+            stream.write(b"hello")
+            return Collector(stream=stream)
+
+        self.b.listen(9, greet)
+        d = self._connect(MeshClientEndpoint("b", 9, name="a", nodes=self.nodes))
+        protocol: Any = self.successResultOf(d)
+        self.assertEqual((protocol.data, protocol.lost), (b"hello", None))
 
     def test_which_node(self) -> None:
         """None, several, an unknown name: the sentence says what runs."""

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from apps.vpn.app import VpnApp
 from meshnet.cipher.keys import SecretKey
+from meshnet.errors import RefusedError
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.identity import write_key
@@ -162,8 +163,6 @@ class TwoNodesTests(TestCase):
         protocol.transport.write(b"x")
         received = yield protocol.done
         self.assertEqual(received, b"x" * 3_000_000)
-        refused: Any = yield clientFromString(reactor, place.replace(":80", ":81")).connect(
-            Factory.forProtocol(Collect)
-        )
-        yield refused.done
-        self.assertIn("port 81 is not open there", str(refused.why.value))
+        refused = clientFromString(reactor, place.replace(":80", ":81")).connect(Factory.forProtocol(Collect))
+        error = yield self.assertFailure(refused, RefusedError)
+        self.assertIn("port 81 is not open there", str(error))
