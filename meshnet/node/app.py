@@ -76,11 +76,14 @@ class MeshNode(Protocol):
     name: str
     clock: Clock
     disk: Disk
-    space: Space
     quarantine: Quarantine
     data: Path
     registry: CollectorRegistry
     reactor: Any
+
+    @property
+    def space(self) -> Space:
+        """Whether the disk has room."""
 
     def connect(
         self,

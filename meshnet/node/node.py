@@ -25,10 +25,10 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.endpoints import NODES
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason, UnreachableError, UsageError
 from meshnet.node import about
-from meshnet.node.api import app_routes, node_routes
-from meshnet.node.app import Clock, IAppService, Json, Receive, Route
+from meshnet.node.api import node_routes
+from meshnet.node.app import Clock, Json, Receive, Route
+from meshnet.node.apps import Apps
 from meshnet.node.config import Settings
-from meshnet.node.dropins import sentence
 from meshnet.node.faces import Faces
 from meshnet.node.hidden import HiddenServices
 from meshnet.node.logs import NodeLog
@@ -162,8 +162,7 @@ class Node(Service):
         self.log: NodeLog | None = None
         """Where lines of the log go, if the node has a say in it: as the foreground program does."""
         self._reloading = False
-        self._apps = apps
-        self._services: dict[str, IAppService] = {}
+        self._apps = Apps(apps)
         self._faces = Faces(reactor, disk, settings)
         self._routes: dict[str, Route] = {}
         most = settings.metrics.neighbours if settings.metrics is not None else 20
@@ -263,7 +262,8 @@ class Node(Service):
         self._undo.append(NODES.add(self.name, self))
         self._routes.update(node_routes(self))
         self._start_about()
-        await self._start_apps()
+        self._undo.append(self._apps.stop)
+        await self._apps.start(self, settings, self._routes, self.notes.append)
         for peer in settings.link.peer:
             self._router.add_peer(peer.key, *peer.addresses)
         self._faces.start_metrics(self.registry)
@@ -316,29 +316,11 @@ class Node(Service):
         if serving is not None:
             self._undo.append(serving.stop)
 
-    async def _start_apps(self) -> None:
-        """A MeshError is the operator's business and stops the node; anything else is the app's own fault."""
-        for app in self._apps:
-            try:
-                service = app.make_service(self, self.settings.apps.get(app.name) or app.settings())
-                routes = app_routes(app.name, service.routes())
-                await maybeDeferred(service.startService)
-            except LocalError:
-                raise
-            except Exception as error:  # a stranger's code
-                self.notes.append(f"App {app.name} did not start: {sentence(error)}")
-                _log.failure("app {name} did not start", name=app.name)
-                continue
-            self._services[app.name] = service
-            self._routes.update(routes)
-            self._undo.append(service.stopService)
-
     async def _stop(self) -> None:
         """Undoes the start, last first; a part that fails to stop does not keep the others from it.
 
         The control socket goes late: who asked for the end sees by it that the node has ended.
         """
-        self._services.clear()
         self._routes.clear()
         undo, self._undo = self._undo, []
         for step in reversed(undo):
@@ -363,12 +345,12 @@ class Node(Service):
         if self._reloading:
             raise LocalError("A reload is under way; wait for its end.")
         new = self.reread()
-        check(self.settings, new, self.public_key, self._services)
+        check(self.settings, new, self.public_key, self._apps.running)
         if self.log is not None:
             self.log.apply(new.log)
         self._reloading = True
         try:
-            report = await take_over(self.settings, new, self._router, self._services)
+            report = await take_over(self.settings, new, self._router, self._apps.running)
         finally:
             self._reloading = False
         self.settings = report.settings
@@ -524,7 +506,7 @@ class Node(Service):
             "dropped": brief["dropped"],
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
-            "apps": {name: self._app_status(name, service) for name, service in self._services.items()},
+            "apps": self._apps.status(),
             "disk": {"free_bytes": self.space.free, "low": self.space.low},
             "notes": [*self.notes, *self._router.faults, *self.hidden.faults(), *self.space.notes],
         }
@@ -533,13 +515,6 @@ class Node(Service):
         """A dump for a bug report, without secrets and names."""
         log = self.log.recent if self.log is not None else ()
         return dump(self.settings, self.status(), self._router.snapshot(), log, self.reactor, Redaction())
-
-    def _app_status(self, name: str, service: IAppService) -> Json:
-        try:
-            return dict(service.status())
-        except Exception as error:  # a stranger's code
-            _log.failure("the status of app {name} failed", name=name)
-            return {"error": sentence(error)}
 
     # -- figures
 
