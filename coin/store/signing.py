@@ -2,8 +2,9 @@
 
 Threads would not do: most of a check is outside Python's lock, but what is inside makes two of them hardly
 faster than one. A process is started when there is much to check for the first time, gets raw bytes through
-a pipe, and ends with its input. Few signatures are checked where they are asked for. If a process cannot be
-started or dies, its share is checked here, and after a few deaths no more are started: slower, never wrong.
+a pipe, and ends with its input. A large block is cut between transactions, so that all processes work on it.
+Few signatures are checked where they are asked for. If a process cannot be started or dies, its share is
+checked here, and after a few deaths no more are started: slower, never wrong.
 
 `Signing` blocks and may be called by several threads; `service.py` calls it off the reactor's.
 """
@@ -71,29 +72,48 @@ class Signing:
         """The verdict on each block."""
         if signature_count(blocks) <= FEW or not self._count:
             return [judge(each, self._seal) for each in blocks]
-        shares = list(_shares(blocks, lambda each: signature_count([each])))
+        size = self._size(signature_count(blocks))
+        answers: list[Callable[[], list[Verdict]]] = []
+        for share in _shares(blocks, _weight, size):
+            if len(share) == 1 and _weight(share[0]) > size:
+                answers.append(self._cut(share[0], size))
+            else:
+                answers.append(self._pool().submit(self._whole, share).result)
+        return [verdict for answer in answers for verdict in answer()]
 
-        def here(share: Sequence[Block]) -> list[Verdict]:
-            return [judge(each, self._seal) for each in share]
+    def _whole(self, share: Sequence[Block]) -> list[Verdict]:
+        found = self._ask(BLOCKS, [each.encode() for each in share], unpack_verdict)
+        return found or [judge(each, self._seal) for each in share]
 
-        def ask(share: Sequence[Block]) -> list[Verdict]:
-            return self._ask(BLOCKS, [each.encode() for each in share], unpack_verdict) or here(share)
+    def _cut(self, block: Block, size: int) -> Callable[[], list[Verdict]]:
+        """Shares out the transactions of a large block; the seal is checked here meanwhile."""
+        parts = [
+            self._pool().submit(self._loose, share)
+            for share in _shares(block.transactions, _signatures, size)
+        ]
 
-        return [verdict for part in self._map(ask, shares) for verdict in part]
+        def verdict() -> list[Verdict]:
+            refusal = self._seal.refusal(block)
+            return [Verdict(refusal, tuple([one for part in parts for one in part.result()]))]
+
+        return verdict
 
     def transactions(self, transactions: Sequence[Transaction]) -> list[Signers | None]:
         """The signers of each transaction, None where a signature is wrong."""
-        if sum(len(each.signatures) for each in transactions) <= FEW or not self._count:
+        total = sum(_signatures(each) for each in transactions)
+        if total <= FEW or not self._count:
             return [signers_or_none(each) for each in transactions]
-        shares = list(_shares(transactions, lambda each: len(each.signatures)))
+        shares = list(_shares(transactions, _signatures, self._size(total)))
+        return [found for part in self._pool().map(self._loose, shares) for found in part]
 
-        def here(share: Sequence[Transaction]) -> list[Signers | None]:
-            return [signers_or_none(each) for each in share]
+    def _loose(self, share: Sequence[Transaction]) -> list[Signers | None]:
+        found = self._ask(TRANSACTIONS, [each.raw for each in share], unpack_signers)
+        return found or [signers_or_none(each) for each in share]
 
-        def ask(share: Sequence[Transaction]) -> list[Signers | None]:
-            return self._ask(TRANSACTIONS, [each.raw for each in share], unpack_signers) or here(share)
-
-        return [found for part in self._map(ask, shares) for found in part]
+    def _size(self, total: int) -> int:
+        """Signatures of one share: about `SHARE`, so that all processes get as many shares."""
+        rounds = -(-total // (SHARE * self._count))
+        return -(-total // (rounds * self._count))
 
     def close(self) -> None:
         """Ends the processes. What is asked from now on is checked here."""
@@ -105,10 +125,10 @@ class Signing:
         for each in self._processes:
             each.stop()
 
-    def _map(self, ask: Callable[[Sequence[T]], list[U]], shares: list[Sequence[T]]) -> Iterator[list[U]]:
+    def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(len(self._processes), "coin-signing")
-        return self._threads.map(ask, shares)
+        return self._threads
 
     def _ask(self, kind: int, pieces: Sequence[bytes], unpack: Unpack[U]) -> list[U] | None:
         """A process's answer for each piece; None if there is none. Waits until a process is free."""
@@ -193,12 +213,24 @@ class _Process:
                 running.wait(_END_SECONDS)
 
 
-def _shares(pieces: Sequence[T], weight: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """Cuts pieces, in order, into shares of about `SHARE` signatures."""
+def _weight(block: Block) -> int:
+    return signature_count([block])
+
+
+def _signatures(transaction: Transaction) -> int:
+    return len(transaction.signatures)
+
+
+def _shares(pieces: Sequence[T], weight: Callable[[T], int], size: int) -> Iterator[Sequence[T]]:
+    """Cuts pieces, in order, into shares of about `size` signatures; a piece of more is a share alone."""
     start = total = 0
     for index, piece in enumerate(pieces):
-        total += weight(piece)
-        if total >= SHARE:
+        more = weight(piece)
+        if more > size and start < index:
+            yield pieces[start:index]
+            start, total = index, 0
+        total += more
+        if total >= size:
             yield pieces[start : index + 1]
             start, total = index + 1, 0
     if start < len(pieces):

@@ -70,6 +70,16 @@ class Processes(SynchronousTestCase):
         self.assertEqual(signing.running, 0)
         self.assertEqual(signing.blocks(blocks), expected, "after its end, here")
 
+    def test_a_large_block(self) -> None:
+        """It is cut by transactions, between small ones; verdicts keep their order, also of wrong ones."""
+        many = tuple(each for block in self.blocks for each in block.transactions) * 5
+        bad = spoilt(self.blocks[3]).transactions
+        large = Block(self.blocks[0].header, (*many, *bad, *many), self.blocks[0].signature)
+        blocks = [self.blocks[1], large, self.blocks[2], large.with_signature(bytes(65))]
+        signing = self.signing(2)
+        self.assertEqual(signing.blocks(blocks), [judge(each, CHAIN.seal) for each in blocks])
+        self.assertEqual(signing.running, 2)
+
     def test_few_are_checked_here(self) -> None:
         """No process is started for a block now and then."""
         signing = self.signing(2)
