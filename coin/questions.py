@@ -127,9 +127,7 @@ class Questions:
             try:
                 key = _hash(which)
             except ValueError:
-                raise UsageError(
-                    f"which = {which[:70]!r} is neither the number nor the hash of a block."
-                ) from None
+                raise UsageError(f"{which[:70]!r} is neither the number nor the hash of a block.") from None
 
         def found(block: Block | None) -> Json:
             if block is None:
@@ -356,6 +354,6 @@ def _read_raw(text: str) -> Transaction:
     try:
         return decode_transaction(bytes.fromhex(text))
     except ValueError:
-        raise UsageError("raw is not hex.") from None
+        raise UsageError("The transaction, raw, is not hex.") from None
     except CodecError as error:
-        raise UsageError(f"raw is no transaction: {error}.") from None
+        raise UsageError(f"These bytes, raw, are no transaction: {error}.") from None

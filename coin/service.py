@@ -202,6 +202,7 @@ class CoinService(Service):
         return {
             "running": True,
             "chain": self.chain.name,
+            "burn": min(each.burn for each in (self.chain.user, self.chain.pool, self.chain.block)),
             "genesis": self.chain.genesis.hash.hex(),
             "height": head.header.sequence,
             "head": head.hash.hex(),

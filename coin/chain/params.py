@@ -189,5 +189,5 @@ def _get(table: Mapping[str, Any], key: str, read: Any, default: Any = None) -> 
 def _signature(text: str) -> bytes:
     data = bytes.fromhex(text)
     if len(data) != SIGNATURE_SIZE:
-        raise ConfigError(f"a signature has {2 * SIGNATURE_SIZE} hex digits.")
+        raise ConfigError(f"A signature has {2 * SIGNATURE_SIZE} hex digits.")
     return data

@@ -7,7 +7,6 @@ from fractions import Fraction
 
 from coin.chain.address import Address, address_text
 from coin.chain.amounts import parse_coins
-from coin.chain.params import Limits
 from coin.chain.spending import Candidate, Payment, Plan, plan_spending
 from coin.chain.transaction import Transaction
 from coin.wallet.wallet import Wallet
@@ -40,11 +39,12 @@ def sign_payment(
     wallet: Wallet, payment: Payment, call: Call, change: Address | None = None
 ) -> tuple[Transaction, Plan]:
     """A signed transaction, not yet sent. Without hours of its own the payment takes half of those that
-    remain after the fee. Raises SpendError."""
+    remain after the fee, which is what the node's chain asks. Raises SpendError."""
+    candidates = spendable(wallet, call)
     plan = plan_spending(
-        spendable(wallet, call),
+        candidates,
         [payment],
-        burn=Limits().burn,
+        burn=call("GET", "/apps/coin/status", None)["burn"],
         share=Fraction(1, 2) if payment.hours is None else None,
         change=change,
     )

@@ -55,7 +55,7 @@ def test_errors_are_sentences() -> None:
     told = [
         path
         for path in FILES
-        if path.startswith(("meshnet/cli/", "meshnet/node/", "meshnet/control/", "apps/"))
+        if path.startswith(("meshnet/cli/", "meshnet/node/", "meshnet/control/", "apps/", "coin/"))
     ]
     found = [text for path in told for text in sentences(path, (ROOT / path).read_text())]
     assert told

@@ -41,6 +41,9 @@ def test_the_house_stands() -> None:
         ("meshnet/link/record.py", "from meshnet import circuit"),
         ("coin/chain/rules.py", "import time"),
         ("coin/chain/rules.py", "from coin.store import store"),
+        ("coin/replication/network.py", "from twisted.internet.defer import Deferred"),
+        ("coin/replication/sync.py", "from coin.store.store import ChainStore"),
+        ("coin/replication/peer.py", "from meshnet.node.app import MeshNode"),
         ("coin/service.py", "from apps.vpn import socks"),
         ("apps/vpn/service.py", "from coin.chain import block"),
     ],
@@ -61,6 +64,8 @@ def test_the_checker_refuses(path: str, source: str) -> None:
         ("meshnet/cli/main.py", "from twisted.internet import reactor"),
         ("apps/vpn/service.py", "from apps.vpn.socks import Socks\nfrom meshnet.node.app import MeshNode"),
         ("lab/processes.py", "from twisted.internet import reactor"),
+        ("coin/replication/network.py", "from coin.store.pool import Taken"),
+        ("coin/replication/service.py", "from twisted.internet.defer import Deferred"),
         ("coin/chain/rules.py", "from coin.chain.block import Block\nfrom meshnet.errors import MeshError"),
     ],
 )

@@ -3,7 +3,7 @@
 `violations(path, source)` is the whole checker; it looks at one file and returns sentences. Floors:
 0 errors, limits, cipher, codec, storage · 1 the pure cores, which do not import each other ·
 2 transports, control, endpoints, and `driver.py`/`service.py` of floors 0–1 · 3 node · 4 cli. Beside them
-stand the apps and the coin, whose rules (`coin/chain`) are as pure as floor 0.
+stand the apps and the coin, whose rules (`coin/chain`) are as pure as floor 0, its replication as floor 1.
 """
 
 from __future__ import annotations
@@ -38,6 +38,18 @@ SEAMS = {"meshnet/storage/disk.py", "meshnet/storage/lines.py", "meshnet/cipher/
 """The disk, lines of logs, and key generation."""
 REACTOR = {"meshnet/cli/main.py", "meshnet/cli/tap.py"}
 UPPER_FILES = {"driver", "service"}
+REPLICATION_UPPER = {"coin/replication/service.py", "coin/replication/store_books.py"}
+"""Those modules of `coin/replication` that know a reactor; all others are as pure as floor 1."""
+UPPER_COIN = (
+    "coin.store.service",
+    "coin.store.store",
+    "coin.store.signing",
+    "coin.replication.service",
+    "coin.replication.store_books",
+    "meshnet.node",
+    "meshnet.control",
+    "meshnet.transports",
+)
 
 
 def floor(module: str) -> int:
@@ -90,6 +102,9 @@ def _forbidden(path: str, own: str, top: str, name: str) -> str:
         return "the rules of the chain do no I/O, read no clock and draw no randomness"
     if own.startswith("coin.chain") and target == "coin" and not name.startswith("coin.chain"):
         return "the rules of the chain know nothing of what is built on them"
+    core = own.startswith("coin.replication") and path not in REPLICATION_UPPER
+    if core and (target in IMPURE or name.startswith(UPPER_COIN)):
+        return "replication's cores do no I/O, read no clock, and know no store but by `Books`"
     if top == "apps" and target == "coin":
         return "apps and the coin do not import each other"
     if top == "coin" and target == "apps":
