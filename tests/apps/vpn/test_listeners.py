@@ -344,6 +344,26 @@ class ForwardTests(Base):
         self.assertEqual((client.taken, echoes, client.closed), (b"hello", [b"hello"], "lost"))
         self.assert_nothing_left()
 
+    def test_a_far_side_that_wants_no_more(self) -> None:
+        """After its STOP a client that was held back is read again, into nothing, and gets the answer."""
+        self.far.listen(22, lambda stream: _Deaf())
+        self.start()
+        client = self.reactor.connect()
+        self.mesh.flush()
+        client.arrive(bytes(self.mesh.window + 1))
+        self.mesh.flush()
+        self.assertFalse(client.reading)
+        (stream,) = self.far.streams
+        stream.stop()
+        self.mesh.flush()
+        self.assertTrue(client.reading)
+        client.arrive(b"nobody reads this")
+        stream.write(b"answer")
+        stream.finish()
+        self.mesh.flush()
+        self.assertEqual((client.taken, client.closed), (b"answer", "lost"))
+        self.assert_nothing_left()
+
     def test_nobody_there(self) -> None:
         """No such port there: the connection is reset."""
         self.start()

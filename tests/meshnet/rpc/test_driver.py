@@ -453,6 +453,19 @@ class LossTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again), Number(2))
         self.assertEqual(len(joined.near.streams), 2)
 
+    def test_an_answerer_that_reads_no_more(self) -> None:
+        """A connection whose far end said STOP fails its calls at once; the next call dials again."""
+        joined = Joined()
+        sums = joined.peer.use(Sums)
+        run(joined, _all([sums.double(Number(1))]))
+        joined.far.streams[0].stop()
+        failing: Any = sums.double(Number(2))
+        joined.pass_time()
+        self.failureResultOf(failing, CallLostError)
+        self.assertTrue(joined.near.streams[0].gone)
+        run(joined, _all([sums.double(Number(3))]), 60.0)
+        self.assertEqual(len(joined.near.streams), 2)
+
     def test_not_reached(self) -> None:
         """A stream that cannot be opened fails the calls that waited for it, each with the reason."""
         joined = Joined()
