@@ -25,7 +25,7 @@ from coin.wallet.wallet import create_wallet, new_wallet
 from coin.wallet.words import ENTROPY, words_of
 from meshnet.cipher.keys import SecretKey
 from meshnet.cli.show import print_json, print_table, progress, progress_done
-from meshnet.control.find import CONFIG_NAME
+from meshnet.control.find import CONFIG_NAME, named_path
 from meshnet.errors import LocalError, UsageError
 from meshnet.node.app import Group, Json, Verb
 from meshnet.storage.disk import RealDisk
@@ -64,7 +64,7 @@ def _node_arguments(parser: ArgumentParser) -> None:
 def _node(arguments: Namespace, call: Call) -> int:
     from meshnet.cli.main import main  # the whole command; it imports this module first
 
-    directory = Path(arguments.directory).expanduser()
+    directory = named_path(arguments.directory)
     file = directory / CONFIG_NAME
     if not file.exists():
         code = main(["init", str(directory)])
@@ -98,7 +98,7 @@ def _whole(text: str) -> int:
 
 
 def _newchain(arguments: Namespace, call: Call) -> int:
-    disk, folder, now = RealDisk(), Path(arguments.dir).expanduser(), int(time.time())
+    disk, folder, now = RealDisk(), named_path(arguments.dir), int(time.time())
     name = arguments.name
     publisher, wallet = SecretKey.generate(), None
     if arguments.owner is None:

@@ -19,7 +19,7 @@ import attrs
 from meshnet.cli.files import directory_argument, load_settings
 from meshnet.cli.show import print_json
 from meshnet.control.client import ControlClient
-from meshnet.control.find import find_socket
+from meshnet.control.find import find_socket, named_path
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.node.checks import Finding, addresses, directory, installation, key_file, running
 from meshnet.node.config import Settings
@@ -98,7 +98,7 @@ def _client(named: str | None, settings: Settings | None) -> ControlClient | Non
     try:
         return ControlClient(find_socket(named, os.environ, Path.cwd()), timeout=20.0)
     except MeshError:
-        here = Path(named or ".").expanduser()
+        here = named_path(named or ".")
         home = here if here.is_dir() else here.parent
         usual = (home / "data" / "control.sock", home / "control.sock")
         return next((ControlClient(each, timeout=20.0) for each in usual if each.exists()), None)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from meshnet.cipher.keys import SecretKey, parse_public_key
 from meshnet.cli.show import print_json
-from meshnet.control.find import CONFIG_NAME
+from meshnet.control.find import CONFIG_NAME, named_path
 from meshnet.errors import LocalError, StorageError, UsageError
 from meshnet.node.config import Settings, check_addresses, from_table, load
 from meshnet.node.dropins import Dropins
@@ -30,7 +30,7 @@ _COMMENTS: Final = {
 
 def config_file(named: str | None) -> Path:
     """The config file of a directory or path; default: the current directory's. Raises UsageError."""
-    path = Path(named or ".").expanduser()
+    path = named_path(named or ".")
     if path.is_dir():
         path = path / CONFIG_NAME
     if not path.is_file():
@@ -79,7 +79,7 @@ def init_arguments(parser: ArgumentParser) -> None:
 def init(arguments: Namespace, found: Dropins) -> int:
     """Makes a key and a config; an existing key is kept, an existing config refused. The config says in
     full whom the node accepts and whether it relays, since that is what an operator has to know."""
-    directory = Path(arguments.directory).expanduser()
+    directory = named_path(arguments.directory)
     file = directory / CONFIG_NAME
     if file.exists():
         raise LocalError(f"{file} exists already; edit it, or choose another directory.")

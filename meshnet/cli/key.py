@@ -19,6 +19,7 @@ from meshnet.cipher.keys import dns_label, mesh_ipv6
 from meshnet.cipher.sealed import check_password
 from meshnet.cli.files import directory_argument, load_settings
 from meshnet.cli.show import print_json
+from meshnet.control.find import named_path
 from meshnet.errors import UsageError
 from meshnet.node.dropins import Dropins
 from meshnet.node.identity import (
@@ -73,7 +74,7 @@ def _both_arguments(parser: ArgumentParser) -> None:
 
 def _key_file(arguments: Namespace, found: Dropins) -> tuple[Path, Password]:
     """The key file, and where its password comes from. A directory, a config or the key itself is named."""
-    path = Path(arguments.directory or arguments.node or ".").expanduser()
+    path = named_path(arguments.directory or arguments.node or ".")
     named = Path(given) if (given := getattr(arguments, "password_file", None)) else None
     if path.is_dir() or path.suffix == ".toml":
         settings = load_settings(str(path), found)

@@ -38,6 +38,14 @@ ATTACH: Final = Kind(
 )
 
 
+def named_path(text: str) -> Path:
+    """The path that somebody wrote, `~` resolved; raises UsageError where nobody has such a home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text[:200]!r} begins with a home directory that is not there.") from None
+
+
 def runtime_sockets(environ: Mapping[str, str], kind: Kind = CONTROL) -> list[Path]:
     """The default paths: the user's runtime directory, then the system's."""
     found = [RUNTIME / kind.file]
@@ -50,7 +58,7 @@ def find_socket(node: str | None, environ: Mapping[str, str], here: Path, kind: 
     """The socket to use; raises UsageError or UnreachableError with what to do."""
     named = node or environ.get(kind.variable)
     if named:
-        return _of(Path(named).expanduser(), kind)
+        return _of(named_path(named), kind)
     if (here / CONFIG_NAME).is_file():
         return _of_config(here / CONFIG_NAME, kind)
     for path in runtime_sockets(environ, kind):
@@ -98,10 +106,11 @@ def _of_config(file: Path, kind: Kind) -> Path:
         base = file.absolute().parent
         named = control.get(kind.key)
         if named:
-            return base / Path(named).expanduser()
+            return base / named_path(named)
         if kind is ATTACH and control.get("socket"):
-            return (base / Path(control["socket"]).expanduser()).parent / kind.file
+            return (base / named_path(control["socket"])).parent / kind.file
         data = table.get("node", {}).get("data", "data")
-        return base / Path(data).expanduser() / kind.file
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"Cannot read {file}: {error}.") from None
+        return base / named_path(data) / kind.file
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        why = str(error).rstrip(".")
+        raise ConfigError(f"Cannot read {file}: {why}.") from None

@@ -27,6 +27,7 @@ from attrs import field, frozen
 
 from meshnet.cipher.address import Target, node_key, parse_target
 from meshnet.cipher.keys import PublicKey
+from meshnet.control.find import named_path
 from meshnet.errors import ConfigError, UsageError
 
 T = TypeVar("T")
@@ -305,10 +306,17 @@ def _plain(hint: Any, raw: object, name: str, context: Context) -> Any:
         if hint is str:
             return raw
         if hint is Path and raw:
-            return context.base / Path(raw).expanduser()
+            return context.base / _path(raw, name, context)
         if hint is PublicKey:
             return _key(raw, name, context)
     raise _error(context, name, raw, f"is not {_PLAIN.get(hint, str(hint))}")
+
+
+def _path(raw: str, name: str, context: Context) -> Path:
+    try:
+        return named_path(raw)
+    except UsageError as problem:
+        raise _error(context, name, raw, f"is no path: {problem}".rstrip(".")) from None
 
 
 def _from_text(raw: str) -> object:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshnet.control.find import ATTACH, find_socket, runtime_sockets
+from meshnet.control.find import ATTACH, find_socket, named_path, runtime_sockets
 from meshnet.errors import ConfigError, UnreachableError, UsageError
 from tests.support.nodes import new_folder
 
@@ -85,3 +85,12 @@ class FindTests(SynchronousTestCase):
         self.file.unlink()
         if not runtime_sockets({})[0].exists():
             self.assertRaises(UnreachableError, self.found)
+
+    def test_a_home_that_is_not_there(self) -> None:
+        """`~nobody-like-that` is a sentence, wherever a path is written."""
+        self.assertEqual(named_path("a/b"), Path("a/b"))
+        error = self.assertRaises(UsageError, named_path, "~nobody-like-that/x")
+        self.assertIn("home directory", str(error))
+        config = self.here / "node.toml"
+        config.write_text('[node]\ndata = "~ "\n')
+        self.assertRaises(ConfigError, find_socket, None, {}, self.here)
