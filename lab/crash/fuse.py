@@ -163,7 +163,13 @@ class _Server:
         }
 
     def run(self, control: socket.socket) -> None:
-        """Until the other end of `control` is closed."""
+        """Until the other end of `control` is closed, if only because its process was killed."""
+        try:
+            self._until_closed(control)
+        finally:
+            _libc().umount2(os.fsencode(self._folder), _DETACH)  # it may be unmounted already
+
+    def _until_closed(self, control: socket.socket) -> None:
         while True:
             waiting = [control.fileno(), *([self._device] if self._device >= 0 else [])]
             ready, _, _ = select.select(waiting, [], [])

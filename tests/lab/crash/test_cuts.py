@@ -94,9 +94,10 @@ def test_killed() -> None:
 
 @pytest.mark.long
 def test_killed_thousands_of_times() -> None:
-    """The same, for long."""
-    with room() as folder:
-        whole(killed(folder, 3000), 3000)
+    """The same with ten nodes, each of which dies two hundred times."""
+    for _ in range(10):
+        with room() as folder:
+            whole(killed(folder, 200), 200)
 
 
 forgetting = pytest.mark.skipif(fuse.why_not() is not None, reason=str(fuse.why_not()))
@@ -112,9 +113,10 @@ def test_forgetting_files() -> None:
 @forgetting
 @pytest.mark.long
 def test_forgetting_files_for_long() -> None:
-    """The same, eight hundred times."""
-    with room() as folder:
-        whole(killed(folder, 800, "fuse"), 800)
+    """The same, four hundred times."""
+    for _ in range(4):
+        with room() as folder:
+            whole(killed(folder, 100, "fuse"), 100)
 
 
 @forgetting
@@ -155,6 +157,20 @@ def test_a_cut_leaves_no_mount() -> None:
         fuse.Mounted(folder, EXT4).close()
         assert not os.path.ismount(folder)
         assert not list(folder.iterdir())
+
+
+@forgetting
+def test_killed_rounds_leave_no_mount() -> None:
+    """Nor when the process that uses it is killed outright."""
+    with room() as folder:
+        command = python("-m", "lab.crash.killed", str(folder), "1000", "0", "fuse")
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+        while not os.path.ismount(folder):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        while os.path.ismount(folder):
+            pass
 
 
 @pytest.mark.long
