@@ -87,7 +87,7 @@ def tasks(quick: bool = False) -> list[Task]:
         ]
     large = {"replay log": TINY, "key file": TORN}
     return [
-        *(Task(name, model, 1 << 12) for name, model in large.items()),
+        *(Task(name, model, 1 << 9, 32) for name, model in large.items()),
         *(Task(name, STRICT, 30, 4) for name in kept),
         *(Task(name, model, 1 << 14) for name in plain if name not in large for model in (TINY, TORN)),
         *(Task(name, STRICT.with_sector(16), 1 << 8, 16, depth=2) for name in plain if name not in large),
