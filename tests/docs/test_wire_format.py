@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import attrs
 import pytest
 
+from apps.vpn import lease
 from apps.vpn import messages as exit_messages
 from meshnet import limits
 from meshnet.cipher import address, bolt8, onion_error, sphinx
@@ -187,6 +188,28 @@ def test_codes() -> None:
     assert replies == [[code.value, code.name.lower()] for code in exit_messages.Code]
     assert f"Mesh port {exit_messages.EXIT_PORT:,} is an exit" in part("5")
     assert f"Version is {exit_messages.VERSION}." in part("5")
+
+
+def test_leases() -> None:
+    """Messages of the port for packets, and the numbers about them."""
+    written = {row[0]: row[1] for row in table(part("5"), "message", "layout") if row[0].isupper()}
+    bodies = {kind: (cls, layout_of_lease(cls)) for kind, cls in lease.KINDS.items()}
+    assert written == {
+        cls.__name__.upper(): f"length u16 · {kind} · {body}" for kind, (cls, body) in bodies.items()
+    }
+    text = " ".join(part("5").split())
+    assert f"Mesh port {lease.PACKETS_PORT:,} is an exit for IP packets" in text
+    assert f"is at most {lease.LARGEST_MESSAGE}; up to {lease._APPENDED} bytes" in text
+    assert f"Version is {lease.VERSION}." in text
+    assert f"from {lease.LEAST_MTU:,} to {lease.MOST_MTU:,}" in text
+    assert all(f"{code.value} " in text.partition("Refusals:")[2] for code in lease.RefusalCode)
+
+
+def layout_of_lease(cls: Any) -> str:
+    """The body of such a message; its text has a size before it."""
+    if cls is lease.Refuse:
+        return "code u8 · text size u8 · text"
+    return layout(cls)
 
 
 @pytest.mark.parametrize("pages", ["docs/wire-format.md", *LIMITS])

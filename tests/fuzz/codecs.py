@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
+from apps.vpn import lease
 from apps.vpn.messages import ExitReply, ExitRequest, asked, refusal
 from apps.vpn.socks import SocksMachine
 from coin.chain.block import decode_block
@@ -81,6 +83,26 @@ def socks(data: bytes) -> None:
     assert machine.held <= 1 << 18
 
 
+def leases(data: bytes) -> None:
+    """Byte 0: which side hears it, and in how large pieces."""
+    if not data:
+        return
+    client, exit_ = lease.ClientConversation(lease.Wish()), lease.ExitConversation()
+    side = client if data[0] & 1 else exit_
+    step = 1 + data[0] // 2
+    for start in range(1, len(data), step):
+        side.receive(data[start : start + step])
+        if exit_.state is lease.State.DECIDING:
+            exit_.denied(lease.RefusalCode.FULL, "full")
+    assert len(side._held) <= lease.LARGEST_MESSAGE + 2
+
+
+def _leases() -> list[bytes]:
+    given = lease.Lease(IPv4Address("10.1.1.1"), None, (), 1_500, lease.Offloads.CSUM)
+    refused = lease.refuse(lease.RefusalCode.FULL, "no")
+    return [b"\x40" + lease.ask(lease.Wish()), b"\x41" + lease.grant(given) * 2, b"\x41" + refused]
+
+
 def _ledger() -> Ledger:
     ledger = Ledger(small_chain())
     ledger.add(ledger.block(ledger.pay(1, Output(ledger.of(1)[0].address, 1_000_000_000, 0))))
@@ -136,6 +158,7 @@ def _daemons() -> list[bytes]:
 
 TARGETS = [
     Target("codec", wire, _wires, (CodecError,), MEGABYTE, 1_500),
+    Target("lease", leases, _leases, (), MEGABYTE, 1_200),
     Target("codec-skycoin", skycoin, _skycoins, (CodecError,), MEGABYTE),
     Target("socks", socks, lambda: [b"\0\5\1\0\5\1\0\1" + bytes(6), b"\1\5\1\2\1\1a\1b"], (), MEGABYTE, 700),
     Target("coin-block", block, _blocks, (CodecError,), MEGABYTE),
