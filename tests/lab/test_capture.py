@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -113,7 +113,7 @@ class CaptureTests(SynchronousTestCase):
         came = 0
         for _ in range(0, count, 10):  # the socket's buffer holds at least ten
             self.send(self.a, 10)
-            with suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):
                 while server.recv(100):
                     came += 1
         return came
