@@ -17,14 +17,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshnet.errors import MeshError, UnreachableError
-from meshnet.streams import StreamReader
+from meshnet.streams import NoPackets, StreamReader
 
 WINDOW: Final = 256 << 10
 """So many bytes may be with the reader before the connection is no longer read."""
 
 
 @implementer(IPushProducer)
-class StreamProtocol(Protocol):
+class StreamProtocol(NoPackets, Protocol):
     """`made(self)` is called with the connection; it gives the reader, or None to refuse it."""
 
     port = 0

@@ -31,6 +31,7 @@ from meshnet.codec import U64, Fixed, message
 from meshnet.rpc import Service, call
 from meshnet.rpc.driver import Channel, Pending
 from meshnet.rpc.service import entries
+from meshnet.streams import NoPackets
 
 TOGETHER = 64
 CALLS = 20_000
@@ -80,7 +81,7 @@ class Turns:
             due.popleft()()
 
 
-class Pipe:
+class Pipe(NoPackets):
     """One end of a stream in memory: takes everything."""
 
     port = 1

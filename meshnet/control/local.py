@@ -26,7 +26,7 @@ from meshnet.cipher.keys import PublicKey
 from meshnet.control.witness import Witness, receive_first
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.limits import DOOR_LINGER_BYTES, DOOR_LINGER_SECONDS, DOOR_READ
-from meshnet.streams import StreamReader
+from meshnet.streams import NoPackets, StreamReader
 
 AGAIN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -43,7 +43,7 @@ _log = Logger()
 
 
 @implementer(IReadWriteDescriptor)
-class LocalStream:
+class LocalStream(NoPackets):
     """A connected UNIX stream socket. `reader` hears of it and may be changed; `port` and `peer` are what
     the connection is about, for those who ask. `gone` is called once, when the socket is closed.
 

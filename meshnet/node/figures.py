@@ -74,6 +74,7 @@ class Figures:
             shown["replayed"] = path.replayed
             shown["probes"] = path.recovery.probes_sent
             shown["datagrams_dropped"] = session.datagrams_dropped
+            shown["packets_dropped"] = session.packets_dropped
         return shown
 
     @property

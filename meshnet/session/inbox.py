@@ -37,15 +37,16 @@ class NoRoom(Exception):  # noqa: N818  # no error: the cell comes again
 
 
 class Inbox:
-    """The receiving side of a session. `path`, `now` are those of the cell being read.
+    """The receiving side of a session. `path`, `now`, `marked` are those of the cell being read.
 
     `table` holds the living streams by id, `own_count` and `peer_count` how many each side opened.
-    `received`, `consumed` and `limit` are the session's sums of bytes.
+    `received`, `consumed` and `limit` are the session's sums of bytes. `packets_dropped` counts PACKETS for
+    streams that carry none.
     """
 
     __slots__ = (
-        "_first_own", "_own_next", "_peer_next", "_session", "consumed", "limit", "now",
-        "own_count", "path", "peer_count", "received", "table",
+        "_first_own", "_own_next", "_peer_next", "_session", "consumed", "limit", "marked",
+        "now", "own_count", "packets_dropped", "path", "peer_count", "received", "table",
     )  # fmt: skip
 
     def __init__(self, session: Session, path: Path, initiator: bool) -> None:
@@ -55,6 +56,8 @@ class Inbox:
         self._peer_next = 1 - self._first_own
         self.path = path
         self.now = 0.0
+        self.marked = False
+        self.packets_dropped = 0
         self.table: dict[int, Stream] = {}
         self.own_count = 0
         self.peer_count = 0
@@ -193,6 +196,14 @@ class Inbox:
     def datagram(self, source: int, target: int, data: memoryview) -> None:
         """DATAGRAM."""
         self._session.tell_datagram(DatagramReceived(source, target, bytes(data)))
+
+    def packets(self, stream_id: int, body: memoryview) -> None:
+        """PACKETS: straight to the sink; dropped where there is none, since nobody waits for them."""
+        stream = self.table.get(stream_id)
+        if stream is None or stream.carried is None or stream.over:
+            self.packets_dropped += 1
+            return
+        stream.carried.received(body, self.marked)
 
     # items about streams
 

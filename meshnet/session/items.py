@@ -19,7 +19,8 @@ A cell's plaintext is items, one behind the other, to its end. Integers called *
 | 12 | DATAGRAM | source port u16, target port u16, length v, bytes |
 | 13 | CLOSE | code v, length v, sentence (UTF-8, at most 200 bytes); nothing after it is read |
 | 14 | CELL-LIMIT | size v: the path back carries bodies up to this size, tag included (at least 1,200) |
-| 32–39 | PACKETS | reserved for IP packets |
+| 32 | PACKETS | stream v, length v, bytes: IP packets of two apps, beside the stream's own bytes |
+| 33–39 | PACKETS | reserved for other packets |
 | 48–63 | PATH | reserved for bonding |
 
 ACK is as in QUIC: numbers largest − first … largest have been opened; then, downwards, `gap` + 1 numbers
@@ -27,9 +28,10 @@ have not and `length` + 1 have. `count` is at most 31. `marks` is how many cells
 bit. All types but PAD, ACK and CLOSE ask for an acknowledgement. The origin sends CELL-LIMIT behind AUTH,
 because it alone learnt from CREATED what every relay carries.
 
-Our DATA always has a stream of 4, an offset of 8 and a length of 4 bytes, so that writer and reader need one
-struct call; any other widths are read as well. An unknown type, or bytes that end inside an item, make the
-whole cell malformed; `read` then raises CodecError and nothing else. This module knows no state.
+Our DATA always has a stream of 4, an offset of 8 and a length of 4 bytes, our PACKETS 4 and 4, so that writer
+and reader need one struct call; any other widths are read as well. An unknown type, or bytes that end inside
+an item, make the whole cell malformed; `read` then raises CodecError and nothing else. This module knows no
+state.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ SESSION_WINDOW: Final = 11
 DATAGRAM: Final = 12
 CLOSE: Final = 13
 CELL_LIMIT: Final = 14
+PACKETS: Final = 32
 
 AUTH_ANONYMOUS: Final = 0
 AUTH_CALLER: Final = 1
@@ -68,10 +71,13 @@ LARGEST_STREAM: Final = (1 << 30) - 1
 """The highest stream id we use (4 bytes)."""
 DATAGRAM_HEADER: Final = 9
 """Bytes of our DATAGRAM before its payload."""
+PACKETS_HEADER: Final = 9
+"""Bytes of our PACKETS before its body."""
 
 _DATA: Final = Struct(">BIQI")
 _ACK: Final = Struct(">BIIIBI")
 _DATAGRAM: Final = Struct(">BHHI")
+_PACKETS: Final = Struct(">BII")
 _U16: Final = Struct(">H")
 _VARINT4: Final = 0x8000_0000
 _VARINT8: Final = 0xC000_0000_0000_0000
@@ -79,6 +85,7 @@ _MASK4: Final = 0x3FFF_FFFF
 _MASK8: Final = (1 << 62) - 1
 _pack_data = _DATA.pack_into
 _unpack_data = _DATA.unpack_from
+_unpack_packets = _PACKETS.unpack_from
 
 
 class Sink(Protocol):
@@ -116,6 +123,9 @@ class Sink(Protocol):
 
     def datagram(self, source: int, target: int, data: memoryview, /) -> None:
         """DATAGRAM."""
+
+    def packets(self, stream: int, body: memoryview, /) -> None:
+        """PACKETS."""
 
     def cell_limit(self, size: int, /) -> None:
         """CELL-LIMIT."""
@@ -285,6 +295,22 @@ def _read_datagram(cell: memoryview, pos: int, sink: Sink) -> int:
     return end
 
 
+def _read_packets(cell: memoryview, pos: int, sink: Sink) -> int:
+    if len(cell) - pos >= PACKETS_HEADER - 1:
+        _, stream, length = _unpack_packets(cell, pos - 1)
+        if stream >> 30 == 2 and length >> 30 == 2:
+            pos += PACKETS_HEADER - 1
+            end: int = pos + (length & _MASK4)
+            if end > len(cell):
+                raise CodecError("PACKETS is longer than its cell")
+            sink.packets(stream & _MASK4, cell[pos:end])
+            return end
+    stream, pos = read_varint(cell, pos)
+    start, end = _span(cell, pos)
+    sink.packets(stream, cell[start:end])
+    return end
+
+
 def _read_close(cell: memoryview, pos: int, sink: Sink) -> int:
     code, pos = read_varint(cell, pos)
     start, end = _span(cell, pos)
@@ -309,10 +335,11 @@ _READERS: Final[dict[int, Callable[[memoryview, int, Sink], int]]] = {
     DATAGRAM: _read_datagram,
     CLOSE: _read_close,
     CELL_LIMIT: _read_cell_limit,
+    PACKETS: _read_packets,
 }
 
 
-# Writing: DATA, ACK and DATAGRAM straight into the cell, the rare ones as bytes.
+# Writing: DATA, ACK, DATAGRAM and PACKETS straight into the cell, the rare ones as bytes.
 
 
 def put_data(room: memoryview, pos: int, stream: int, offset: int, length: int, fin: bool) -> None:
@@ -323,6 +350,11 @@ def put_data(room: memoryview, pos: int, stream: int, offset: int, length: int, 
 def put_datagram(room: memoryview, pos: int, source: int, target: int, length: int) -> None:
     """Writes the 9 bytes before `length` bytes of payload."""
     _DATAGRAM.pack_into(room, pos, DATAGRAM, source, target, _VARINT4 | length)
+
+
+def put_packets(room: memoryview, pos: int, stream: int, length: int) -> None:
+    """Writes the 9 bytes before `length` bytes of packets."""
+    _PACKETS.pack_into(room, pos, PACKETS, _VARINT4 | stream, _VARINT4 | length)
 
 
 def put_ack(

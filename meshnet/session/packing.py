@@ -1,13 +1,14 @@
 """What a session has to send, and how it goes into cells: rare items first, then datagrams, then streams.
 
-Streams take turns, one piece of a cell each. What a cell carried is noted as tuples whose first member is the
-item's type (`recovery.Contents`):
+Streams take turns, one piece of a cell each; the packets that one carries have turns of their own. What a
+cell carried is noted as tuples whose first member is the item's type (`recovery.Contents`):
 
     (DATA, stream, start, end, fin) · (OPEN | RESET | STOP | WINDOW, stream) · (SESSION_WINDOW,) · (DATAGRAM,)
+    (PACKETS, carried)
     (AUTH | CELL_LIMIT | PING | PONG, path, item): about one circuit, and kept there (`session.path`)
 
 `arrived` and `lost` get them back, whichever circuit carried them. A lost item goes again only if it still
-says something: DATA by what is missing, WINDOW with the newest limit, PING, PONG and DATAGRAM never.
+says something: DATA by what is missing, WINDOW with the newest limit, PING, PONG, DATAGRAM and PACKETS never.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from meshnet.limits import DATAGRAM_QUEUE, DATAGRAM_QUEUE_BYTES, SESSION_FIRST_WINDOW
 from meshnet.session import items
+from meshnet.session.carried import Carried
 from meshnet.session.items import (
     AUTH,
     CELL_LIMIT,
@@ -26,6 +28,7 @@ from meshnet.session.items import (
     DATAGRAM,
     DATAGRAM_HEADER,
     OPEN,
+    PACKETS,
     RESET,
     SESSION_WINDOW,
     STOP,
@@ -43,14 +46,17 @@ class Silent:
 
     __slots__ = ()
     work = False
-    largest_datagram = 0
+    whole = 0
 
-    def pack(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+    def pack(
+        self, room: memoryview, pos: int, limit: int, contents: Contents, now: float, largest: int
+    ) -> int:
         """Adds nothing."""
         return pos
 
-    def drop_datagram(self) -> None:
-        """There is none."""
+    def fit(self, limit: int) -> int:
+        """There is nothing."""
+        return 0
 
 
 SILENT = Silent()
@@ -79,7 +85,7 @@ class Outbox:
         self._items: deque[tuple[Any, ...]] = deque()
         self._datagrams: deque[tuple[int, int, bytes]] = deque()
         self._datagram_bytes = 0
-        self._ready: deque[Stream] = deque()
+        self._ready: deque[Stream | Carried] = deque()
         self._starved: dict[Stream, None] = {}  # ready, but the session's window is used up
         self._listed: set[tuple[Any, ...]] = set()  # OPEN, RESET and STOP in `_items`
         self._session_window_said = False
@@ -93,9 +99,23 @@ class Outbox:
         return bool(self._ready or self._items or self._datagrams)
 
     @property
-    def largest_datagram(self) -> int:
-        """Bytes of plaintext that the next datagram needs; 0 if none waits."""
-        return DATAGRAM_HEADER + len(self._datagrams[0][2]) if self._datagrams else 0
+    def whole(self) -> int:
+        """Bytes of plaintext that the next cell needs because what is next cannot be cut; 0 if it can."""
+        if self._datagrams:
+            return DATAGRAM_HEADER + len(self._datagrams[0][2])
+        ready = self._ready
+        if ready and type(head := ready[0]) is Carried:
+            return head.whole
+        return 0
+
+    def fit(self, limit: int) -> int:
+        """`whole`, where a cell takes at most `limit`: a datagram that no cell takes never leaves. Packets
+        may be cut by their source, when it is given the whole cell."""
+        while (whole := self.whole) > limit:
+            if not self._datagrams:
+                return limit
+            self._datagram_bytes -= len(self._datagrams.popleft()[2])
+        return whole
 
     # what is to be sent
 
@@ -104,6 +124,12 @@ class Outbox:
         if not stream.listed:
             stream.listed = True
             self._ready.append(stream)
+
+    def list_packets(self, carried: Carried) -> None:
+        """A stream has packets to send."""
+        if not carried.listed:
+            carried.listed = True
+            self._ready.append(carried)
 
     def say(self, kind: int, stream: Stream) -> None:
         """OPEN, RESET, STOP or WINDOW of a stream."""
@@ -124,10 +150,6 @@ class Outbox:
         self._datagrams.append((source, target, data))
         self._datagram_bytes += len(data)
         return True
-
-    def drop_datagram(self) -> None:
-        """The next datagram does not fit into any cell."""
-        self._datagram_bytes -= len(self._datagrams.popleft()[2])
 
     def grant(self, limit: int) -> None:
         """The peer takes `limit` bytes in all."""
@@ -150,8 +172,14 @@ class Outbox:
 
     # into a cell
 
-    def pack(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
-        """Fills `room` from `pos` to at most `limit`, notes in `contents` what; the position reached."""
+    def pack(
+        self, room: memoryview, pos: int, limit: int, contents: Contents, now: float, largest: int
+    ) -> int:
+        """Fills `room` from `pos` to at most `limit`, notes in `contents` what; the position reached.
+
+        `largest` is what `limit` is at most on this circuit: a packet waits for a larger cell if there can
+        be one.
+        """
         if self._items:
             pos = self._pack_items(room, pos, limit, contents)
         if self._datagrams:
@@ -161,27 +189,64 @@ class Outbox:
             space = limit - pos - DATA_HEADER
             if space < 1 or (pos and space < SLIVER):
                 break
-            stream = ready.popleft()
-            half = stream.sending
-            start, end = half.piece(space, self.credit)
-            size = end - start
-            fin = half.finishing and end == half.end
-            if not size and not (fin and not half.fin_sent):
-                stream.listed = False
-                if half.ready():
-                    self._starved[stream] = None
-                continue
-            items.put_data(room, pos, stream.id, start, size, fin)
-            pos += DATA_HEADER
-            half.ring.take(start, size, room[pos : pos + size])
-            pos += size
-            self.credit -= half.sent(start, end, fin)
-            contents.append((DATA, stream, start, end, fin))
-            if half.ready():
-                ready.append(stream)
-            else:
-                stream.listed = False
+            turn = ready.popleft()
+            if type(turn) is Carried:
+                end = self._pack_packets(turn, room, pos, limit, largest, now)
+                if end > pos:
+                    contents.append(turn.contents)
+                    pos = end
+                elif turn.listed:
+                    break
+            elif type(turn) is Stream:
+                pos = self._pack_stream(turn, room, pos, limit, contents)
         return pos
+
+    def _pack_stream(self, stream: Stream, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
+        """One turn of a stream; the position reached."""
+        half = stream.sending
+        start, end = half.piece(limit - pos - DATA_HEADER, self.credit)
+        size = end - start
+        fin = half.finishing and end == half.end
+        if not size and not (fin and not half.fin_sent):
+            stream.listed = False
+            if half.ready():
+                self._starved[stream] = None
+            return pos
+        items.put_data(room, pos, stream.id, start, size, fin)
+        pos += DATA_HEADER
+        half.ring.take(start, size, room[pos : pos + size])
+        self.credit -= half.sent(start, end, fin)
+        contents.append((DATA, stream, start, end, fin))
+        if not half.ready():
+            stream.listed = False
+        elif 2 * size < limit:
+            self._ready.appendleft(stream)  # what others left of their cell was no turn
+        else:
+            self._ready.append(stream)
+        return pos + size
+
+    def _pack_packets(
+        self, carried: Carried, room: memoryview, pos: int, limit: int, largest: int, now: float
+    ) -> int:
+        """One turn of a stream's packets; the position reached. Still `listed` if it comes again: next, if
+        there was no room."""
+        ready = self._ready
+        stream = carried.stream
+        carried.listed = False
+        if stream.over or stream.carried is not carried:
+            return pos
+        whole = carried.whole
+        if not whole:
+            return pos
+        if pos + whole > limit and (pos or limit < largest):
+            carried.listed = True
+            ready.appendleft(carried)
+            return pos
+        end = carried.pack(room, pos, limit, now)
+        if end > pos and not (carried.listed or stream.over) and carried.whole:
+            carried.listed = True
+            ready.append(carried)
+        return end
 
     def _pack_items(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
         queue = self._items
@@ -258,6 +323,8 @@ class Outbox:
                         self.drained.append(stream)
                 if half.done:
                     stream.check_end()
+            elif kind == PACKETS:
+                what[1].cells_arrived += 1
             elif kind == RESET:
                 what[1].send_done()
             elif kind == OPEN:

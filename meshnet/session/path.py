@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 SKIP_LEAST: Final = 256  # cells between two numbers left out
 SKIP_MOST: Final = 1_024
+ACK_BESIDE: Final = 32  # bytes of an ACK beside what cannot be cut
+WHOLE_BESIDE: Final = ACK_BESIDE + TAG_SIZE
 
 _NONCE: Final = Struct("<4xQ").pack
 
@@ -122,10 +124,14 @@ class Path:
     @property
     def cell_size(self) -> int:
         """Bytes of body, tag included, that the next cell may take: what `fill` should be given room for."""
-        wanted = self.outbox.largest_datagram
-        if wanted + TAG_SIZE > self.rate.cell_size:
-            return min(wanted + TAG_SIZE, self.max_cell)
-        return self.rate.cell_size
+        return self._sized(self.outbox.whole)
+
+    def _sized(self, whole: int) -> int:
+        """The same, where `whole` bytes of plaintext cannot be cut."""
+        size = self.rate.cell_size
+        if whole and whole + WHOLE_BESIDE > size:
+            return min(whole + WHOLE_BESIDE, self.max_cell)
+        return size
 
     def shrink(self, size: int) -> None:
         """Some relay of the circuit carries only bodies up to `size` bytes."""
@@ -183,18 +189,16 @@ class Path:
         work = outbox.work or own
         pos = 0
         contents: Contents = []
-        limit = min(len(room), self.cell_size) - TAG_SIZE
-        if outbox.largest_datagram > limit:
-            outbox.drop_datagram()  # larger than the room of this circuit: it never leaves
-        size = self._allowed(limit) if work or recovery.probes else 0
-        if not recovery.sent and size < outbox.largest_datagram <= limit:
-            size = limit  # a datagram cannot be cut: alone it may exceed the window
+        largest = min(len(room), self.max_cell) - TAG_SIZE
+        whole = outbox.fit(largest)
+        limit = min(len(room), self._sized(whole)) - TAG_SIZE
+        size = self._allowed(limit, whole) if work or recovery.probes else 0
         if size > 0:
             if acks.waiting:
-                pos = acks.write(room, 0, size, now)
+                pos = acks.write(room, 0, max(size - whole, ACK_BESIDE), now)
             if own:
                 pos = self._pack_own(room, pos, size, contents)
-            pos = outbox.pack(room, pos, size, contents)
+            pos = outbox.pack(room, pos, size, contents, now, largest)
             if not contents and recovery.probes and pos + 2 <= size:
                 pos = self._ping(room, pos, contents)
         elif acks.due:
@@ -213,8 +217,9 @@ class Path:
                 session.timer(recovery.deadline())
         return self.seal(room, pos)
 
-    def _allowed(self, limit: int) -> int:
-        """Bytes of plaintext that may be sent now, at most `limit`; 0 if the window is used up."""
+    def _allowed(self, limit: int, whole: int) -> int:
+        """Bytes of plaintext that may be sent now, at most `limit`; 0 if the window is used up. What cannot
+        be cut takes `whole` of them: it may exceed the window by half of itself, or alone by all."""
         recovery = self.recovery
         if recovery.probes:
             # As large as what it says again: new data behind it may be what the other side has no room for.
@@ -222,9 +227,9 @@ class Path:
         free = self.congestion.window - recovery.in_flight - TAG_SIZE
         if free < limit:
             # The rest of a window is used only if it is worth a cell.
-            if 2 * free < limit and recovery.sent:
+            if 2 * free < (whole or limit) and recovery.sent:
                 return 0
-            limit = free
+            limit = max(free, min(whole + ACK_BESIDE, limit)) if whole else free
         return limit if len(recovery.sent) < CELLS_IN_FLIGHT else 0
 
     def _pack_own(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
@@ -300,7 +305,10 @@ class Path:
         recovery = self.recovery
         if self.acks.due or recovery.probes:
             return True
-        return bool(self.outbox.work or self.own) and self._allowed(self.rate.cell_size - TAG_SIZE) > 0
+        if not (self.outbox.work or self.own):
+            return False
+        whole = self.outbox.whole
+        return self._allowed(self._sized(whole) - TAG_SIZE, whole) > 0
 
     def deadline(self) -> float | None:
         """When `tick` has something to do, or None."""

@@ -38,6 +38,7 @@ from meshnet.limits import (
     STREAMS,
 )  # fmt: skip
 from meshnet.session import items
+from meshnet.session.carried import Carried
 from meshnet.session.codes import Code, SessionFaultError
 from meshnet.session.events import (
     AppFailed,
@@ -56,7 +57,7 @@ from meshnet.session.packing import Outbox
 from meshnet.session.path import Path
 from meshnet.session.paths import Paths
 from meshnet.session.streams import Stream
-from meshnet.streams import StreamReader
+from meshnet.streams import Flow, StreamReader
 
 EVENTS = 1_024
 """Datagrams beyond this many events not yet fetched are dropped."""
@@ -182,6 +183,11 @@ class Session:
         return any(not stream.over for stream in self._inbox.table.values())
 
     @property
+    def packets_dropped(self) -> int:
+        """PACKETS that came for streams that carry none."""
+        return self._inbox.packets_dropped
+
+    @property
     def fault(self) -> MeshError:
         """Why it ended."""
         return self._fault or UnreachableError("the session has ended")
@@ -297,6 +303,7 @@ class Session:
         inbox = self._inbox
         inbox.path = path
         inbox.now = now
+        inbox.marked = marked
         self._reading += 1
         try:
             asks = items.read(plain, inbox)
@@ -393,7 +400,25 @@ class Session:
 
     def forget(self, stream: Stream) -> None:
         """Both directions of a stream are done."""
+        stream.carried = None
         self._inbox.remove(stream)
+
+    def has_packets(self, carried: Carried) -> None:
+        """A stream has packets to send."""
+        if self.live:
+            self.outbox.list_packets(carried)
+            self._stir()
+
+    @property
+    def largest_packets(self) -> int:
+        """Bytes of packets that a cell takes on the circuit that is sent over."""
+        return self.path.max_cell - TAG_SIZE - items.PACKETS_HEADER
+
+    @property
+    def flow(self) -> Flow:
+        """How that circuit fares."""
+        path = self.path
+        return Flow(path.rtt, path.delivery_rate, path.cwnd, path.in_flight)
 
     def authenticated(self, caller: PublicKey | None) -> None:
         """AUTH was believed."""

@@ -15,14 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from attrs import evolve
+
 from meshnet.cipher.aead import Buffer
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import UsageError
+from meshnet.session.carried import Carried
 from meshnet.session.codes import Code
 from meshnet.session.items import RESET, STOP, WINDOW
 from meshnet.session.receiving import ReceiveHalf
 from meshnet.session.sending import SendHalf
-from meshnet.streams import StreamReader
+from meshnet.streams import Flow, PacketSink, PacketSource, StreamReader
 
 
 class Owner(Protocol):
@@ -53,17 +56,32 @@ class Owner(Protocol):
     def forget(self, stream: Stream) -> None:
         """Both directions are done."""
 
+    def has_packets(self, carried: Carried) -> None:
+        """The stream has packets to send."""
+
+    def app_failed(self, stream: Stream, error: Exception) -> None:
+        """What an app gave the stream raised."""
+
+    @property
+    def largest_packets(self) -> int:
+        """Bytes of packets that a cell takes."""
+
+    @property
+    def flow(self) -> Flow:
+        """How the circuit fares that is sent over."""
+
 
 class Stream:
     """One stream; made by `Session.open` or for an OPEN.
 
     `port` is the mesh port it was opened to, 0 until known. `reader` is None until accepted. `over` is set
-    once the reader is to hear nothing more. The other attributes belong to the session.
+    once the reader is to hear nothing more, `carried` are its packets, if it carries any. The other
+    attributes belong to the session.
     """
 
     __slots__ = (
-        "_owner", "_when_met", "announced", "id", "listed", "met", "over", "port", "reader", "receiving",
-        "sending", "starved", "stop_code", "window_said",
+        "_owner", "_when_met", "announced", "carried", "id", "listed", "met", "over", "port", "reader",
+        "receiving", "sending", "starved", "stop_code", "window_said",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +91,7 @@ class Stream:
         self.id = stream_id
         self.port = port
         self.reader: StreamReader | None = None
+        self.carried: Carried | None = None
         self.sending = sending
         self.receiving = receiving
         self.announced = False  # OPEN was sent or received
@@ -175,6 +194,47 @@ class Stream:
             call()
         else:
             self._when_met = call
+
+    # packets
+
+    def carry(self, source: PacketSource, sink: PacketSink) -> None:
+        """Carries packets, too. A stream that has ended carries none."""
+        if self.over or (self.sending.done and self.receiving.done):
+            return
+        if self.carried is None:
+            self.carried = Carried(self, source, sink)
+        self.carried.source, self.carried.sink = source, sink
+        self.packets_ready()
+
+    def packets_ready(self) -> None:
+        """The source has packets again."""
+        carried = self.carried
+        if carried is not None and not carried.listed and not self.over:
+            self._owner.has_packets(carried)
+
+    @property
+    def largest_packets(self) -> int:
+        """Bytes of packets that a cell takes."""
+        return self._owner.largest_packets
+
+    def flow(self) -> Flow:
+        """How its packets fare."""
+        flow, carried = self._owner.flow, self.carried
+        if carried is None:
+            return flow
+        return evolve(
+            flow,
+            cells_out=carried.cells_out,
+            bytes_out=carried.bytes_out,
+            cells_arrived=carried.cells_arrived,
+            cells_in=carried.cells_in,
+            bytes_in=carried.bytes_in,
+            marked_in=carried.marked_in,
+        )
+
+    def packets_failed(self, error: Exception) -> None:
+        """Its source or its sink raised."""
+        self._owner.app_failed(self, error)
 
     # what the session does with it
 

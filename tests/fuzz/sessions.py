@@ -12,6 +12,7 @@ from meshnet.session.session import Session
 from meshnet.session.streams import Stream
 from tests.fuzz.target import MEGABYTE, Choices, Target, piece
 from tests.meshnet.session.pair import Recorder, circuit_keys
+from tests.support.packets import Kept, Pile
 
 
 @cache
@@ -22,6 +23,7 @@ def _keys() -> tuple[CircuitKeys, CircuitKeys]:
 def _accept(stream: Stream) -> Recorder:
     reader = Recorder()
     reader.stream = stream
+    stream.carry(Pile([b"answer"]), Kept())
     return reader
 
 
@@ -98,6 +100,7 @@ def _cells() -> list[bytes]:
     others = [
         items.item(items.PING, 9), items.item(items.RESET, 0, 2, 5), items.item(items.STOP, 0, 2),
         items.item(items.WINDOW, 0, 1 << 20), items.item(items.SESSION_WINDOW, 1 << 22), b"\x0c\0\1\0\2\3abc",
+        b"\x20\0\3abc",
         items.close_item(16, "no"), items.auth_item(items.AUTH_ANONYMOUS), bytes(near[:size]), opened,
         opened + bytes(data), items.auth_item(items.AUTH_JOIN, bytes(48)),
         items.auth_item(items.AUTH_CALLER, b"\2" + bytes(64)),

@@ -362,6 +362,10 @@ def written(call: str, arguments: list[Any]) -> bytes:
         payload = bytes.fromhex(arguments[2])
         items.put_datagram(memoryview(room), 0, arguments[0], arguments[1], len(payload))
         return bytes(room[: items.DATAGRAM_HEADER]) + payload
+    if call == "packets":
+        payload = bytes.fromhex(arguments[1])
+        items.put_packets(memoryview(room), 0, arguments[0], len(payload))
+        return bytes(room[: items.PACKETS_HEADER]) + payload
     if call == "ack":
         _, delay, marks, ranges = arguments
         lows, highs = [low for low, _ in reversed(ranges)], [high for _, high in reversed(ranges)]

@@ -51,6 +51,7 @@ ITEMS = st.one_of(
     st.tuples(st.just("cell_limit"), VARINT),
     st.tuples(st.just("open"), VARINT, st.integers(0, 0xFFFF), VARINT),
     st.tuples(st.just("datagram"), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=50)),
+    st.tuples(st.just("packets"), st.integers(0, (1 << 30) - 1), st.binary(max_size=50)),
 )
 KINDS = {"ping": 1, "pong": 3, "reset": 4, "stop": 5, "window": 10, "session_window": 11, "cell_limit": 14}
 
@@ -65,6 +66,10 @@ def encoded(told: tuple[Any, ...]) -> bytes:
         room = bytearray(items.DATAGRAM_HEADER)
         items.put_datagram(memoryview(room), 0, told[1], told[2], len(told[3]))
         return bytes(room) + told[3]
+    if name == "packets":
+        room = bytearray(items.PACKETS_HEADER)
+        items.put_packets(memoryview(room), 0, told[1], len(told[2]))
+        return bytes(room) + told[2]
     return items.item(KINDS[name], *told[1:])
 
 
@@ -123,8 +128,11 @@ class ItemsTests(SynchronousTestCase):
     def test_malformed(self) -> None:
         """Unknown and reserved types, lengths beyond the cell, ACKs of too much or of nothing."""
         cells = [
-            b"\x0f", b"\x20", b"\x30", b"\xff", b"\x01", b"\x07\x02\x00", b"\x0c\x00\x00\x00", b"\x06",
+            b"\x0f", b"\x20", b"\x21", b"\x30", b"\xff", b"\x01",
+            b"\x07\x02\x00", b"\x0c\x00\x00\x00", b"\x06",
             data(4, 0, b"abc", False)[:-1], b"\x08\x04\x00\x05abcd", b"\x08\x04",
+            b"\x20\x80\x00\x00\x04\x80\x00\x00\x03ab", b"\x20\x04\x03ab", b"\x20\x04",
+            b"\x20\x80\x00\x00\x04\x41\xff\0\0",
             b"\x02\x05\x00\x00\x00\x06",  # 6 numbers below 5
             b"\x02\x05\x00\x00\x01\x00\x05\x00",  # a gap below 0
             b"\x02\x40\xff\x00\x00\x20\x00" + b"\x00" * 64,  # 33 ranges

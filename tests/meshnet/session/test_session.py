@@ -544,8 +544,8 @@ class MessageTests(SynchronousTestCase):
         self.assertLess(sum(pair.b.sizes) - before, 200)
 
     def test_reserved(self) -> None:
-        """PACKETS and PATH are reserved: whoever sends them is told."""
-        for kind in (32, 39, 48, 63):
+        """Other packets and PATH are reserved: whoever sends them is told."""
+        for kind in (33, 39, 48, 63):
             pair = Pair(54)
             pair.run(1.0)
             self.assertEqual(pair.inject(0, bytes((kind,)) + bytes(20)), Drop.MALFORMED)
