@@ -58,7 +58,7 @@ class Rule:
             return False
         special = is_special(address)
         if self.network is not None:
-            return address in self.network and (not special or _within_special(self.network))
+            return address in self.network and (not special or opens_special(self.network))
         return not special and (not self.name or self._named(name))
 
     def denies(self, name: str, address: Address, port: int) -> bool:
@@ -80,7 +80,8 @@ def is_special(address: Address) -> bool:
     return any(address in network for network in SPECIAL)
 
 
-def _within_special(network: Network) -> bool:
+def opens_special(network: Network) -> bool:
+    """Whether a network lies inside a special range, so that a rule of it opens that part."""
     for outer in (*SPECIAL, NAT64):
         if isinstance(network, IPv4Network):
             if isinstance(outer, IPv4Network) and network.subnet_of(outer):
