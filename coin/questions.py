@@ -20,8 +20,8 @@ from coin.chain.transaction import Transaction, Unspent, decode_transaction
 from coin.readable import block_json, header_json, transaction_json, unspent_json
 from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
+from coin.store.figures import Balance
 from coin.store.pool import Taken
-from coin.store.store import Balance
 from meshnet.errors import CodecError, RefusedError, UsageError
 from meshnet.node.app import Json
 from meshnet.node.schema import Between, Parse, read_body, read_query

@@ -6,6 +6,8 @@ thousand looks but one commit, and each table is written in one go, in the order
 
 from __future__ import annotations
 
+from itertools import islice
+
 from attrs import define
 
 from coin.chain.address import Address
@@ -24,6 +26,7 @@ class _Owner:
     number: int
     coins: int
     outputs: int
+    txs: int
     owned: bool
     """Whether it owned something before."""
 
@@ -76,12 +79,15 @@ class Batch:
             tx, size = self._tx, len(transaction.raw)
             self._txs.append((tx, transaction.id, sequence, start, size, self._output))
             start += size
-            touched = {self._spend(unspent, tx) for unspent in inputs}
-            touched.update(self._make(next(made), tx) for _ in transaction.outputs)
-            self._history += [(number, tx) for number in touched]
+            touched = {unspent.address: self._spend(unspent, tx) for unspent in inputs}
+            for unspent in islice(made, len(transaction.outputs)):
+                touched[unspent.address] = self._make(unspent, tx)
+            for owner in touched.values():
+                owner.txs += 1
+                self._history.append((owner.number, tx))
             self._tx += 1
 
-    def _spend(self, unspent: Unspent, tx: int) -> int:
+    def _spend(self, unspent: Unspent, tx: int) -> _Owner:
         if self._fresh.pop(unspent.id, None) is not None:
             self._outputs[unspent.id][6] = tx
         else:
@@ -90,31 +96,32 @@ class Batch:
         owner = self._owner(unspent.address)
         owner.coins -= unspent.coins
         owner.outputs -= 1
-        return owner.number
+        return owner
 
-    def _make(self, unspent: Unspent, tx: int) -> int:
+    def _make(self, unspent: Unspent, tx: int) -> _Owner:
         owner = self._owner(unspent.address)
         owner.coins += unspent.coins
         owner.outputs += 1
-        row = [self._output, unspent.id, tx, owner.number, unspent.coins, stored(unspent.hours), None]
+        coins, hours = unspent.coins, stored(unspent.hours)
+        row = [self._output, unspent.id, tx, owner.number, coins, hours, None, unspent.time]
         self._outputs[unspent.id] = row
         self._fresh[unspent.id] = unspent
         self._output += 1
-        return owner.number
+        return owner
 
     def _owner(self, address: Address) -> _Owner:
         owner = self._owners.get(address)
         if owner is None:
             rows = self._connection.execute(
-                "SELECT number, coins, outputs FROM address WHERE address = ?", (address,)
+                "SELECT number, coins, outputs, txs FROM address WHERE address = ?", (address,)
             )
             if rows:
-                number, coins, outputs = rows[0]
+                number, coins, outputs, txs = rows[0]
             else:
-                number, coins, outputs = self._address, 0, 0
+                number, coins, outputs, txs = self._address, 0, 0, 0
                 self._address += 1
                 self._new.append(address)
-            owner = self._owners[address] = _Owner(number, coins, outputs, outputs > 0)
+            owner = self._owners[address] = _Owner(number, coins, outputs, txs, outputs > 0)
         return owner
 
     def write(self) -> None:
@@ -123,20 +130,21 @@ class Batch:
         owners, new = self._owners, frozenset(self._new)
         write("INSERT INTO block (sequence, hash, time, total, data) VALUES (?, ?, ?, ?, ?)", self._blocks)
         write(
-            "INSERT INTO address (number, address, coins, outputs) VALUES (?, ?, ?, ?)",
-            [(owners[each].number, each, owners[each].coins, owners[each].outputs) for each in self._new],
+            "INSERT INTO address (number, address, coins, outputs, txs) VALUES (?, ?, ?, ?, ?)",
+            [(it.number, each, it.coins, it.outputs, it.txs) for each in self._new for it in (owners[each],)],
         )
         write(
-            "UPDATE address SET coins = ?, outputs = ? WHERE number = ?",
+            "UPDATE address SET coins = ?, outputs = ?, txs = ? WHERE number = ?",
             [
-                (each.coins, each.outputs, each.number)
+                (each.coins, each.outputs, each.txs, each.number)
                 for address, each in owners.items()
                 if address not in new
             ],
         )
         write("INSERT INTO tx (number, id, block, start, size, output) VALUES (?, ?, ?, ?, ?, ?)", self._txs)
         write(
-            "INSERT INTO output (number, id, tx, address, coins, hours, spent) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO output (number, id, tx, address, coins, hours, spent, born) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             self._outputs.values(),
         )
         write("UPDATE output SET spent = ? WHERE number = ?", self._spent)

@@ -50,8 +50,8 @@ MOST_FAULTS: Final = 100
 _TABLES: Final = {
     "block": "sequence, total",
     "tx": "number, id, block, start, size, output",
-    "address": "number, address, coins, outputs",
-    "output": "number, id, tx, address, coins, hours, spent",
+    "address": "number, address, coins, outputs, txs",
+    "output": "number, id, tx, address, coins, hours, spent, born",
     "history": "address, tx",
     "tally": "one, unspents, owners",
 }
@@ -121,8 +121,9 @@ def _compare(connection: Connection, chain: Chain, progress: Progress) -> list[s
     as large as the blocks."""
     shadow = connect_sqlite(":memory:")
     try:
-        for statement in SCHEMA.migrations[0].split(";\n"):  # type: ignore[union-attr]
-            shadow.execute(statement)
+        for migration in SCHEMA.migrations:
+            for statement in migration.split(";\n"):  # type: ignore[union-attr]
+                shadow.execute(statement)
         shadow.execute("BEGIN")
         refused = refill(shadow, chain, _stored(connection, progress))
         faults = [refused] if refused else []

@@ -195,11 +195,7 @@ class Pool:
 
     def touching(self, address: Address) -> list[Loose]:
         """Those that spend what an address owns or give to it; who burns most for its bytes first."""
-        statement = (
-            _LOOSE
-            + "JOIN loose_address ON loose = number WHERE address = ? ORDER BY rate DESC, received, number"
-        )
-        return [_loose(row) for row in self._rows(statement, address)]
+        return [_loose(row) for row in self._rows(_TOUCHING, address)]
 
     def unknown(self, ids: Sequence[bytes]) -> list[bytes]:
         """Those of the ids that are neither here nor in the chain."""
@@ -268,6 +264,19 @@ class _Room:
 
 
 _LOOSE: Final = "SELECT data, received, checked, announced, fee, rate, rule, refusal FROM loose "
+_TOUCHING: Final = (
+    _LOOSE + "JOIN loose_address ON loose = number WHERE address = ? ORDER BY rate DESC, received, number"
+)
+
+
+def loose_touching(connection: Connection, addresses: Sequence[Address]) -> dict[Address, list[Loose]]:
+    """The loose transactions that touch each of some addresses, as `Pool.touching` gives them; addresses that
+    none touches are left out."""
+    if not connection.execute("SELECT 1 FROM loose LIMIT 1"):
+        return {}
+    look = connection.execute
+    touched = (each for each in addresses if look("SELECT 1 FROM loose_address WHERE address = ?", (each,)))
+    return {each: [_loose(row) for row in look(_TOUCHING, (each,))] for each in touched}
 
 
 def _loose(row: Sequence[Any]) -> Loose:

@@ -8,6 +8,8 @@ from typing import Any, Final
 from attrs import frozen
 
 from coin.chain.address import Address
+from coin.chain.block import Header
+from coin.chain.rules import Head
 from coin.chain.transaction import Transaction, Unspent, decode_transaction
 from coin.store.schema import amount
 from meshnet.errors import CodecError
@@ -15,8 +17,8 @@ from meshnet.storage.database import Connection
 from meshnet.storage.disk import CorruptFileError
 
 OUTPUT: Final = (
-    "SELECT block.time, tx.block, tx.id, address.address, output.coins, output.hours, output.id, "
-    "output.number FROM output JOIN tx ON tx.number = output.tx JOIN block ON block.sequence = tx.block "
+    "SELECT output.born, tx.block, tx.id, address.address, output.coins, output.hours, output.id, "
+    "output.number FROM output JOIN tx ON tx.number = output.tx "
     "JOIN address ON address.number = output.address "
 )
 """Outputs, of which `unspent_of` makes a value; to be narrowed by WHERE."""
@@ -63,3 +65,14 @@ def find_unspent(connection: Connection, number: bytes) -> Unspent | None:
     """The output of that id if it is unspent."""
     rows = connection.execute(OUTPUT + "WHERE output.id = ? AND output.spent IS NULL", (number,))
     return unspent_of(rows[0]) if rows else None
+
+
+def read_head(connection: Connection) -> Head:
+    """The last block; raises CorruptFileError if there is none."""
+    rows = connection.execute(
+        "SELECT hash, substr(data, 1, 124), total FROM block ORDER BY sequence DESC LIMIT 1"
+    )
+    if not rows:
+        raise CorruptFileError("the store has no first block: remove it, or repair it")
+    digest, data, total = rows[0]
+    return Head(Header.decode(data), digest, total)

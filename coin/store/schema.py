@@ -2,8 +2,9 @@
 
     block     sequence → hash, time, sum over all unspent outputs after it, signed block as it came
     tx        number → id, block, where its bytes lie in the block, number of its first output
-    address   number → 21 bytes, droplets and number of its unspent outputs
-    output    number → id, the transaction that made it, owner, coins, hours; the one that spent it, or NULL
+    address   number → 21 bytes, droplets and number of its unspent outputs, how many transactions touch it
+    output    number → id, the transaction that made it, owner, coins, hours; the one that spent it, or NULL;
+              when it was born, which is the time of its block
     history   (address, tx): a row for each transaction that touches the address
     tally     one row: how many outputs are unspent, how many addresses own some
     loose     transactions not in a block yet: bytes, when they came (nanoseconds since 1970), the hours they
@@ -96,8 +97,26 @@ CREATE TABLE loose_address (
 CREATE INDEX loose_address_loose ON loose_address (loose);
 """
 
-SCHEMA: Final = Schema(APPLICATION, (_FIRST,))
-"""Version 1 of the chain's database."""
+WIDE: Final = 1 << 40
+"""Hours from which an output is looked at by itself where hours are summed (`figures.py`); also in an index
+below."""
+
+_SECOND = """
+ALTER TABLE output ADD COLUMN born INTEGER NOT NULL DEFAULT 0;
+UPDATE output SET born = (
+    SELECT block.time FROM tx JOIN block ON block.sequence = tx.block WHERE tx.number = output.tx
+);
+DROP INDEX output_unspent;
+CREATE INDEX output_unspent ON output (address, number, coins, hours, born, spent) WHERE spent IS NULL;
+CREATE INDEX output_wide ON output (number) WHERE spent IS NULL AND hours NOT BETWEEN 0 AND 1099511627775;
+ALTER TABLE address ADD COLUMN txs INTEGER NOT NULL DEFAULT 0;
+UPDATE address SET txs = (SELECT count(*) FROM history WHERE history.address = address.number);
+"""
+"""All that sums ask of an unspent output stands in one index, `spent` too, without which SQLite looks into
+the table for each. Version 1 had neither `born` nor `txs`."""
+
+SCHEMA: Final = Schema(APPLICATION, (_FIRST, _SECOND))
+"""Version 2 of the chain's database."""
 
 INDEXES: Final = ("history", "output", "address", "tx", "tally")
 """The tables that are made of blocks, in an order in which their rows may be removed."""

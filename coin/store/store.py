@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from coin.chain.address import Address
-from coin.chain.amounts import DROPLETS
-from coin.chain.block import Block, Header, decode_block
-from coin.chain.hours import HoursError, forgiving_hours_at
+from coin.chain.block import Block, decode_block
 from coin.chain.params import Chain
 from coin.chain.rules import (
     Applied,
@@ -28,16 +26,26 @@ from coin.chain.rules import (
     check_header,
     signers,
 )  # fmt: skip
-from coin.chain.transaction import Unspent
+from coin.chain.transaction import Transaction, Unspent
 from coin.store.batch import Batch
+from coin.store.figures import Balance, Supply, balances, richest, supply, unspents_of
 from coin.store.integrity import Progress, Report, check, rebuild_from, refill, reindex, whole_block
+from coin.store.pages import Page, page, spent_by
 from coin.store.pool import Pool
-from coin.store.rows import CONFIRMED, OUTPUT, Confirmed, confirmed_of, find_unspent, unspent_of
-from coin.store.schema import SCHEMA, amount
+from coin.store.rows import (
+    CONFIRMED,
+    OUTPUT,
+    Confirmed,
+    confirmed_of,
+    find_unspent,
+    read_head,
+    unspent_of,
+)  # fmt: skip
+from coin.store.schema import SCHEMA
 from coin.store.verdicts import Known
 from meshnet.errors import LocalError
 from meshnet.storage.database import Connection, Database, Found, open_database
-from meshnet.storage.disk import CorruptFileError, Disk, StrPath
+from meshnet.storage.disk import Disk, StrPath
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.sqlite import Connect, connect_sqlite
 
@@ -59,45 +67,6 @@ class Added:
     refused: RuleError | None = None
 
 
-@frozen
-class Amount:
-    """Droplets and coin hours."""
-
-    coins: int = 0
-    hours: int = 0
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.coins + other.coins, self.hours + other.hours)
-
-
-@frozen
-class Balance:
-    """What an address owns: in the chain, at the time of its last block; and once the pool is in blocks."""
-
-    confirmed: Amount = Amount()
-    predicted: Amount = Amount()
-
-    def __add__(self, other: Balance) -> Balance:
-        return Balance(self.confirmed + other.confirmed, self.predicted + other.predicted)
-
-
-@frozen
-class Supply:
-    """The coins and hours of a chain at `head`, in droplets and hours. Of the distribution's addresses some
-    are unlocked: `total` is what those began with and `current` what has left them; for the hours, what
-    everybody but the locked addresses has, and what everybody but the distribution has. `unspents` and
-    `owners` count unspent outputs and addresses that own one."""
-
-    head: Head = field(repr=False)
-    current: int
-    total: int
-    most: int
-    current_hours: int
-    total_hours: int
-    unspents: int
-    owners: int
-
-
 _BLOCK_AT = "SELECT data FROM block WHERE sequence = ?"
 _BLOCK_OF = "SELECT data FROM block WHERE hash = ?"
 
@@ -111,7 +80,7 @@ class ChainStore:
         self.chain = chain
         self.pool = Pool(database, chain)
         self.notes = tuple(database.notes)
-        self.head: Head = database.read(_read_head)
+        self.head: Head = database.read(read_head)
         self._supply: Supply | None = None
 
     @property
@@ -206,19 +175,29 @@ class ChainStore:
         )
         return [confirmed_of(row) for row in self._rows(statement, address, bound, limit)]
 
+    def page(
+        self, addresses: Sequence[Address] | None, offset: int, limit: int, *, newest: bool = False
+    ) -> Page:
+        """`limit` transactions behind the first `offset`: of all, or (at most 1,000 addresses) of those that
+        touch any of some. Ordered by block, then by id; the oldest first, or the `newest`."""
+        return self._database.read(
+            lambda connection: page(connection, addresses, offset, limit, newest=newest)
+        )
+
+    def spent_by(self, transactions: Iterable[Transaction]) -> list[tuple[Unspent, ...]]:
+        """What each transaction spends, in its order; outputs that the chain does not have are left out."""
+        return self._database.read(lambda connection: [spent_by(connection, each) for each in transactions])
+
     def transaction_count(self, address: Address | None = None) -> int:
         """How many transactions there are, or touch an address."""
         if address is None:
             return int(self._rows("SELECT coalesce(max(number), 0) FROM tx")[0][0])
-        statement = (
-            "SELECT count(*) FROM history JOIN address ON number = history.address WHERE address.address = ?"
-        )
-        return int(self._rows(statement, address)[0][0])
+        rows = self._rows("SELECT txs FROM address WHERE address = ?", address)
+        return int(rows[0][0]) if rows else 0
 
     def unspents(self, address: Address) -> list[Unspent]:
         """What an address owns, the oldest first."""
-        statement = OUTPUT + "WHERE address.address = ? AND output.spent IS NULL ORDER BY output.number"
-        return [unspent_of(row) for row in self._rows(statement, address)]
+        return self._database.read(lambda connection: unspents_of(connection, address))
 
     def all_unspents(self) -> list[Unspent]:
         """All that is unspent, the oldest first."""
@@ -257,44 +236,13 @@ class ChainStore:
 
     def balance(self, addresses: Iterable[Address]) -> dict[Address, Balance]:
         """What each address owns now, and will when the pool is in blocks (of two loose transactions that
-        spend the same, the one that burns more)."""
-        time = self.head.header.time
-        found = {}
-        for address in dict.fromkeys(addresses):
-            owned = {each.id: each for each in self.unspents(address)}
-            confirmed = _sum(owned.values(), time)
-            predicted = dict(owned)
-            gone: set[bytes] = set()
-            received = Amount()
-            for loose in self.pool.touching(address):
-                it = loose.transaction
-                if gone.isdisjoint(it.inputs):
-                    gone.update(it.inputs)
-                    received += sum(
-                        (Amount(out.coins, out.hours) for out in it.outputs if out.address == address),
-                        Amount(),
-                    )
-            left = [each for each in predicted.values() if each.id not in gone]
-            found[address] = Balance(confirmed, _sum(left, time) + received)
-        return found
+        spend the same, the one that burns more). Coins and hours are the indexes' sums."""
+        return self._database.read(lambda connection: balances(connection, self.chain, addresses))
 
     def richest(self, count: int, *, without: frozenset[Address] = frozenset()) -> list[tuple[Address, int]]:
         """The addresses that own most, and their droplets; the richest first. Of those that own the same,
         locked ones come first, then the smaller."""
-        statement = "SELECT address, coins FROM address WHERE coins > 0 ORDER BY coins DESC, address"
-        locked = self.chain.locked
-
-        def work(connection: Connection) -> list[tuple[Address, int]]:
-            found: list[tuple[Address, int]] = []
-            for address, coins in connection.rows(statement):
-                if len(found) >= count and coins < found[-1][1]:
-                    break
-                if address not in without:
-                    found.append((Address(address), coins))
-            found.sort(key=lambda each: (-each[1], each[0] not in locked, each[0]))
-            return found[:count]
-
-        return self._database.read(work)
+        return self._database.read(lambda connection: richest(connection, self.chain, count, without))
 
     def address_count(self) -> int:
         """How many addresses own something."""
@@ -306,10 +254,10 @@ class ChainStore:
 
     def supply(self) -> Supply:
         """The coins and hours of the chain. The hours are summed once for each head, over all unspent
-        outputs: about a microsecond for each."""
+        outputs."""
         known, head = self._supply, self.head
         if known is None or known.head.hash != head.hash:
-            known = self._supply = self._database.read(lambda connection: _supply(connection, self.chain))
+            known = self._supply = self._database.read(lambda connection: supply(connection, self.chain))
         return known
 
     def _rows(self, statement: str, *parameters: bytes | int) -> list[tuple[Any, ...]]:
@@ -342,7 +290,7 @@ class ChainStore:
         again from other nodes: restore it before to keep them. How many were removed."""
         with self._database.transaction() as connection:
             removed = reindex(connection, self.chain)
-            head = _read_head(connection)
+            head = read_head(connection)
         self.head, self._supply = head, None
         return removed
 
@@ -406,64 +354,3 @@ def _kept(connection: Connection, row: Sequence[Any]) -> Kept:
     )
     by, where = spent[0] if spent else (None, None)
     return Kept(unspent_of(row), by, where)
-
-
-def _sum(unspents: Iterable[Unspent], time: int) -> Amount:
-    total = Amount()
-    for each in unspents:
-        total += Amount(each.coins, _hours(each.coins, each.hours, each.time, time))
-    return total
-
-
-def _hours(coins: int, hours: int, born: int, time: int) -> int:
-    """What people see: an output whose hours do not fit has none."""
-    try:
-        return forgiving_hours_at(coins, hours, born, time)
-    except HoursError:
-        return 0
-
-
-def _supply(connection: Connection, chain: Chain) -> Supply:
-    head = _read_head(connection)
-    open_ones = frozenset(chain.distribution) - chain.locked
-    kinds: dict[int, bool] = {}  # numbers of the distribution's addresses: whether they are locked
-    held = 0
-    for address in chain.distribution:
-        for number, coins in connection.execute(
-            "SELECT number, coins FROM address WHERE address = ?", (address,)
-        ):
-            kinds[number] = address in chain.locked
-            held += coins if address in open_ones else 0
-    total_hours = current_hours = 0
-    for owner, coins, hours, born in connection.rows(
-        "SELECT output.address, output.coins, output.hours, block.time FROM output "
-        "JOIN tx ON tx.number = output.tx JOIN block ON block.sequence = tx.block WHERE output.spent IS NULL"
-    ):
-        locked = kinds.get(owner)
-        if locked is not True:
-            earned = _hours(coins, amount(hours), born, head.header.time)
-            total_hours += earned
-            current_hours += earned if locked is None else 0
-    unspents, owners = connection.execute("SELECT unspents, owners FROM tally")[0]
-    most = chain.supply * DROPLETS
-    total = len(open_ones) * chain.share * DROPLETS if chain.distribution else chain.volume
-    return Supply(
-        head,
-        total - held if chain.distribution else total,
-        total,
-        most,
-        current_hours,
-        total_hours,
-        unspents,
-        owners,
-    )
-
-
-def _read_head(connection: Connection) -> Head:
-    rows = connection.execute(
-        "SELECT hash, substr(data, 1, 124), total FROM block ORDER BY sequence DESC LIMIT 1"
-    )
-    if not rows:
-        raise CorruptFileError("the store has no first block: remove it, or repair it")
-    digest, data, total = rows[0]
-    return Head(Header.decode(data), digest, total)

@@ -17,6 +17,7 @@ from lab.crash.witness import Witness
 from lab.simulation.disk import SimulatedDisk
 from lab.simulation.models import EXT4, MODELS, STRICT, Model
 from tests.support.chains import Ledger, owner, small_chain
+from tests.support.old_stores import write_old_store
 
 pytestmark = pytest.mark.skipif(not available(), reason="APSW is not installed; ./mesh test installs it")
 
@@ -88,6 +89,30 @@ def chain_store() -> Workload:
     return Workload("chain store", work, found, made, (0, ()))
 
 
+def old_store() -> Workload:
+    """A store of the first version, opened: its tables are brought up to date."""
+
+    def prepare(disk: SimulatedDisk) -> None:
+        disk.mkdir("/d")
+        connect = connect_on(disk)
+        write_old_store(disk, "/d/chain.db", CHAIN, LEDGER.blocks, connect=connect, separate_reader=False)
+
+    def program(disk: SimulatedDisk, witness: Witness) -> None:
+        with opened(disk) as store:
+            witness.holds()
+            witness.begins((4, ()))
+            added = store.add([LAST], [[signers(each) for each in LAST.transactions]])
+            assert added.refused is None
+            witness.holds()
+
+    def recover(disk: SimulatedDisk) -> Hashable:
+        with opened(disk) as store:
+            assert store.check().whole
+            return content(store)
+
+    return Workload("old chain store", program, recover, prepare, (3, ()))
+
+
 def block_file() -> Workload:
     """A file of blocks, written over another."""
 
@@ -110,6 +135,13 @@ def test_nothing_is_lost() -> None:
     assert not report.lost, "\n".join(map(str, report.losses))
 
 
+def test_an_old_store() -> None:
+    """Whenever the power fails while an old store is brought up to date, all of it is there afterwards."""
+    report = Search(old_store(), EXT4, most=1, deeper=1, kills=False).run()
+    print(report)
+    assert not report.lost, "\n".join(map(str, report.losses))
+
+
 def test_block_files() -> None:
     """The old file or the new one, never a part."""
     report = Search(block_file(), STRICT, most=64, deeper=4).run()
@@ -121,6 +153,7 @@ def test_block_files() -> None:
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_nothing_is_lost_in_more_states(model: Model) -> None:
     """The same with many states at each point, cuts while a cut is recovered from, and kills."""
-    report = Search(chain_store(), model, most=200, deeper=8).run()
-    print(report)
-    assert not report.lost, "\n".join(map(str, report.losses))
+    for workload in (chain_store(), old_store()):
+        report = Search(workload, model, most=200, deeper=8).run()
+        print(report)
+        assert not report.lost, "\n".join(map(str, report.losses))

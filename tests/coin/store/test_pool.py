@@ -11,8 +11,9 @@ from coin.chain.hours import hours_at
 from coin.chain.params import Limits
 from coin.chain.rules import HardRuleError, SoftRuleError, signers
 from coin.chain.transaction import Output, Transaction
+from coin.store.figures import Amount, Balance
 from coin.store.pool import CONFLICTS, NEVER
-from coin.store.store import Amount, Balance, ChainStore, open_store
+from coin.store.store import ChainStore, open_store
 from meshnet.limits import COIN_POOL_SECONDS
 from meshnet.storage.disk import RealDisk
 from tests.support.chains import HOUR, Ledger, owner, small_chain
