@@ -47,7 +47,7 @@ class RandomChain:
 
     def block(self) -> Block:
         """The next block."""
-        paid = []
+        paid: list[Transaction] = []
         for payer in range(1, OWNERS + 1):
             mine = self.ledger.of(payer)
             while mine and (self.draw.random() < 0.6 or not (paid or payer < OWNERS)):
