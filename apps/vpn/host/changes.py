@@ -25,7 +25,8 @@ LARGEST_TEXT: Final = 65_536
 _DEVICE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SYSCTL: Final = re.compile(r"net(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}){1,6}")
-_DOMAIN: Final = re.compile(r"~?(\.|[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,8})")
+_LABEL: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_DOMAIN: Final = re.compile(rf"~?(\.|{_LABEL}(\.{_LABEL}){{0,8}})")
 
 
 def _checked(pattern: re.Pattern[str], what: str) -> Callable[[Any, Any, str], None]:
@@ -200,18 +201,22 @@ class Rule:
 
 @frozen
 class Firewall:
-    """A table of nftables of the family inet, made anew as a whole in one transaction. `rules` are what
-    stands in it, built by `firewall.py` or by the exit of checked values."""
+    """A table of nftables of the family inet, made anew as a whole in one transaction. `text` is the table,
+    `table inet NAME { … }`, built by `firewall.py` or by the exit of checked values."""
 
     name: str = field(validator=_checked(_TABLE, "name of a table"))
-    rules: str = field(validator=_short)
+    text: str = field(validator=_short)
     kind: ClassVar[str] = "firewall"
     tool: ClassVar[str] = "nft"
+
+    def __attrs_post_init__(self) -> None:
+        if not self.text.startswith(f"table inet {self.name} {{"):
+            raise ValueError(f"the text is not that of the table {self.name}")
 
     @property
     def make(self) -> str:
         """A script for `nft -f`: whatever is there of that name goes, and this comes, at the same time."""
-        return f"{self.unmake}table inet {self.name} {{\n{self.rules}}}\n"
+        return self.unmake + self.text
 
     @property
     def unmake(self) -> str:

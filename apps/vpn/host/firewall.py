@@ -63,7 +63,7 @@ def table(guard: Guard) -> Firewall:
     counters = ["\tcounter blocked {\n\t}\n"]
     if guard.names:
         counters.append("\tcounter names {\n\t}\n")
-    return Firewall(TABLE, "".join((*counters, *sets, *chains)))
+    return Firewall(TABLE, f"table inet {TABLE} {{\n{''.join((*counters, *sets, *chains))}}}\n")
 
 
 def _leaving(guard: Guard, forwarded: bool) -> list[str]:
