@@ -133,7 +133,9 @@ class Look:
         try:
             found: list[dict[str, Any]] = json.loads(text)
         except ValueError:
-            raise LocalError(f"ip {' '.join(arguments)} said what is no JSON; update iproute2.") from None
+            raise LocalError(
+                f"The command ip {' '.join(arguments)} said what is no JSON; update iproute2."
+            ) from None
         return found
 
     def _once(self, key: Any, ask: Callable[[], T]) -> T:

@@ -56,9 +56,9 @@ def run(command: Sequence[str], text: str = "") -> Answer:
             env={"PATH": PATH, "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
-        raise LocalError(f"{command[0]} did not end within {PATIENCE:.0f} s.") from None
+        raise LocalError(f"The program {command[0]} did not end within {PATIENCE:.0f} s.") from None
     except OSError as problem:
-        raise LocalError(f"{command[0]} cannot be run: {problem.strerror}.") from None
+        raise LocalError(f"The program {command[0]} cannot be run: {problem.strerror}.") from None
     return Answer(done.returncode, done.stdout[:LONGEST_ANSWER], done.stderr[:LONGEST_ANSWER])
 
 

@@ -13,7 +13,7 @@ from apps.vpn.host.changes import Address, Firewall, ResolverFile, Route, Rule, 
 from apps.vpn.host.host import BOOK, Host
 from meshnet.errors import LocalError
 from meshnet.storage.disk import RealDisk
-from tests.apps.vpn.host.machine import TOOLS, Killed, Machine
+from tests.support.machine import TOOLS, Killed, Machine
 
 WANTED = plan.Wanted(
     tunnel="t0",
@@ -92,7 +92,7 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(self.machine.calls, [])
 
     def test_killed_at_any_point(self) -> None:
-        """A process that died in the middle of `apply`, before any of its steps, leaves what the next undoes."""
+        """A process that died in the middle of `apply`, before any of its steps, leaves what is undone."""
         before, steps = self.everything(), 0
         for steps in range(200):
             self.machine.lines, self.machine.die_after = 0, steps
@@ -152,7 +152,7 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(self.everything(), before)
 
     def test_repair(self) -> None:
-        """What others took away is seen and comes back; what they wrote into resolv.conf comes back in the end."""
+        """What others took away is seen and comes back; what they wrote to resolv.conf comes back in the end."""
         host = self.host()
         host.apply("client", CHANGES)
         stands = self.machine.state()
@@ -169,8 +169,8 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(self.resolv.read_text(), "nameserver 203.0.113.9\n")
 
     def test_a_table_is_replaced_in_one_step(self) -> None:
-        """Another table of the same name takes the place of the first without a moment in between; one that is
-        refused leaves the first."""
+        """Another table of the same name takes the place of the first without a moment in between; one that
+        is refused leaves the first."""
         host = self.host()
         first = Firewall("x", "table inet x {\n}\n")
         host.apply("client", [first])
