@@ -186,6 +186,22 @@ def storage_error(fault: OSError, doing: str, path: StrPath) -> StorageError:
     return StorageError(f"cannot {doing} {name}: {fault.strerror or fault}")
 
 
+def read_link(path: StrPath) -> str | None:
+    """Where a symbolic link leads, of files of the operating system; None for what is none."""
+    try:
+        return os.readlink(os.fspath(path))
+    except OSError:
+        return None
+
+
+def make_link(path: StrPath, target: str) -> None:
+    """Make a symbolic link among files of the operating system; it may lead nowhere. StorageError."""
+    try:
+        os.symlink(target, path)
+    except OSError as fault:
+        raise storage_error(fault, "make", path) from fault
+
+
 def write_whole(write: Callable[[memoryview, int], int], data: Bytes, offset: int) -> None:
     """Call `write(rest, offset)`, which says how many bytes it took, until all of `data` is written."""
     rest = memoryview(data).cast("B")

@@ -1,7 +1,7 @@
 """A machine that is none: it takes the calls of `ip`, `nft` and `resolvectl` and answers as they do.
 
-It knows just what `apps.vpn.host` says to them. `calls` has every call; after `die_after` things done it raises
-`Killed` instead, as a process that was killed right there.
+It knows just what `apps.vpn.host` says to them. `calls` has every call; after `die_after` things done it
+raises `Killed` instead, as a process that was killed right there.
 """
 
 from __future__ import annotations

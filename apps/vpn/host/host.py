@@ -7,6 +7,7 @@ undone when it is gone, not when a tool says so.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -203,10 +204,8 @@ class Host:
                         raise LocalError(f"The system refused the {change.sentence}: {answer.why}.")
 
     def _write_sysctl(self, key: str, value: int) -> None:
-        try:
-            (self._proc / key).write_text(f"{value}\n")
-        except OSError as problem:
-            raise LocalError(f"The sysctl {key} cannot be set: {problem.strerror}.") from None
+        with contextlib.closing(self._disk.open(self._proc / key, "write")) as file:
+            file.pwrite(f"{value}\n".encode(), 0)
 
     # undoing
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from apps.vpn.host.changes import LARGEST_TEXT
 from meshnet.errors import LocalError, StorageError
-from meshnet.storage.disk import Disk, MissingFileError
+from meshnet.storage.disk import Disk, MissingFileError, make_link, read_link
 from meshnet.storage.files import discard, read_file, temporary_name, write_file
 
 SIGN: Final = "# Written by meshnet vpn; `meshnet vpn down` puts back what was here."
@@ -36,9 +36,7 @@ def is_ours(text: str) -> bool:
 
 def is_resolved(path: Path) -> bool:
     """Whether systemd-resolved answers for this file: it is a link to one of its own."""
-    with contextlib.suppress(OSError):
-        return _STUB in os.readlink(path)
-    return False
+    return _STUB in (read_link(path) or "")
 
 
 def current(disk: Disk, path: Path) -> str:
@@ -51,8 +49,9 @@ def current(disk: Disk, path: Path) -> str:
 
 def capture(disk: Disk, path: Path) -> str:
     """What is there, as in the module's docstring. Raises StorageError, LocalError."""
-    with contextlib.suppress(OSError):
-        return json.dumps({"link": os.readlink(path)})
+    target = read_link(path)
+    if target is not None:
+        return json.dumps({"link": target})
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -67,6 +66,8 @@ def capture(disk: Disk, path: Path) -> str:
 def write(disk: Disk, path: Path, text: str) -> None:
     """Replaces what is there by this content, readable for all."""
     _replace(disk, path, text.encode(errors="surrogateescape"), 0o644)
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o644)  # whatever the umask says
 
 
 def restore(disk: Disk, path: Path, before: str) -> bool:
@@ -76,17 +77,14 @@ def restore(disk: Disk, path: Path, before: str) -> bool:
     was: dict[str, Any] = json.loads(before)
     if "link" in was:
         temporary = temporary_name(disk, path)
-        try:
-            os.symlink(str(was["link"]), temporary)
-        except OSError as problem:
-            raise LocalError(f"{path} cannot be put back: {problem.strerror}.") from None
+        make_link(temporary, str(was["link"]))
         disk.rename(temporary, str(path))
         disk.fsyncdir(str(path.parent))
     elif "text" in was:
         mode = int(was["mode"])
         _replace(disk, path, str(was["text"]).encode(errors="surrogateescape"), mode)
         with contextlib.suppress(OSError):  # as far as we may
-            os.chmod(path, mode)  # whatever the umask says
+            os.chmod(path, mode)
             os.chown(path, int(was["user"]), int(was["group"]))
     else:
         discard(disk, path)
@@ -96,15 +94,12 @@ def restore(disk: Disk, path: Path, before: str) -> bool:
 def _replace(disk: Disk, path: Path, data: bytes, mode: int) -> None:
     try:
         write_file(disk, path, data, mode)
-        os.chmod(path, mode)
         return
-    except (StorageError, OSError):
-        pass  # a mount of its own, or a directory that is not ours to write
-    try:
-        with path.open("r+b") as file:
-            file.write(data)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as problem:
-        raise LocalError(f"{path} cannot be written: {problem.strerror}.") from None
+    except StorageError:
+        if not path.is_file():
+            raise
+    # A mount of its own, or a directory that is not ours to write.
+    with contextlib.closing(disk.open(path, "write")) as file:
+        file.pwrite(data, 0)
+        file.truncate(len(data))
+        file.fsync()

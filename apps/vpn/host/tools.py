@@ -7,7 +7,7 @@ milliseconds: whoever runs on a reactor does this in a thread.
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -87,4 +87,9 @@ def find_tools() -> Tools:
     """Those of this machine; none of them where the system is not Linux."""
     if not sys.platform.startswith("linux"):
         return Tools(None, None, None)
-    return Tools(*(shutil.which(name, path=PATH) for name in ("ip", "nft", "resolvectl")))
+    return Tools(*(_find(name) for name in ("ip", "nft", "resolvectl")))
+
+
+def _find(name: str) -> str | None:
+    places = (os.path.join(folder, name) for folder in PATH.split(os.pathsep))
+    return next((place for place in places if os.access(place, os.X_OK)), None)

@@ -152,7 +152,7 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(self.everything(), before)
 
     def test_repair(self) -> None:
-        """What others took away is seen and comes back; what they wrote to resolv.conf comes back in the end."""
+        """What others took away is seen and comes back; what they wrote comes back in the end."""
         host = self.host()
         host.apply("client", CHANGES)
         stands = self.machine.state()
