@@ -12,7 +12,7 @@ VERBS = {
     "demo": ("lab.demos.command", "start real nodes on loopback and show what they do"),
     "bench": ("lab.benches.command", "measure a figure"),
     "test": ("lab.suite", "run the test suite; further arguments go to pytest"),
-    "lab": ("lab.scenarios", "run a seeded scenario on the simulated network"),
+    "lab": ("lab.command", "real nodes in network namespaces (root); `lab simulate`: in virtual time"),
 }
 
 

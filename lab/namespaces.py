@@ -70,6 +70,11 @@ class CommandError(MeshError):
     """A command of the lab failed; the text has what it said."""
 
 
+def is_name(text: str) -> bool:
+    """Whether a host may be called so: 1 to 32 letters, digits, - and _."""
+    return _NAME.fullmatch(text) is not None
+
+
 def require(*programs: str) -> None:
     """Raises MissingDependencyError unless these programs are there; it names the Debian packages."""
     wanted = sorted(
@@ -204,7 +209,7 @@ class Hosts:
 
     def add(self, name: str) -> Host:
         """A host with nothing but its loopback interface. Raises UsageError for a name that is none."""
-        if not _NAME.fullmatch(name) or name in self.all:
+        if not is_name(name) or name in self.all:
             raise UsageError(
                 f"{name!r} names no host: 1 to 32 letters, digits, - and _, and every host once."
             )

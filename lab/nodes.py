@@ -112,7 +112,7 @@ def chain(folder: Path, names: dict[str, str], more: Mapping[str, Sections] | No
                 role,
                 SecretKey.generate(),
                 home,
-                _socket(home),
+                control_socket(home),
                 link=f"tcp:127.0.0.1:{next(ports)}",
                 metrics=f"127.0.0.1:{next(ports)}",
                 peers=peers,
@@ -132,7 +132,7 @@ def star(folder: Path, names: Sequence[str], more: Mapping[str, Sections] | None
     return [centre, *(evolve(user, peers=peers) for user in users)]
 
 
-def _socket(home: Path) -> Path:
+def control_socket(home: Path) -> Path:
     """In the node's folder, or where its path would be too long for a socket, in a temporary one."""
     path = home.absolute() / "control.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
@@ -183,12 +183,17 @@ def crowd(processes: Processes, plans: Sequence[Plan], seconds: float = 2 * STAR
     return process
 
 
-def launch(processes: Processes, plan: Plan, profile: Path | None = None, probe: bool = False) -> Process:
-    """A process for a planned node whose files are written; it may not stand yet."""
+def command(plan: Plan, profile: Path | None = None) -> list[str]:
+    """What runs a planned node; with `profile` it writes one into that folder when it ends."""
     config = plan.folder / "node.toml"
     watched = profile / f"{plan.name}.pstats" if profile else None
-    command = python("-m", "meshnet.cli.main", "up", "--config", str(config), profile=watched)
-    return processes.start(plan.name, command, plan.folder / "log", DROPINS if probe else None)
+    return python("-m", "meshnet.cli.main", "up", "--config", str(config), profile=watched)
+
+
+def launch(processes: Processes, plan: Plan, profile: Path | None = None, probe: bool = False) -> Process:
+    """A process for a planned node whose files are written; it may not stand yet."""
+    path = DROPINS if probe else None
+    return processes.start(plan.name, command(plan, profile), plan.folder / "log", path)
 
 
 @define(eq=False)

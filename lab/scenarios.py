@@ -1,7 +1,7 @@
-"""`./mesh lab [--seed N] …`: whole routers in a row on the simulated network, one transfer, in virtual time.
+"""`./mesh lab simulate [--seed N] …`: whole routers in a row on the simulated network, in virtual time.
 
-The same arguments give the same result. It is for looking at what conditions do to a circuit; the figures
-that count come from `./mesh bench`, over real processes.
+One transfer; the same arguments give the same result. It is for looking at what conditions do to a circuit;
+the figures that count come from `./mesh bench`, over real processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     try:
         report = transfer(options, conditions)
     except MeshError as error:
-        print(f"./mesh lab: {error}", file=sys.stderr)
+        print(f"./mesh lab simulate: {error}", file=sys.stderr)
         return error.exit_code
     report["real_seconds"] = round(time.monotonic() - begun, 2)
     if options.json:
@@ -44,7 +44,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./mesh lab", description="A transfer on a simulated network.")
+    parser = argparse.ArgumentParser(
+        prog="./mesh lab simulate", description="A transfer on a simulated network."
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--relays", type=int, default=3, help="0 to 7 (default 3)")
     parser.add_argument("--megabytes", type=float, default=8.0, help="how much is sent (default 8)")

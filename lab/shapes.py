@@ -29,6 +29,7 @@ from typing import Annotated, Any, Final
 
 from attrs import evolve, field, frozen
 
+from lab.namespaces import is_name
 from meshnet.errors import UsageError
 from meshnet.node.schema import Between, Context, FieldError
 from meshnet.node.schema import read as checked
@@ -37,7 +38,6 @@ MOST: Final = 1_024
 """Hosts of a shape."""
 LARGEST: Final = 16 << 20  # bytes of a file
 _WORD: Final = re.compile(r"(line|ring|star):(\d{1,4})|grid:(\d{1,3})x(\d{1,3})")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
 @frozen
@@ -214,7 +214,7 @@ def _made(places: Iterable[Place], cables: Iterable[Cable]) -> Shape:
         for name in cable.between:
             hosts.setdefault(name, Place(name))
         found.append(cable)
-    wrong = next((name for name in hosts if not _NAME.fullmatch(name)), None)
+    wrong = next((name for name in hosts if not is_name(name)), None)
     if wrong is not None:
         raise UsageError(f"{wrong!r} names no host: 1 to 32 letters, digits, - and _")
     if not 1 <= len(hosts) <= MOST:

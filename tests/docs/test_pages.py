@@ -24,6 +24,7 @@ LAB = {
     "demo": {"--once", "--json", "--keep", "--stop", "--state"},
     "bench": {*BENCHES, "all", "--json", "--profile", "--out", "--quick", "--minutes"},
     "lab": {
+        *("--run", "--on", "--keep", "--stop", "--state"),
         "--seed",
         "--relays",
         "--megabytes",

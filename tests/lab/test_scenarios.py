@@ -1,4 +1,4 @@
-"""`./mesh lab`: a transfer in virtual time."""
+"""`./mesh lab simulate`: a transfer in virtual time."""
 
 from __future__ import annotations
 
