@@ -18,7 +18,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from meshnet.errors import MeshError, UnreachableError
-from meshnet.transports.sockets import Connecting, unreachable
+from meshnet.transports.sockets import Connecting, mark, unreachable
 
 NEXT_ADDRESS: Final = 0.25  # seconds until the next address is tried beside the one before
 
@@ -56,6 +56,7 @@ class Race:
             except OSError as problem:  # no descriptors, or no such family here
                 self._why = unreachable(problem.errno or errno.EAFNOSUPPORT)
                 continue
+            mark(sock)
             self._running[sock] = Connecting(
                 self._reactor, sock, address, self._seconds, partial(self._decided, sock)
             )

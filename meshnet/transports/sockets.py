@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,7 +29,24 @@ ACCEPTS_PER_TURN: Final = 16
 ACCEPT_AGAIN: Final = 0.5  # seconds, after descriptors or memory ran out
 ACCEPT_SOON: Final = 0.05  # after too many came at once
 
+MARK: Final = 0x6D657368
+"""What the kernel knows packets of links by, where this process may say so (SO_MARK, socket(7)): what leads
+all other packets into a tunnel lets these pass. A transport marks each socket that leads to neighbours."""
+_SO_MARK: Final = 36
+
 _log = Logger()
+
+
+def mark(sock: socket.socket) -> bool:
+    """Marks a socket before it is connected or bound; false where this process may not, or not on this
+    system. A listening socket hands its mark on to those that it accepts."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, MARK)
+    except OSError:  # without CAP_NET_ADMIN: then this process cannot make such a tunnel either
+        return False
+    return True
 
 
 @implementer(IReadWriteDescriptor)

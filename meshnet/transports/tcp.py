@@ -7,15 +7,18 @@ import socket
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import TimeoutError as LateError
 from twisted.internet.threads import deferToThreadPool
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports.interface import Attach, Listener
-from meshnet.transports.race import Race, by_turns
-from meshnet.transports.sockets import SocketCarrier, SocketListener
+from meshnet.transports.race import Address, Race, by_turns
+from meshnet.transports.sockets import SocketCarrier, SocketListener, mark
 
 CONNECT_SECONDS: Final = 10.0
 ADDRESSES_TRIED: Final = 4  # of a name with many
+NAMES_KEPT: Final = 256  # whose last addresses are known
+LOOK_UP_AGAIN: Final = 3.0  # seconds for a name whose last addresses are known
 BACKLOG: Final = 256
 NOTSENT_LOWAT: Final = 128 << 10
 """Unsent bytes beyond which the queue is ours, not the kernel's (docs/wire-format.md §4). Less would share
@@ -72,6 +75,7 @@ class TcpTransport:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._known: dict[tuple[str, int], list[Address]] = {}
 
     def check(self, rest: str) -> None:
         """Raises ConfigError if `rest` is not host:port."""
@@ -94,21 +98,35 @@ class TcpTransport:
         tune(sock)
         SocketCarrier(self._reactor, sock, attach)
 
-    async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
+    async def _resolve(self, host: str, port: int) -> list[Address]:
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
         except (OSError, ValueError):  # ValueError: no name at all, such as one with a label of 64 letters
-            pool = self._reactor.getThreadPool()
-            look_up = deferToThreadPool(
-                self._reactor, pool, socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
-            )
-            try:
-                found = await look_up
-            except (OSError, ValueError) as problem:
-                why = problem.strerror if isinstance(problem, OSError) else "it cannot be a name"
-                raise UnreachableError(f"the name {host} is unknown: {why}") from None
+            return await self._look_up(host, port)
         return [(entry[0], entry[4]) for entry in found]
+
+    async def _look_up(self, host: str, port: int) -> list[Address]:
+        """A name's addresses. Those it had last serve if it cannot be looked up now, as in a tunnel whose
+        other end has to be dialled first."""
+        known = self._known.get((host, port))
+        pool = self._reactor.getThreadPool()
+        look_up = deferToThreadPool(
+            self._reactor, pool, socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
+        )
+        if known:
+            look_up.addTimeout(LOOK_UP_AGAIN, self._reactor)  # the thread goes on, nobody listens
+        try:
+            found: list[Address] = [(entry[0], entry[4]) for entry in await look_up]
+        except (OSError, ValueError, LateError) as problem:
+            if known:
+                return known
+            why = problem.strerror if isinstance(problem, OSError) else "it cannot be a name"
+            raise UnreachableError(f"the name {host} is unknown: {why}") from None
+        if len(self._known) >= NAMES_KEPT:
+            del self._known[next(iter(self._known))]
+        self._known[host, port] = found
+        return found
 
     def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:
         """Binds; fails with LocalError if the port is in use or not ours to take."""
@@ -127,6 +145,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        mark(sock)
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except OSError:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from typing import Any
+from unittest import SkipTest
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
+from meshnet.transports import tcp
 from meshnet.transports.conformance import Sink
 from meshnet.transports.interface import ByteCarrier
+from meshnet.transports.sockets import MARK, mark
 from meshnet.transports.tcp import (
     ADDRESSES_TRIED,
     KEEP_IDLE,
@@ -24,6 +28,8 @@ from meshnet.transports.tcp import (
     tune,
 )
 from tests.support.reactors import OwnReactor
+
+SO_MARK = 36
 
 
 class AddressTests(SynchronousTestCase):
@@ -116,6 +122,37 @@ class TcpTests(SynchronousTestCase):
         )
         self.assertIn("no.such.name is unknown", str(error))
         self.assertEqual(asked, [("no.such.name", 7001)])
+        self.close_all()
+
+    def test_a_name_that_is_known(self) -> None:
+        """What cannot be looked up any more is dialled where it was; so is what takes too long."""
+        listener = self.world.result(self.transport.listen("127.0.0.1:0", self.attach))
+        port = int(listener.address.rpartition(":")[2])
+        self.resolve_to(lambda port: [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))])
+        self.world.result(self.transport.dial(f"some.name:{port}", self.attach))
+        self.resolve_to(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+        self.world.result(self.transport.dial(f"some.name:{port}", self.attach))
+        answer = threading.Event()
+        self.addCleanup(answer.set)
+        self.resolve_to(lambda port: answer.wait(60))
+        self.patch(tcp, "LOOK_UP_AGAIN", 0.01)
+        self.world.result(self.transport.dial(f"some.name:{port}", self.attach))
+        answer.set()
+        self.world.until(lambda: len(self.sinks) == 6)
+        listener.stop()
+        self.close_all()
+
+    def test_marked(self) -> None:
+        """The kernel knows sockets of links from others: those that dial, that listen, that were accepted."""
+        with socket.socket() as probe:
+            if not mark(probe):
+                raise SkipTest("This process may not mark sockets: it needs CAP_NET_ADMIN, on Linux.")
+        listener = self.world.result(self.transport.listen("127.0.0.1:0", self.attach))
+        self.world.result(self.transport.dial(listener.address.removeprefix("tcp:"), self.attach))
+        self.world.until(lambda: len(self.sinks) == 2)
+        sockets = [listener._socket, *(sink.carrier._socket for sink in self.sinks)]  # type: ignore[attr-defined]
+        self.assertEqual([each.getsockopt(socket.SOL_SOCKET, SO_MARK) for each in sockets], [MARK] * 3)
+        listener.stop()
         self.close_all()
 
     def test_a_name_with_several_addresses(self) -> None:
