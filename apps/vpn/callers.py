@@ -7,7 +7,7 @@ MeshError; `abandon` gives up at any time, and then nothing of it stays.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet import error
@@ -16,15 +16,14 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from apps.vpn.destination import Destination
 from apps.vpn.messages import (
     EXIT_PORT,
     LARGEST_REPLY,
     Code,
     ConnectError,
     ExitReply,
+    associate,
     refusal,
-    request,
     take,
 )
 from apps.vpn.splice import Role, Side
@@ -88,14 +87,14 @@ class MeshCaller(Caller):
 
 
 class ExitCaller(MeshCaller):
-    """A stream to an exit that connects to `where`; answered when the exit says so.
+    """A stream to an exit that does what `asking` (a request's bytes) says; answered when the exit says so.
 
     What the exit sent behind its answer is in `early`.
     """
 
-    def __init__(self, role: Role, node: MeshNode, where: Destination) -> None:
+    def __init__(self, role: Role, node: MeshNode, asking: bytes) -> None:
         super().__init__(role)
-        self._where = where
+        self._asking = asking
         self._clock = node.clock
         self.early = bytearray()
         self._stop_waiting: Any = None
@@ -109,7 +108,7 @@ class ExitCaller(MeshCaller):
     def opened(self) -> None:
         """Asks."""
         self._stop_waiting = self._clock.call_later(ANSWER_SECONDS, self._waited)
-        self.transport.write(request(self._where))
+        self.transport.write(self._asking)
 
     def received(self, data: bytes) -> None:
         """Reads the reply."""
@@ -149,6 +148,39 @@ class ExitCaller(MeshCaller):
         self._stop_waiting()
         self.fail(why)
         self.transport.abortConnection()
+
+
+class AssociationCaller(ExitCaller):
+    """A stream that stands for UDP at an exit; `over` is called once when it ends after it was answered."""
+
+    def __init__(self, role: Role, node: MeshNode, name: bytes, over: Callable[[], None]) -> None:
+        super().__init__(role, node, associate(name))
+        self._over: Callable[[], None] | None = over
+
+    def received(self, data: bytes) -> None:
+        """The reply; afterwards an exit has nothing to say."""
+        if self.done:
+            self.transport.abortConnection()
+        else:
+            super().received(data)
+
+    def readConnectionLost(self) -> None:
+        """The exit ends it."""
+        super().readConnectionLost()
+        self.transport.loseConnection()
+
+    def abandon(self) -> None:
+        """The program has gone."""
+        self._over = None
+        super().abandon()
+
+    def closed(self, reason: Failure) -> None:
+        """It has ended."""
+        answered = self.done
+        super().closed(reason)
+        over, self._over = self._over, None
+        if answered and over is not None:
+            over()
 
 
 class TcpCaller(Caller):

@@ -162,6 +162,7 @@ def _exit(arguments: Namespace, call: Call) -> int:
         value = state[name]
         print(f"{name:<10} {value if isinstance(value, str) else ', '.join(value) or 'none'}")
     print(f"source     {state['source'] or 'any'}")
+    print(f"rate       {size(state['rate']) + '/s for each client' if state['rate'] else 'any'}")
     if "counts" in answer:
         _print_counts(answer["counts"])
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from secrets import token_bytes
 from typing import Any, Final
 
 from attrs import define, field
@@ -18,12 +19,14 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from apps.vpn.callers import Caller, ExitCaller, MeshCaller
+from apps.vpn.callers import AssociationCaller, Caller, ExitCaller, MeshCaller
+from apps.vpn.datagrams import ASSOCIATION
 from apps.vpn.destination import Destination
 from apps.vpn.failures import Failures
-from apps.vpn.messages import Code, as_reason, code_of
+from apps.vpn.messages import Code, as_reason, code_of, request
 from apps.vpn.settings import Forward, Socks
-from apps.vpn.socks import Asked, Over, Send, SocksMachine, State
+from apps.vpn.socks import Asked, Associated, Over, Send, SocksMachine, State
+from apps.vpn.socks_datagrams import Answers, SocksDatagrams
 from apps.vpn.splice import Role, Side
 from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import BadKeyError, PublicKey, parse_dns_label
@@ -41,7 +44,7 @@ _SENTENCES: Final = {
     "not_socks5": "a program spoke something else than SOCKS5",
     "no_method": "a program does not offer the kind of login that is wanted: none, or name and password",
     "bad_password": "a program gave a wrong name or password",
-    "command_not_supported": "a program asked for something else than CONNECT",
+    "command_not_supported": "a program asked for something else than CONNECT and UDP ASSOCIATE",
     "address_not_supported": "a program asked for an address of an unknown kind",
     "failed": "a program asked for a name that cannot be one",
     "too_much_early": "a program sent too much before it had its answer",
@@ -62,6 +65,7 @@ class SocksSide(Side):
         self._listener = listener
         self._machine = SocksMachine(listener.credentials)
         self._caller: Caller | None = None
+        self._datagrams: SocksDatagrams | None = None
         self._stop_waiting: Callable[[], None] | None = None
 
     def opened(self) -> None:
@@ -76,6 +80,8 @@ class SocksSide(Side):
                 self.transport.write(event.data)
             elif isinstance(event, Asked):
                 self._asked(event.where)
+            elif isinstance(event, Associated):
+                self._associate(event.port)
             elif isinstance(event, Over):
                 self._listener.fail(event.reason, _SENTENCES[event.reason])
                 self._give_up()
@@ -107,6 +113,40 @@ class SocksSide(Side):
         self._caller = caller
         caller.answered.addCallbacks(self._granted, self._denied)
 
+    def _associate(self, port: int) -> None:
+        """Takes UDP beside this connection, for as long as it stands."""
+        self._stop()
+        listener, name = self._listener, token_bytes(ASSOCIATION)
+        self._datagrams = SocksDatagrams(listener.answers, name, self.transport.getPeer().host, port)
+        own = self.transport.getHost().host
+        try:
+            listener.node.reactor.listenUDP(0, self._datagrams, interface=own, maxPacketSize=65_535)
+        except CannotListenError as problem:
+            self._denied(Failure(LocalError(not_bound(show((own, 0)), problem))))
+            return
+        caller = AssociationCaller(listener.role, listener.node, name, self.transport.loseConnection)
+        self._caller = caller
+        caller.answered.addCallbacks(self._associated, self._denied)
+        caller.call_exit(
+            listener.node, listener.settings.exit, listener.settings.via, listener.settings.identity
+        )
+
+    def _associated(self, caller: Caller) -> None:
+        assert self._datagrams is not None
+        settings = self._listener.settings
+        try:
+            self._datagrams.start(settings.exit, settings.via, settings.identity)
+        except LocalError as problem:
+            caller.abandon()
+            self._denied(Failure(problem))
+            return
+        self.role.counts.open += 1
+        self.role.counts.streams += 1
+        bound = self._datagrams.transport.getHost()
+        self.transport.write(self._machine.granted(Destination(ip_address(bound.host), bound.port)))
+        self.transport.resumeProducing()
+        caller.transport.resumeProducing()
+
     def _granted(self, caller: Caller) -> None:
         self._caller = None
         self.transport.write(self._machine.granted())
@@ -137,6 +177,10 @@ class SocksSide(Side):
         caller, self._caller = self._caller, None
         if caller is not None:
             caller.abandon()
+        datagrams, self._datagrams = self._datagrams, None
+        if datagrams is not None:
+            self.role.counts.open -= datagrams.started
+            datagrams.close()
 
 
 class ForwardSide(Side):
@@ -252,6 +296,7 @@ class SocksListener(LocalListener):
     """A SOCKS5 port."""
 
     settings: Socks = field(kw_only=True)
+    answers: Answers = field(kw_only=True)
 
     @property
     def called(self) -> str:
@@ -290,7 +335,7 @@ class SocksListener(LocalListener):
             target = mesh_target(where.host, self.node.lookup)
             direct.call(self.node, target, where.port, None, settings.identity)
             return direct
-        caller = ExitCaller(self.role, self.node, where)
+        caller = ExitCaller(self.role, self.node, request(where))
         caller.call_exit(self.node, settings.exit, settings.via, settings.identity)
         return caller
 

@@ -7,7 +7,9 @@ Each message is preceded by its length; integers are big-endian:
 
 The client sends one request, kinds and addresses as in `destination.py`. The exit answers with one reply:
 code 0, and from then on both directions are the bytes of the TCP connection; or a code of RFC 1928 §6 and a
-sentence, and the stream ends. Nothing is read or written here but bytes.
+sentence, and the stream ends. Kind 128 asks for UDP instead: the address is the name of an association (16
+bytes, `datagrams.py`), the port 0; after code 0 the stream carries nothing, and its end is that of the
+association. Nothing is read or written here but bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Final, TypeVar
 
+from apps.vpn.datagrams import ASSOCIATION
 from apps.vpn.destination import Destination, destination
 from meshnet.codec import U8, U16, Var, decode, encode, message
 from meshnet.errors import CodecError, LocalError, MeshError
@@ -22,6 +25,8 @@ from meshnet.errors import CodecError, LocalError, MeshError
 EXIT_PORT: Final = 1_080
 """The mesh port of an exit."""
 VERSION: Final = 1
+ASSOCIATE: Final = 128
+"""Kind of a request for UDP."""
 LARGEST_REQUEST: Final = 5 + 255
 LARGEST_REPLY: Final = 2 + 200
 LONGEST_TEXT: Final = 200
@@ -99,6 +104,11 @@ def request(where: Destination) -> bytes:
     return _framed(encode(ExitRequest(VERSION, where.kind, where.port, where.packed)))
 
 
+def associate(association: bytes) -> bytes:
+    """The bytes of a request for UDP under this name, 16 bytes."""
+    return _framed(encode(ExitRequest(VERSION, ASSOCIATE, 0, association)))
+
+
 def reply(code: Code, text: str = "") -> bytes:
     """The bytes of a reply, length included; a text too long is cut."""
     cut = text.encode()[:LONGEST_TEXT].decode(errors="ignore")
@@ -124,10 +134,14 @@ def take(cls: type[M], received: bytearray, largest: int) -> M | None:
     return found
 
 
-def asked(found: ExitRequest) -> Destination:
-    """Where a request wants to go; raises CodecError."""
+def asked(found: ExitRequest) -> Destination | bytes:
+    """Where a request wants to go, or the name of the association that it asks for; raises CodecError."""
     if found.version != VERSION:
         raise CodecError(f"exit request of version {found.version}; this node speaks version {VERSION}")
+    if found.kind == ASSOCIATE:
+        if found.port or len(found.address) != ASSOCIATION:
+            raise CodecError("exit request: an association has a name of 16 bytes and no port")
+        return found.address
     try:
         return destination(found.kind, found.address, found.port)
     except ValueError as error:

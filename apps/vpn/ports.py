@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from apps.vpn.callers import TcpCaller
 from apps.vpn.destination import Address, Destination
+from apps.vpn.exit_datagrams import Association, Associations
 from apps.vpn.failures import Failures
 from apps.vpn.listeners import show
 from apps.vpn.messages import (
@@ -138,6 +139,7 @@ class ExitSide(PortSide):
         self._stop_waiting: Callable[[], None] | None = None
         self._left: list[Address] = []
         self._where: Destination | None = None
+        self._association: Association | None = None
 
     def opened(self) -> None:
         """Waits for the request."""
@@ -145,6 +147,9 @@ class ExitSide(PortSide):
 
     def received(self, data: bytes) -> None:
         """Reads the request; what follows it waits."""
+        if self._association is not None:  # its client has nothing to say here
+            self.transport.abortConnection()
+            return
         self.early += data
         if self._where is not None:
             return
@@ -152,24 +157,43 @@ class ExitSide(PortSide):
             found = take(ExitRequest, self.early, LARGEST_REQUEST)
             if found is None:
                 return
-            self._where = asked(found)
+            wanted = asked(found)
         except CodecError as problem:
             self.failed(ConnectError(Code.FAILED, str(problem), "malformed"))
             return
         self._stop()
+        if isinstance(wanted, bytes):
+            self._associate(wanted)
+            return
+        self._where = wanted
         self.transport.pauseProducing()
         self._resolve(self._where)
 
     def readConnectionLost(self) -> None:
         """Without a request this is the end."""
         super().readConnectionLost()
-        if self._where is None:
+        if self._where is None:  # of an association this is the end as well
             self.transport.loseConnection()
 
     def closed(self, reason: Failure) -> None:
         """The caller left."""
         self._stop()
+        if self._association is not None:
+            self.role.counts.open -= 1
+            self._port.associations.close(self._association)
         super().closed(reason)
+
+    def _associate(self, name: bytes) -> None:
+        """UDP under this name, for as long as the stream stands."""
+        if not self.early:
+            self._association = self._port.associations.open(name, self.transport.loseConnection)
+        if self._association is None:
+            text = "an association has a fresh name, and nothing behind it"
+            self.failed(ConnectError(Code.FAILED, text, "malformed"))
+            return
+        self.role.counts.open += 1
+        self.role.counts.streams += 1
+        self.transport.write(reply(Code.OK))
 
     def ready(self, caller: TcpCaller) -> None:
         """Says so, then joins."""
@@ -343,6 +367,23 @@ class ExitPort(MeshPort):
     """The exit; its settings may change while it runs and count for new streams."""
 
     settings: Exit = field(kw_only=True)
+    associations: Associations = field(init=False)
+    _datagrams: PortListener | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.associations = Associations(self.node, lambda: self.settings, self.role.counts)
+
+    def listen(self, port: int, service: str | None = None) -> None:
+        """Takes the mesh port, and the datagram port of its number."""
+        super().listen(port, service)
+        self._datagrams = self.node.listen_datagrams(port, self.associations.receive, service)
+
+    def stop(self) -> None:
+        """Accepts no more; streams and associations stay, but their datagrams come no more."""
+        super().stop()
+        listener, self._datagrams = self._datagrams, None
+        if listener is not None:
+            listener.stop()
 
     @property
     def callers(self) -> Callers:
@@ -400,6 +441,7 @@ class ExitPort(MeshPort):
             "max_streams": settings.max_streams,
             "source": settings.source,
             "connect_timeout": settings.connect_timeout,
+            "rate": settings.rate,
         }
 
 

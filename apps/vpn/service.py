@@ -22,6 +22,7 @@ from apps.vpn.counts import ROLES, Counts, VpnCollector
 from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, show
 from apps.vpn.ports import ExitPort, MeshPort, ServePort
 from apps.vpn.settings import Forward, RuleText, Serve, Socks, VpnSettings
+from apps.vpn.socks_datagrams import Answers
 from apps.vpn.splice import Role
 from meshnet.cipher.address import Target, proves
 from meshnet.cipher.keys import PublicKey
@@ -77,6 +78,7 @@ class VpnService(Service):
         self._socks: dict[str, SocksListener] = {}
         self._forwards: dict[str, ForwardListener] = {}
         self._served: dict[tuple[str, int], ServePort] = {}
+        self._answers = Answers(node, self._roles["socks"].counts)
         self._exit = ExitPort(node, self._roles["exit"], settings=settings.exit)
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
@@ -115,7 +117,7 @@ class VpnService(Service):
     def add_socks(self, settings: Socks) -> SocksListener:
         """Binds a SOCKS5 port; raises LocalError, UsageError for a route over this node itself."""
         self._check("exit", settings.exit, settings.via)
-        listener = SocksListener(self._node, self._roles["socks"], settings=settings)
+        listener = SocksListener(self._node, self._roles["socks"], settings=settings, answers=self._answers)
         _room(self._socks)
         listener.bind(settings.listen)
         self._socks[listener.address] = listener

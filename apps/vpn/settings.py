@@ -3,7 +3,7 @@
     [socks]      listen, exit, via, identity, username, password, max_streams
     [[forward]]  listen, to, port, via, identity
     [[serve]]    port, target, callers, address
-    [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout
+    [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout, rate
 
 A route `via` is a list of keys; left out it is the node's configured route, empty a direct link.
 """
@@ -26,6 +26,7 @@ Identity = Literal["anonymous", "node"]
 Callers = Literal["any"] | tuple[PublicKey, ...]
 Via = tuple[PublicKey, ...] | None
 Streams = Annotated[int, Between(1, 65_536)]
+Rate = Annotated[int, Between(0, 100_000_000_000)]
 
 
 def _check_route(via: Via, target: Target) -> None:
@@ -94,7 +95,7 @@ class Serve:
 @frozen
 class Exit:
     """[exit]: connects to the old internet for others. `source` is the local address to connect from;
-    `connect_timeout` in seconds."""
+    `connect_timeout` in seconds; `rate` in bytes a second, of all UDP of one client together."""
 
     enabled: bool = False
     callers: Callers = "any"
@@ -103,6 +104,7 @@ class Exit:
     max_streams: Streams = 1_024
     source: str = ""
     connect_timeout: Annotated[float, Between(0.1, 120)] = 10.0
+    rate: Rate = 0
 
     def __attrs_post_init__(self) -> None:
         if self.source:

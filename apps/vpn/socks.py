@@ -7,8 +7,8 @@
     DECIDING   granted() or denied()                         OPEN or OVER
     OPEN/OVER  nothing
 
-Only CONNECT is served; BIND and UDP ASSOCIATE get "command not supported". It holds at most one message
-(515 bytes) and, while deciding, `LARGEST_EARLY` bytes that the client sent ahead.
+CONNECT gives `Asked`, UDP ASSOCIATE gives `Associated`; BIND gets "command not supported". It holds at most
+one message (515 bytes) and, while deciding, `LARGEST_EARLY` bytes that the client sent ahead.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LARGEST_EARLY: Final = 1 << 18
 """Bytes held that a client sent before it had its answer; more of them end the connection."""
 
 _CONNECT: Final = 1
+_ASSOCIATE: Final = 3
 _NO_AUTHENTICATION: Final = 0
 _USER_PASSWORD: Final = 2
 _NONE_ACCEPTABLE: Final = 0xFF
@@ -47,13 +48,21 @@ class Asked:
 
 
 @frozen
+class Associated:
+    """The client wants to send UDP, from this port of its own (0: it does not know yet); answer with
+    `granted` or `denied`."""
+
+    port: int
+
+
+@frozen
 class Over:
     """The connection is to be closed, after what was to send; `reason` is a short name for counters."""
 
     reason: str
 
 
-Event = Send | Asked | Over
+Event = Send | Asked | Associated | Over
 
 
 class State(Enum):
@@ -67,9 +76,11 @@ class State(Enum):
     OVER = "over"
 
 
-def reply(code: Code) -> bytes:
-    """A reply; its bound address is 0.0.0.0:0, since it would be the exit's."""
-    return bytes((5, code, 0, IPV4, 0, 0, 0, 0, 0, 0))
+def reply(code: Code, bound: Destination | None = None) -> bytes:
+    """A reply. Its bound address is 0.0.0.0:0, since it would be the exit's; or where UDP is taken."""
+    if bound is None:
+        return bytes((5, code, 0, IPV4, 0, 0, 0, 0, 0, 0))
+    return bytes((5, code, 0, bound.kind)) + bound.packed + bound.port.to_bytes(2, "big")
 
 
 class SocksMachine:
@@ -97,11 +108,12 @@ class SocksMachine:
             events += self._over("too_much_early")
         return events
 
-    def granted(self) -> bytes:
-        """The connection stands: the reply to send. What the client sent ahead is in `early`."""
+    def granted(self, bound: Destination | None = None) -> bytes:
+        """The connection stands, or UDP is taken at `bound`: the reply to send. What the client sent ahead is
+        in `early`."""
         assert self.state is State.DECIDING
         self.state = State.OPEN
-        return reply(Code.OK)
+        return reply(Code.OK, bound)
 
     def denied(self, code: Code) -> bytes:
         """The connection was not made: the reply to send before closing."""
@@ -174,9 +186,12 @@ class SocksMachine:
         if len(held) < start + size + 2:
             return []
         message = self._take(start + size + 2)
+        address, port = message[start:-2], int.from_bytes(message[-2:], "big")
+        if message[1] == _ASSOCIATE:  # its address is where the client sends from, and often of zeros
+            self.state = State.DECIDING
+            return [Associated(port)]
         if message[1] != _CONNECT:
             return self._refuse(Code.COMMAND_NOT_SUPPORTED)
-        address, port = message[start:-2], int.from_bytes(message[-2:], "big")
         try:
             where = destination(message[3], address, port)
         except ValueError:

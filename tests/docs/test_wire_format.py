@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import attrs
 import pytest
 
-from apps.vpn import lease
+from apps.vpn import datagrams, lease
 from apps.vpn import messages as exit_messages
 from meshnet import limits
 from meshnet.cipher import address, bolt8, onion_error, sphinx
@@ -187,6 +187,8 @@ def test_codes() -> None:
     replies = [[int(row[0]), plain(row[1])] for row in table(part("5"), "code", "reply")]
     assert replies == [[code.value, code.name.lower()] for code in exit_messages.Code]
     assert f"Mesh port {exit_messages.EXIT_PORT:,} is an exit" in part("5")
+    assert f"Kind {exit_messages.ASSOCIATE} asks for UDP" in part("5")
+    assert f"datagram port {datagrams.ANSWERS_PORT:,} of the client" in part("5")
     assert f"Version is {exit_messages.VERSION}." in part("5")
 
 

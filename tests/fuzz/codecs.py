@@ -6,6 +6,8 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from apps.vpn import lease
+from apps.vpn.datagrams import from_mesh, from_program, to_mesh, to_program
+from apps.vpn.destination import Destination
 from apps.vpn.messages import ExitReply, ExitRequest, asked, refusal
 from apps.vpn.socks import SocksMachine
 from coin.chain.block import decode_block
@@ -97,6 +99,24 @@ def leases(data: bytes) -> None:
     assert len(side._held) <= lease.LARGEST_MESSAGE + 2
 
 
+def datagrams(data: bytes) -> None:
+    """Byte 0: from a program, or over the mesh; what is read is written as it was read."""
+    if data[:1] and data[0] & 1:
+        where, payload = from_program(data[1:])
+        assert from_program(to_program(where, payload)) == (where, payload)
+    else:
+        name, where, payload = from_mesh(data[1:])
+        assert from_mesh(to_mesh(name, where, payload)) == (name, where, payload)
+
+
+def _datagrams() -> list[bytes]:
+    places = [Destination(IPv4Address("192.0.2.1"), 53), Destination("a.example", 53)]
+    return [
+        *(b"\1" + to_program(where, b"payload") for where in places),
+        *(b"\0" + to_mesh(bytes(16), where, b"payload") for where in places),
+    ]
+
+
 def _leases() -> list[bytes]:
     given = lease.Lease(IPv4Address("10.1.1.1"), None, (), 1_500, lease.Offloads.CSUM)
     refused = lease.refuse(lease.RefusalCode.FULL, "no")
@@ -158,6 +178,7 @@ def _daemons() -> list[bytes]:
 
 TARGETS = [
     Target("codec", wire, _wires, (CodecError,), MEGABYTE, 1_500),
+    Target("datagram", datagrams, _datagrams, (CodecError,), MEGABYTE, 600),
     Target("lease", leases, _leases, (), MEGABYTE, 1_200),
     Target("codec-skycoin", skycoin, _skycoins, (CodecError,), MEGABYTE),
     Target("socks", socks, lambda: [b"\0\5\1\0\5\1\0\1" + bytes(6), b"\1\5\1\2\1\1a\1b"], (), MEGABYTE, 700),

@@ -63,3 +63,34 @@ def talk(client: socket.socket, body: bytes) -> bytes:
     while piece := client.recv(1 << 16):
         received += piece
     return bytes(received)
+
+
+class UdpClient:
+    """A program that sends UDP through a SOCKS port, with blocking sockets."""
+
+    def __init__(self, proxy: str) -> None:
+        host, _, number = proxy.rpartition(":")
+        self.control = socket.create_connection((host, int(number)), timeout=20)
+        self.control.sendall(b"\x05\x01\x00" + b"\x05\x03\x00\x01" + bytes(6))
+        answer = self.control.makefile("rb").read(2 + 10)
+        assert answer[:4] == b"\x05\x00\x05\x00", answer.hex()
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.settimeout(20)
+        self.socket.connect((socket.inet_ntoa(answer[6:10]), int.from_bytes(answer[10:], "big")))
+
+    def send(self, data: bytes, host: str, port: int) -> None:
+        """A datagram to an IPv4 address or a name."""
+        named = any(letter.isalpha() for letter in host)
+        address = bytes((3, len(host))) + host.encode() if named else b"\1" + socket.inet_aton(host)
+        self.socket.send(bytes(3) + address + port.to_bytes(2, "big") + data)
+
+    def receive(self) -> tuple[bytes, str, int]:
+        """The next answer, and from whom."""
+        data = self.socket.recv(65_535)
+        assert data[:4] == b"\0\0\0\1"
+        return data[10:], socket.inet_ntoa(data[4:8]), int.from_bytes(data[8:10], "big")
+
+    def close(self) -> None:
+        """Leaves."""
+        self.socket.close()
+        self.control.close()

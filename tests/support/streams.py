@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client import CollectorRegistry
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TwistedClock
 
 from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
 from meshnet.limits import LARGEST_CELL
+from meshnet.node.app import Datagram, Receive
 from meshnet.session.codes import stream_error
 from meshnet.streams import Flow
 
@@ -243,7 +244,7 @@ class FakeStream:
 class FakeListener:
     """A mesh port of a fake node."""
 
-    def __init__(self, ports: dict[int, Accept], port: int) -> None:
+    def __init__(self, ports: dict[int, Any], port: int) -> None:
         self.ports = ports
         self.port = port
 
@@ -267,6 +268,49 @@ class FakeNode:
         self.ports: dict[int, Accept] = {}
         self.routes: list[tuple[PublicKey, tuple[PublicKey, ...] | None, str]] = []
         self.streams: list[FakeStream] = []
+        self.datagram_ports: dict[int, Receive] = {}
+        self.datagrams_taken = True
+
+    def send_datagram(
+        self,
+        target: PublicKey,
+        port: int,
+        data: bytes,
+        *,
+        source: int = 0,
+        via: Sequence[PublicKey] | None = None,
+        identity: str = "anonymous",
+    ) -> Deferred[bool]:
+        """Arrives in a later turn, and may be answered."""
+        if self.mesh.connect_error is not None:
+            return fail(self.mesh.connect_error)
+        caller = self.public_key if identity == "node" else None
+        self.clock.call_later(0, lambda: self._deliver(target, port, source, data, caller))
+        return succeed(self.datagrams_taken)
+
+    def _deliver(
+        self, target: PublicKey, port: int, source: int, data: bytes, caller: PublicKey | None
+    ) -> None:
+        receive = self.mesh.nodes[target].datagram_ports.get(port)
+
+        def reply(answer: bytes) -> bool:
+            self.clock.call_later(0, lambda: back(answer))
+            return self.datagrams_taken
+
+        def back(answer: bytes) -> None:
+            mine = self.datagram_ports.get(source)
+            if mine is not None:
+                mine(Datagram(port, answer, target, lambda data: False))
+
+        if receive is not None:
+            receive(Datagram(source, data, caller, reply))
+
+    def listen_datagrams(self, port: int, receive: Receive, service: str | None = None) -> FakeListener:
+        """Takes a datagram port."""
+        if port in self.datagram_ports:
+            raise LocalError(f"datagram port {port} is taken")
+        self.datagram_ports[port] = receive
+        return FakeListener(self.datagram_ports, port)
 
     def connect(
         self,

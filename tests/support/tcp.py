@@ -82,6 +82,14 @@ class LocalTransport:
         """Closes at once."""
         self._close("aborted", ConnectionAborted())
 
+    def getHost(self) -> IPv4Address:
+        """Our end."""
+        return IPv4Address("TCP", "127.0.0.1", 1_080)
+
+    def getPeer(self) -> IPv4Address:
+        """The far end."""
+        return IPv4Address("TCP", "127.0.0.7", 50_000)
+
     def setTcpNoDelay(self, on: bool) -> None:
         """Noted."""
         self.no_delay = on
@@ -121,14 +129,55 @@ class LocalTransport:
         self.protocol.connectionLost(Failure(why))
 
 
+class UdpTransport:
+    """The UDP socket of a protocol: `sent` is what it wrote; `arrive` brings it a datagram."""
+
+    def __init__(self, protocol: Any, interface: str, port: int) -> None:
+        self.protocol = protocol
+        self.host = (
+            IPv6Address("UDP", interface, port) if ":" in interface else IPv4Address("UDP", interface, port)
+        )
+        self.sent: list[tuple[bytes, tuple[str, int]]] = []
+        self.error: Exception | None = None
+        self.stopped = False
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Where it is bound."""
+        return self.host
+
+    def write(self, data: bytes, address: tuple[str, int]) -> None:
+        """Sends, or fails as told."""
+        assert type(data) is bytes and not self.stopped
+        if self.error is not None:
+            raise self.error
+        self.sent.append((data, address))
+
+    def stopListening(self) -> None:
+        """Closes it."""
+        self.stopped = True
+
+    def arrive(self, data: bytes, host: str, port: int) -> None:
+        """A datagram comes."""
+        self.protocol.datagramReceived(data, (host, port))
+
+
 class NamedReactor(MemoryReactorClock):
-    """A memory reactor whose resolver answers from `names` (name to addresses; None: never)."""
+    """A memory reactor whose resolver answers from `names` (name to addresses; None: never), with UDP."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.udp: list[UdpTransport] = []
         self.names: dict[str, list[str] | None] = {}
         self.asked: list[str] = []
         self.nameResolver: Any = self
+
+    def listenUDP(self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8_192) -> Any:
+        """As IReactorUDP; ports are given out from 40,000 on."""
+        assert maxPacketSize == 65_535, "datagrams would be cut"
+        made = UdpTransport(protocol, interface, port or 40_000 + len(self.udp))
+        self.udp.append(made)
+        protocol.transport = made
+        return made
 
     def resolveHostName(self, receiver: Any, name: str, port: int = 0, *args: Any, **options: Any) -> Any:
         """As IHostnameResolver."""

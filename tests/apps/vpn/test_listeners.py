@@ -14,6 +14,7 @@ from apps.vpn.messages import EXIT_PORT, Code
 from apps.vpn.ports import ExitPort
 from apps.vpn.settings import Exit, Forward, Socks
 from apps.vpn.socks import reply
+from apps.vpn.socks_datagrams import Answers
 from apps.vpn.splice import Role
 from meshnet.cipher.keys import SecretKey, dns_label
 from meshnet.errors import CircuitError, LocalError, Reason, RefusedError, TimedOutError, UnreachableError
@@ -46,7 +47,8 @@ class SocksTests(Base):
 
     def start(self, **settings: Any) -> SocksListener:
         made = Socks(exit=self.far.public_key, via=(), **settings)
-        self.listener = SocksListener(self.user, self.role, settings=made)  # type: ignore[arg-type]
+        answers = Answers(self.user, self.role.counts)  # type: ignore[arg-type]
+        self.listener = SocksListener(self.user, self.role, settings=made, answers=answers)  # type: ignore[arg-type]
         self.listener.bind(made.listen)
         return self.listener
 

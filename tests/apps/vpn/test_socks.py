@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from apps.vpn.destination import Destination
 from apps.vpn.messages import Code
-from apps.vpn.socks import LARGEST_EARLY, Asked, Event, Over, Send, SocksMachine, State, reply
+from apps.vpn.socks import LARGEST_EARLY, Asked, Associated, Event, Over, Send, SocksMachine, State, reply
 
 HELLO = b"\x05\x01\x00"
 TO_IPV4 = b"\x05\x01\x00\x01\xc0\x00\x02\x07\x00\x50"
@@ -51,12 +51,24 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(machine.state, State.OPEN)
 
     def test_other_commands(self) -> None:
-        """BIND, UDP ASSOCIATE and unknown commands: not supported."""
-        for command in (0, 2, 3, 9):
+        """BIND and unknown commands: not supported."""
+        for command in (0, 2, 9):
             events = ask(b"\x05" + bytes([command]) + TO_IPV4[2:])
             self.assertEqual(
                 events[1:], [Send(reply(Code.COMMAND_NOT_SUPPORTED)), Over("command_not_supported")]
             )
+
+    def test_associate(self) -> None:
+        """UDP ASSOCIATE names a port of the client, or none; the answer names where UDP is taken."""
+        for text, bound in (("127.0.0.1", "7f0000011f90"), ("::1", "00" * 15 + "011f90")):
+            machine = SocksMachine()
+            events = machine.receive(b"\5\1\0\5\3\0\1\0\0\0\0\0\0")
+            self.assertEqual(events[1:], [Associated(0)])
+            answer = machine.granted(Destination(ip_address(text), 8_080))
+            kind = {4: 1, 6: 4}[ip_address(text).version]
+            self.assertEqual(answer, bytes((5, 0, 0, kind)) + bytes.fromhex(bound))
+        (event,) = ask(b"\5\3\0\3\1a\x12\x34")[1:]
+        self.assertEqual(event, Associated(0x1234))
 
     def test_bad_addresses(self) -> None:
         """Unknown kinds, an empty name, port 0 and names with odd characters are told so."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Generator
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutput
+from twisted.names.common import ResolverBase
+from twisted.names.dns import IN, A, DNSDatagramProtocol, Record_A, RRHeader
+from twisted.names.server import DNSServerFactory
 from twisted.trial.unittest import TestCase
 
 from apps.vpn.app import VpnApp
@@ -25,10 +31,41 @@ from meshnet.node.wiring import make_router
 from meshnet.storage.disk import RealDisk
 from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
-from tests.support.loopback import Blob, Collect, fetch, talk
+from tests.support.loopback import Blob, Collect, UdpClient, fetch, talk
 from tests.support.nodes import new_folder
 
 reactor: Any = the_reactor
+
+
+class Echo(DatagramProtocol):
+    """Sends back what comes; notes from whom."""
+
+    def __init__(self) -> None:
+        self.callers: set[tuple[str, int]] = set()
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        self.callers.add(addr)
+        self.transport.write(datagram, addr)
+
+
+class Bridge(DatagramProtocol):
+    """Gives one query of a program that knows no SOCKS to one that does."""
+
+    def __init__(self, client: UdpClient, port: int) -> None:
+        self.client, self.port = client, port
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        self.client.send(datagram, "127.0.0.1", self.port)
+        answer = deferToThread(self.client.receive)
+        answer.addCallback(lambda found: self.transport.write(found[0], addr))
+
+
+class Names(ResolverBase):
+    """Knows one address for everything."""
+
+    def _lookup(self, name: bytes, cls: int, type: int, timeout: Any) -> Deferred[Any]:
+        answer = RRHeader(name, A, IN, 60, Record_A("192.0.2.1"), auth=True)
+        return succeed(([answer], [], []))
 
 
 class TwoNodesTests(TestCase):
@@ -153,6 +190,54 @@ class TwoNodesTests(TestCase):
     def ends(self) -> list[tuple[Node, str]]:
         """Both nodes and what they do."""
         return [(self.user, "socks"), (self.exit, "exit")]
+
+    @inlineCallbacks
+    def test_udp(self) -> Generator[Deferred[Any], Any, None]:
+        """Datagrams of all sizes leave from the exit's source address and come back; names are its own."""
+        yield self.start({"enabled": True, "allow": ["127.0.0.0/8"], "source": "127.0.0.9"})
+        echo = Echo()
+        server = reactor.listenUDP(0, echo, interface="127.0.0.1", maxPacketSize=65_535)
+        self.addCleanup(server.stopListening)
+        port = server.getHost().port
+        payloads = [b"", b"x", bytes(1_200), bytes(30_000)]
+
+        def use() -> list[tuple[bytes, str, int]]:
+            client = UdpClient(self.vpn(self.user)["socks"][0]["listen"])
+            try:
+                answers = []
+                for payload in payloads:
+                    client.send(payload, "127.0.0.1", port)
+                    answers.append(client.receive())
+                return answers
+            finally:
+                client.close()
+
+        answers = yield deferToThread(use)
+        self.assertEqual(answers, [(payload, "127.0.0.1", port) for payload in payloads])
+        self.assertEqual({host for host, _ in echo.callers}, {"127.0.0.9"})
+        self.assertEqual(len(echo.callers), 1)
+        yield self.until(
+            lambda: not any(self.vpn(node)["counts"][role]["open"] for node, role in self.ends())
+        )
+
+    @inlineCallbacks
+    def test_dig(self) -> Generator[Deferred[Any], Any, None]:
+        """A look-up by dig through the mesh, to a name server that only the exit's machine reaches."""
+        dig = shutil.which("dig")
+        if dig is None:
+            raise SkipTest("dig is not installed: sudo apt install dnsutils")
+        yield self.start({"enabled": True, "allow": ["127.0.0.0/8"], "source": "127.0.0.9"})
+        names = DNSDatagramProtocol(DNSServerFactory(clients=[Names()]))
+        server = reactor.listenUDP(0, names, interface="127.0.0.1")
+        self.addCleanup(server.stopListening)
+        client = yield deferToThread(UdpClient, self.vpn(self.user)["socks"][0]["listen"])
+        self.addCleanup(client.close)
+        bridge = Bridge(client, server.getHost().port)
+        local = reactor.listenUDP(0, bridge, interface="127.0.0.1")
+        self.addCleanup(local.stopListening)
+        words = ["@127.0.0.1", "-p", str(local.getHost().port), "+short", "+tries=1", "+time=10", "a.example"]
+        printed = yield getProcessOutput(dig, words, reactor=reactor)
+        self.assertEqual(printed, b"192.0.2.1\n")
 
     @inlineCallbacks
     def test_endpoint(self) -> Generator[Deferred[Any], Any, None]:
