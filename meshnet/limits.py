@@ -152,6 +152,9 @@ LOG_LINE: Final = 16_384  # characters of a line
 LOG_FIELD: Final = 1_024  # characters of a field of a JSON line
 LOG_RECENT: Final = 500  # lines kept in memory
 
+# Packets (docs/vpn.md)
+TUN_FLOW_BYTES: Final = 2 << 20  # of packets that wait for one stream
+
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret
 PASSWORD: Final = 1_024  # bytes of a key's password

@@ -1,0 +1,1 @@
+"""TUN devices: opened, set up, read and written under a reactor, joined to streams that carry packets."""

@@ -1,0 +1,239 @@
+"""The packets of one stream at a TUN device: what waits to leave over it, what comes from it.
+
+    device ─ Tun.doRead ─▶ offer ─▶ queue ─▶ pour ─▶ cell …… cell ─▶ packets_received ─▶ admit ─▶ device
+
+A flow may stand before its stream does: packets wait until `carry`. It holds at most FLOW_BYTES, shared fairly
+by what runs inside (`apps.vpn.packets.queue`). A superpacket that is larger than the cell which the path
+wishes now is cut; what may not be cut and fits into no cell of the path is dropped, and its sender told how
+much would fit (`too_large`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from apps.vpn.packets.cut import Pieces
+from apps.vpn.packets.ecn import mark
+from apps.vpn.packets.faults import Fault, named
+from apps.vpn.packets.headers import check
+from apps.vpn.packets.queue import PacketQueue
+from apps.vpn.packets.virtio import SIZE
+from meshnet.limits import TUN_FLOW_BYTES
+
+if TYPE_CHECKING:
+    from apps.vpn.tun.reader import Tun
+
+Admit = Callable[[memoryview], int]
+"""Looks at a frame from the mesh that `check` has passed: a `Fault`, 0 to let it in."""
+
+WORTH_CUTTING: Final = 0.5
+"""A superpacket is cut for the rest of a cell only if that is so much of it."""
+
+
+class Carrier(Protocol):
+    """What a flow needs of its stream (`meshnet.streams.Stream`)."""
+
+    @property
+    def largest_packets(self) -> int:
+        """Bytes of body that one `pour` may write at most."""
+
+    def packets_ready(self) -> None:
+        """The source has packets again."""
+
+
+def admit_all(frame: memoryview) -> int:
+    """Lets everything in."""
+    return Fault.NONE
+
+
+class PacketFlow:
+    """Source and sink of one stream (`meshnet.streams.PacketSource`, `PacketSink`).
+
+    Counts are of frames, superpackets being one: `frames_out` and `bytes_out` went to the mesh, `frames_in`
+    and `bytes_in` came from it and were written to the device. `dropped_out` and `dropped_in` are indexed by
+    `Fault`. `used` is when the last packet went or came. Packets that come before `admit` lets them in are
+    checked whole; a frame that is wrong ends nothing but itself.
+    """
+
+    __slots__ = (
+        "_head", "_pieces", "_queue", "_stream", "_tun", "_write", "admit", "bytes_in", "bytes_out",
+        "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient", "used",
+    )  # fmt: skip
+
+    def __init__(self, tun: Tun, admit: Admit = admit_all) -> None:
+        self._tun = tun
+        self._write = tun.device.write
+        self.admit = admit
+        self._stream: Carrier | None = None
+        self.dropped_out = [0] * len(Fault)
+        self.dropped_in = [0] * len(Fault)
+        self._queue = PacketQueue(TUN_FLOW_BYTES, self.dropped_out)
+        self._head: bytes | bytearray | None = None
+        self._pieces: Pieces | None = None
+        self.least = 0
+        self.patient = True
+        self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
+        self.used = tun.now()
+
+    def carry(self, stream: Carrier) -> None:
+        """From now on packets go over this stream, whose source and sink this is."""
+        self._stream = stream
+        if self.least:
+            stream.packets_ready()
+
+    def stop(self) -> None:
+        """The stream is gone; what waits is dropped."""
+        self._stream = None
+        if self.least:
+            self.dropped_out[Fault.GONE] += 1
+        self._head = self._pieces = None
+        self.least = 0
+        self._queue.clear()
+        self._tun.relax(self)
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait."""
+        return self._queue.held + self.least
+
+    @property
+    def easy(self) -> bool:
+        """Whether so little waits that the device may be read on."""
+        return self._queue.held * 4 < self._queue.most
+
+    @property
+    def marked(self) -> int:
+        """Packets marked for congestion here."""
+        return self._queue.marked
+
+    # from the device
+
+    def offer(self, frame: memoryview, now: float) -> bool:
+        """Takes a frame of the device (copied); false if more than half of what may wait does."""
+        if self.least:
+            queue = self._queue
+            queue.push(bytes(frame), now)
+            return queue.held * 2 < queue.most
+        self._lead(bytes(frame))
+        return True
+
+    def ready(self) -> None:
+        """What `offer` took may leave."""
+        if self._stream is not None and self.least:
+            self._stream.packets_ready()
+
+    def _lead(self, frame: bytes | bytearray) -> None:
+        """This frame leaves next."""
+        self._head = frame
+        self._pieces = None
+        self.least = len(frame) + SIZE
+        if frame[1]:
+            try:
+                self._pieces = Pieces(memoryview(frame))
+            except ValueError:  # a kind that this kernel should not have made: whole or not at all
+                return
+            self.least = self._pieces.least + SIZE
+
+    # to the mesh (PacketSource)
+
+    def waiting(self) -> int:
+        """Bytes that the next frame needs at least; 0 if none waits."""
+        return self.least
+
+    def pour(self, room: memoryview, now: float) -> int:
+        """Writes frames into `room`; bytes written."""
+        end, size = 0, len(room)
+        while (head := self._head) is not None:
+            whole = len(head)
+            pieces = self._pieces
+            if end + SIZE + whole <= size and (pieces is None or pieces.whole):
+                room[end] = whole >> 8
+                room[end + 1] = whole & 0xFF
+                end += SIZE
+                room[end : end + whole] = head
+                end += whole
+                self.frames_out += 1
+            elif pieces is not None and (not end or size - end > whole * WORTH_CUTTING):
+                written = pieces.next(room[end + SIZE :])
+                if not written:
+                    if not self._unfit(end, size):
+                        break
+                    continue
+                room[end] = written >> 8
+                room[end + 1] = written & 0xFF
+                end += SIZE + written
+                self.frames_out += 1
+                if pieces.least:
+                    self.least = pieces.least + SIZE
+                    continue
+            elif not self._unfit(end, size):
+                break
+            self._advance(now)
+        if end:
+            self.bytes_out += end
+            self.used = now
+        if self._tun.waits_for is self or not self.patient:
+            self._tun.eased(self)
+        return end
+
+    def _advance(self, now: float) -> None:
+        """The next one of the queue leads."""
+        frame = self._queue.pull(now)
+        if frame is None:
+            self._head = self._pieces = None
+            self.least = 0
+        else:
+            self._lead(frame)
+
+    def _unfit(self, end: int, size: int) -> bool:
+        """The head does not fit into what is left of a cell. True if it never will: it has been dropped."""
+        stream = self._stream
+        if end or stream is None or self.least <= max(stream.largest_packets, size):
+            return False
+        self.dropped_out[Fault.TOO_LARGE] += 1
+        if self._head is not None:
+            self._tun.too_large(memoryview(self._head), stream.largest_packets)
+        self._advance(self._tun.now())
+        return True
+
+    # from the mesh (PacketSink)
+
+    def packets_received(self, body: memoryview, marked: bool) -> None:
+        """Checks and writes what came in one cell."""
+        at, size, write = 0, len(body), self._write
+        dropped = self.dropped_in
+        while at < size:
+            start = at + SIZE
+            at = start + (body[at] << 8 | body[at + 1]) if start <= size else size + 1
+            if at > size:
+                dropped[Fault.SHORT] += 1
+                break
+            frame = body[start:at]
+            fault = check(frame) or self.admit(frame)
+            if fault:
+                dropped[fault] += 1
+                continue
+            if marked:
+                mark(frame)
+            try:
+                write(frame)
+            except OSError:
+                dropped[Fault.KERNEL] += 1
+                continue
+            self.frames_in += 1
+        self.bytes_in += size
+        self.used = self._tun.now()
+
+    def as_json(self) -> dict[str, object]:
+        """For `status`."""
+        return {
+            "frames_out": self.frames_out,
+            "bytes_out": self.bytes_out,
+            "frames_in": self.frames_in,
+            "bytes_in": self.bytes_in,
+            "waiting_bytes": self.held,
+            "marked": self.marked,
+            "dropped_out": named(self.dropped_out),
+            "dropped_in": named(self.dropped_in),
+        }

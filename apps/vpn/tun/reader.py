@@ -1,0 +1,188 @@
+"""A TUN device under the reactor: read in bursts, each frame handed to the flow that carries it.
+
+Who carries what is one of two things:
+
+- `single`: everything goes to one flow, as at a client of the VPN;
+- `routed`: a table tells the flow by the destination address, as at an exit and in the mesh.
+
+Packets wait where they can be told apart, in the flows' queues. While one flow holds half of what it may and
+no other holds anything, the device is not read: then the kernel's queue waits, and a program that floods is
+stopped by its own kernel instead of by work done here. With several flows that would make one wait for
+another; after PATIENCE the device is read on, and the flow that is full drops its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from apps.vpn.packets.faults import Fault
+from apps.vpn.packets.merge import Intake
+from apps.vpn.packets.virtio import PLAIN
+from apps.vpn.tun.device import USO4, Device
+from apps.vpn.tun.flow import Admit, PacketFlow, admit_all
+from meshnet.errors import LinkLostError, MeshError
+
+FRAMES_PER_TURN: Final = 16
+"""Read in one turn of the reactor."""
+PATIENCE: Final = 0.02
+"""Seconds that the device is not read for the sake of one flow, where others may wait behind it."""
+
+_log = Logger()
+
+Find = Callable[[memoryview], PacketFlow | None]
+"""The flow that carries a frame; None: it has been seen to."""
+
+
+@implementer(IReadDescriptor)
+class Tun:
+    """A device and its flows. `now` gives monotonic seconds; `gone` is called once, if the interface vanishes.
+
+    Say `single` or `routed`, then `start`. `too_large` is called with a frame that fits into no cell and the
+    bytes that would; set it where its sender can be told. `strays` counts what no flow carries, by `Fault`.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        reactor: Any,
+        now: Callable[[], float],
+        gone: Callable[[MeshError], None] = lambda why: None,
+    ) -> None:
+        self.device = device
+        self.now = now
+        self.too_large: Callable[[memoryview, int], None] = lambda frame, most: None
+        self.strays = [0] * len(Fault)
+        self.waits_for: PacketFlow | None = None
+        self._reactor = reactor
+        self._gone = gone
+        self._intake = Intake(device.read, merges=bool(device.offloads & USO4))
+        self._find: Find = self._unfound
+        self._alone = False
+        self._reading = False
+        self._resume: Any = None
+
+    # who carries what
+
+    def single(self, admit: Admit = admit_all) -> PacketFlow:
+        """One flow that carries everything."""
+        flow = PacketFlow(self, admit)
+        self._find = lambda frame: flow
+        self._alone = True
+        return flow
+
+    def routed(self, find: Find) -> None:
+        """`find` tells the flow of each frame. It may keep a frame only as a copy, and gets one that the
+        kernel has made: an IP packet whose headers are whole."""
+        self._find = find
+        self._alone = False
+
+    def flow(self, admit: Admit = admit_all) -> PacketFlow:
+        """One of several flows."""
+        return PacketFlow(self, admit)
+
+    def write(self, packet: bytes) -> bool:
+        """Gives the kernel a complete packet of our own making; false if it did not take it."""
+        try:
+            self.device.write(memoryview(bytearray(PLAIN + packet)))
+        except OSError:
+            return False
+        return True
+
+    # life
+
+    def start(self) -> None:
+        """Reads from now on."""
+        self._reading = True
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Closes the device; the interface goes. Twice is once."""
+        self._wake()
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self)
+        self.device.close()
+
+    # the reactor's side
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self.device.fileno()
+
+    def doRead(self) -> None:
+        """Frames wait: as many as make a turn."""
+        now, take, find = self.now(), self._intake.take, self._find
+        touched: dict[PacketFlow, None] = {}
+        try:
+            for _ in range(FRAMES_PER_TURN):
+                frame = take()
+                if frame is None:
+                    break
+                flow = find(frame)
+                if flow is None:
+                    continue
+                touched[flow] = None
+                if not flow.offer(frame, now) and (self._alone or flow.patient):
+                    self._pause(flow)
+                    break
+        except OSError as problem:
+            self._lost(problem.strerror or "it cannot be read")
+        for flow in touched:
+            flow.ready()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The interface is gone, or the reactor is stopping."""
+        self._lost("it was removed")
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "tun"
+
+    def _unfound(self, frame: memoryview) -> PacketFlow | None:
+        self.strays[Fault.GONE] += 1
+        return None
+
+    def _lost(self, why: str) -> None:
+        if not self._reading:
+            return
+        self.stop()
+        self._gone(LinkLostError(f"The interface {self.device.name} is gone: {why}."))
+
+    # back-pressure
+
+    def _pause(self, flow: PacketFlow) -> None:
+        self.waits_for = flow
+        self._reactor.removeReader(self)
+        if not self._alone:
+            self._resume = self._reactor.callLater(PATIENCE, self._impatient, flow)
+
+    def _impatient(self, flow: PacketFlow) -> None:
+        self._resume = None
+        flow.patient = False
+        self._wake()
+
+    def eased(self, flow: PacketFlow) -> None:
+        """A flow that the device waits for, or waited for too long, has sent something."""
+        if flow.easy:
+            self.relax(flow)
+
+    def relax(self, flow: PacketFlow) -> None:
+        """A flow takes packets again."""
+        flow.patient = True
+        if self.waits_for is flow:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        if self.waits_for is not None:
+            self.waits_for = None
+            if self._reading:
+                self._reactor.addReader(self)
