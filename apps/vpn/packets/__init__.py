@@ -1,1 +1,1 @@
-"""IP packets as bytes, pure: read, checked, cut, merged, queued. No file, no clock, no address of our own."""
+"""IP packets as bytes: read, checked, cut, merged, queued. Nothing here reads a file, a clock or a socket."""

@@ -1,10 +1,10 @@
-"""Superpackets made smaller: into superpackets of fewer segments, or into single packets with their checksums.
+"""Superpackets made smaller: into superpackets of fewer segments, or into single packets with checksums.
 
 A superpacket is one packet that stands for several: the same headers before each `segment` bytes of its
 payload (`virtio.Gso`). To cut it is to copy the headers and to mend what differs: lengths, identification,
-sequence numbers, flags, and the sum of the pseudo header. No pass over the payload is needed for that, because
-the checksum is still to be made by the kernel that gets the piece. Only `complete` makes it itself, for devices
-that leave checksums to us.
+sequence numbers, flags, and the sum of the pseudo header. No pass over the payload is needed for that, since
+the checksum is still to be made by the kernel that gets the piece. Only `complete` makes it itself, for
+devices that leave checksums to us.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def complete(frame: memoryview) -> None:
 
 
 def singles(frame: memoryview) -> Iterator[memoryview]:
-    """The packets of a frame one by one, complete, each borrowed until the next; for devices without offloads."""
+    """The packets of a frame one by one, complete, each borrowed until the next: without any offload."""
     if not frame[1] & ~ECN:
         complete(frame)
         yield frame

@@ -1,8 +1,9 @@
 """Reading what others wrote: whether bytes are a packet, whether its virtio header fits it, whose it is.
 
 Nothing here is trusted: every offset is checked before it is used, and what is wrong has a name (`Fault`).
-Checksums are not looked at. That of an IPv4 header and those inside are the receiving kernel's business, which
-drops what is wrong; where the virtio header says SUM there is none yet, and the seals of the mesh stand for it.
+Checksums are not looked at. That of an IPv4 header and those inside are the business of the kernel that gets
+them, which drops what is wrong; where the virtio header says SUM there is none yet, and the seals of the mesh
+stand for it.
 
 A `frame` here is `virtio header | packet`, without the size in front.
 """
@@ -87,8 +88,8 @@ def headers_length(frame: memoryview, kind: int, version: int, start: int, offse
 
 
 def _carries(frame: memoryview, version: int, protocol: int, start: int) -> bool:
-    """Whether that protocol's header lies right behind an IP header that says so, in no fragment. IPv6 packets
-    with extension headers are several at once for no kernel."""
+    """Whether that protocol's header lies right behind an IP header that says so, in no fragment. No kernel
+    has superpackets with extension headers."""
     if version == 4:
         head = frame[HEADER]
         whole = not (frame[HEADER + 6] & 0x3F or frame[HEADER + 7])  # offset and MF
@@ -115,8 +116,8 @@ def target(frame: memoryview) -> bytes:
 
 
 def flow_key(frame: memoryview) -> bytes:
-    """Bytes that packets of one flow share and others hardly do: addresses and what stands behind them (ports,
-    as a rule). IPv4 with options and fragments make flows of their own, which harms nobody."""
+    """Bytes that packets of one flow share and others hardly do: addresses and what stands behind them, as a
+    rule ports. IPv4 with options and fragments make flows of their own, which harms nobody."""
     if frame[HEADER] >> 4 == 4:
         return bytes(frame[HEADER + 12 : HEADER + 24])
     return bytes(frame[HEADER + 8 : HEADER + 44])

@@ -2,12 +2,12 @@
 
     flags u8 | gso u8 | header u16 | segment u16 | start u16 | offset u16          10 bytes, little-endian
 
-It is `struct virtio_net_hdr` (linux/virtio_net.h). A device is told to speak little-endian whatever the machine
-is, so that the same ten bytes lie on the wire and in the kernel, and nobody between touches them.
+It is `struct virtio_net_hdr` (linux/virtio_net.h). A device is told to speak little-endian whatever the
+machine is, so that the same ten bytes lie on the wire and in the kernel, and nobody between touches them.
 
-- `flags`: SUM: the checksum field at `start + offset` (of the packet) holds only the sum of the pseudo header;
-  who sends the packet further adds the bytes from `start` and stores the complement. VALID: the kernel has
-  looked at the checksum.
+- `flags`: SUM: the checksum field at `start + offset` (of the packet) holds only the sum of the pseudo
+  header; who sends the packet further adds the bytes from `start` and stores the complement. VALID: the kernel
+  has looked at the checksum.
 - `gso`: the packet is several at once, whose payload is cut every `segment` bytes. All have its headers.
 - `header` is a hint that is never trusted here.
 

@@ -2,8 +2,8 @@
 
     device ─ Tun.doRead ─▶ offer ─▶ queue ─▶ pour ─▶ cell …… cell ─▶ packets_received ─▶ admit ─▶ device
 
-A flow may stand before its stream does: packets wait until `carry`. It holds at most FLOW_BYTES, shared fairly
-by what runs inside (`apps.vpn.packets.queue`). A superpacket that is larger than the cell which the path
+A flow may stand before its stream does: packets wait until `carry`. It holds at most TUN_FLOW_BYTES, shared
+fairly by what runs inside (`apps.vpn.packets.queue`). A superpacket that is larger than the cell which the path
 wishes now is cut; what may not be cut and fits into no cell of the path is dropped, and its sender told how
 much would fit (`too_large`).
 """
@@ -157,9 +157,9 @@ class PacketFlow:
             elif pieces is not None and (not end or size - end > whole * WORTH_CUTTING):
                 written = pieces.next(room[end + SIZE :])
                 if not written:
-                    if not self._unfit(end, size):
-                        break
-                    continue
+                    if self._unfit(end, size, now):
+                        continue
+                    break
                 room[end] = written >> 8
                 room[end + 1] = written & 0xFF
                 end += SIZE + written
@@ -167,7 +167,9 @@ class PacketFlow:
                 if pieces.least:
                     self.least = pieces.least + SIZE
                     continue
-            elif not self._unfit(end, size):
+            elif self._unfit(end, size, now):
+                continue
+            else:
                 break
             self._advance(now)
         if end:
@@ -186,15 +188,16 @@ class PacketFlow:
         else:
             self._lead(frame)
 
-    def _unfit(self, end: int, size: int) -> bool:
-        """The head does not fit into what is left of a cell. True if it never will: it has been dropped."""
+    def _unfit(self, end: int, size: int, now: float) -> bool:
+        """The head does not fit into what is left of a cell. True if it never will: then it is dropped, and
+        the next one leads."""
         stream = self._stream
         if end or stream is None or self.least <= max(stream.largest_packets, size):
             return False
         self.dropped_out[Fault.TOO_LARGE] += 1
         if self._head is not None:
             self._tun.too_large(memoryview(self._head), stream.largest_packets)
-        self._advance(self._tun.now())
+        self._advance(now)
         return True
 
     # from the mesh (PacketSink)

@@ -41,7 +41,7 @@ Find = Callable[[memoryview], PacketFlow | None]
 
 @implementer(IReadDescriptor)
 class Tun:
-    """A device and its flows. `now` gives monotonic seconds; `gone` is called once, if the interface vanishes.
+    """A device and its flows. `now` gives monotonic seconds; `gone` is called if the interface vanishes.
 
     Say `single` or `routed`, then `start`. `too_large` is called with a frame that fits into no cell and the
     bytes that would; set it where its sender can be told. `strays` counts what no flow carries, by `Fault`.
