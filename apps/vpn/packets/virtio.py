@@ -6,8 +6,8 @@ It is `struct virtio_net_hdr` (linux/virtio_net.h). A device is told to speak li
 machine is, so that the same ten bytes lie on the wire and in the kernel, and nobody between touches them.
 
 - `flags`: SUM: the checksum field at `start + offset` (of the packet) holds only the sum of the pseudo
-  header; who sends the packet further adds the bytes from `start` and stores the complement. VALID: the kernel
-  has looked at the checksum.
+  header; who sends the packet further adds the bytes from `start` and stores the complement. VALID: the
+  kernel has looked at the checksum.
 - `gso`: the packet is several at once, whose payload is cut every `segment` bytes. All have its headers.
 - `header` is a hint that is never trusted here.
 
