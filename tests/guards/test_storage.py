@@ -70,6 +70,7 @@ def test_writes_are_seen(source: str) -> None:
         "session.open(port, now, reader)",
         "stream.write(data)",
         "os.open(os.devnull, os.O_WRONLY)",
+        "os.open('/dev/net/tun', os.O_RDWR)",
         "os.open(path, os.O_RDONLY | os.O_CLOEXEC)",
         "os.write(descriptor, data)",
         "import os",

@@ -98,8 +98,12 @@ def _mode_writes(node: ast.Call, place: int) -> bool:
 
 
 def _only_reads(node: ast.Call) -> bool:
-    """Whether os.open is called with O_RDONLY (and flags that say nothing of writing), or on /dev/null."""
-    if node.args and ast.unparse(node.args[0]) == "os.devnull":
+    """Whether os.open is called with O_RDONLY (and flags that say nothing of writing), or on a device that
+    is named outright, like /dev/null."""
+    first = node.args[0] if node.args else None
+    if first is not None and ast.unparse(first) == "os.devnull":
+        return True
+    if isinstance(first, ast.Constant) and str(first.value).startswith("/dev/"):
         return True
     flags = ast.unparse(node.args[1]) if len(node.args) > 1 else ""
     return "os.O_RDONLY" in flags and not re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", flags)

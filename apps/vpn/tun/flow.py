@@ -4,8 +4,8 @@
 
 A flow may stand before its stream does: packets wait until `carry`. It holds at most TUN_FLOW_BYTES, shared
 fairly by what runs inside (`apps.vpn.packets.queue`). A superpacket that is larger than the cell which the
-path wishes now is cut; what may not be cut and fits into no cell of the path is dropped, and its sender told how
-much would fit (`too_large`).
+path wishes now is cut; what may not be cut and fits into no cell of the path is dropped, and its sender told
+how much would fit (`too_large`).
 """
 
 from __future__ import annotations

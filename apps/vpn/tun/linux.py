@@ -25,7 +25,6 @@ from apps.vpn.tun.device import CSUM, LARGEST_SUPERPACKET, QUEUE_LENGTH, TSO4, T
 from apps.vpn.tun.rtnetlink import Interface, Network, add_address, add_route, set_up
 from meshnet.errors import LocalError, MissingDependencyError, UsageError
 
-CLONE: Final = "/dev/net/tun"
 LONGEST_NAME: Final = 15
 
 TUNSETIFF: Final = 0x400454CA
@@ -96,9 +95,9 @@ def open_linux(
     """
     check_name(name)
     try:
-        descriptor = os.open(CLONE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as problem:
-        raise _refused(problem, CLONE) from None
+        raise _refused(problem, "/dev/net/tun") from None
     try:
         name, offloads = _attach(descriptor, name, offloads)
         index = socket.if_nametoindex(name)
@@ -153,7 +152,7 @@ def _refused(problem: OSError, what: str) -> MissingDependencyError:
     if problem.errno in (errno.EPERM, errno.EACCES):
         text = f"No right to open {what}; run the node as root or with CAP_NET_ADMIN."
     elif problem.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        text = f"This system has no {CLONE}; load its driver with `modprobe tun`."
+        text = "This system has no /dev/net/tun; load its driver with `modprobe tun`."
     else:
         text = f"Cannot open {what}: {os.strerror(problem.errno or 0)}."
     return MissingDependencyError(text)
