@@ -21,7 +21,8 @@ from coin.chain.address import address_text, parse_address
 from coin.files_cli import export_arguments, export_blocks, import_arguments, import_blocks
 from coin.newchain import chain_file, new_chain
 from coin.wallet.cli import WALLET
-from coin.wallet.wallet import create_wallet, new_wallet
+from coin.wallet.keeping import create_wallet
+from coin.wallet.wallet import new_wallet
 from coin.wallet.words import ENTROPY, words_of
 from meshnet.cipher.keys import SecretKey
 from meshnet.cli.show import print_json, print_table, progress, progress_done

@@ -17,8 +17,10 @@ from typing import Final
 from coin.chain.address import Address, address_text, parse_address
 from coin.chain.amounts import coins_text, parse_coins
 from coin.chain.spending import Payment
+from coin.wallet.base import MOST_ADDRESSES
+from coin.wallet.keeping import create_wallet, load_wallet, save_wallet
 from coin.wallet.payment import sign_payment
-from coin.wallet.wallet import MOST_ADDRESSES, create_wallet, load_wallet, new_wallet, save_wallet
+from coin.wallet.wallet import new_wallet
 from coin.wallet.words import ENTROPY, checked, words_of
 from meshnet.cli.show import print_json
 from meshnet.errors import UsageError

@@ -9,7 +9,8 @@ from coin.chain.rules import signers
 from coin.chain.transaction import Output
 from coin.replication.publisher import Promise, Publisher
 from coin.store.store import ChainStore, open_store
-from coin.wallet.wallet import create_wallet, load_wallet, new_wallet, save_wallet
+from coin.wallet.keeping import create_wallet, load_wallet, save_wallet
+from coin.wallet.wallet import new_wallet
 from lab.crash.search import Report, Search, Workload
 from lab.crash.sqlite import available, connect_on
 from lab.crash.witness import Witness
