@@ -145,7 +145,7 @@ def stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="meshnet-") as name, Processes() as processes:
         say("making a chain and starting three nodes …")
         network = Network.start(processes, plans(Path(name)))
-        wallets = {
+        wallets: dict[str, Wallet] = {
             "alice": new_wallet("the first coins of the demonstration", "alice", "alice.wlt", 0),
             "bob": new_wallet("bob of the demonstration", "bob", "bob.wlt", 0),
             "carol": new_wallet("carol of the demonstration", "carol", "carol.wlt", 0),
