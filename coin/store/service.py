@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 
 from coin.chain.block import Block
+from coin.chain.rules import Applied, Signers
 from coin.chain.transaction import Transaction
 from coin.store.integrity import Progress, Report
 from coin.store.pool import Taken
@@ -32,14 +33,24 @@ PAUSE: Final = 0.05
 """Seconds that a look at the store waits between two pieces of it: it leaves the core to others."""
 
 
+def _nobody(*_: object) -> None:
+    """Nobody wants to know."""
+
+
 class ChainService:
-    """A store under a reactor; the store and `signing` belong to it from now on."""
+    """A store under a reactor; the store and `signing` belong to it from now on.
+
+    `added` is told of blocks that are in the store and what each changed; `came` of a loose transaction that is
+    in the pool, who signed its inputs, and what soft rule it breaks, empty if none. Both in the reactor's
+    thread, before whoever gave them gets an answer."""
 
     def __init__(
         self, reactor: IReactorThreads | IReactorFromThreads, store: ChainStore, signing: Signing
     ) -> None:
         self.store = store
         self.signing = signing
+        self.added: Callable[[Sequence[Block], Sequence[Applied]], None] = _nobody
+        self.came: Callable[[Transaction, Signers, str], None] = _nobody
         self._reactor: Any = reactor
         self._writer = DiskThread(reactor)
         self._reader = DiskThread(reactor) if store.separate_reader else self._writer
@@ -92,7 +103,9 @@ class ChainService:
                 await before
             signed = [each.signed for each in verdicts]
             refusals = [each.refusal for each in verdicts]
-            return await self._writer.call(self.store.add, blocks, signed, refusals)
+            added = await self._writer.call(self.store.add, blocks, signed, refusals)
+            self.added(blocks[: len(added.applied)], added.applied)
+            return added
         finally:
             self._runs -= 1
             done.callback(None)
@@ -111,7 +124,11 @@ class ChainService:
     async def inject(self, transactions: Sequence[Transaction], unix: float) -> list[Taken]:
         """Takes loose transactions into the pool, as many as it may; durable when the answer is there."""
         signed = await self._off(self.signing.transactions, transactions)
-        return await self._writer.call(self.store.pool.add, transactions, unix, signed)
+        taken = await self._writer.call(self.store.pool.add, transactions, unix, signed)
+        for it, who, each in zip(transactions, signed, taken, strict=True):
+            if each.new and not each.full and who is not None:
+                self.came(it, who, str(each.refused or ""))
+        return taken
 
     async def close(self) -> None:
         """Takes no more; done when all that waits is committed, the store closed and the processes ended."""

@@ -10,7 +10,7 @@ has them checked before, as by `signing.py` in other processes. The pool of loos
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 
@@ -44,10 +44,12 @@ from coin.store.rows import (
 from coin.store.schema import SCHEMA
 from coin.store.verdicts import Known
 from meshnet.errors import LocalError
-from meshnet.storage.database import Connection, Database, Found, open_database
+from meshnet.storage.database import Connection, Database, Found, Work, open_database
 from meshnet.storage.disk import Disk, StrPath
 from meshnet.storage.quarantine import Quarantine
 from meshnet.storage.sqlite import Connect, connect_sqlite
+
+T = TypeVar("T")
 
 
 @frozen
@@ -128,6 +130,10 @@ class ChainStore:
         return Added(tuple(applied), refused)
 
     # -- reading
+
+    def look(self, work: Work[T]) -> T:
+        """The result of `work`, which sees one state of the database throughout and writes nothing."""
+        return self._database.read(work)
 
     def find(self, number: bytes) -> Unspent | None:
         """The output of that id if it is unspent."""
