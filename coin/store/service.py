@@ -40,8 +40,8 @@ def _nobody(*_: object) -> None:
 class ChainService:
     """A store under a reactor; the store and `signing` belong to it from now on.
 
-    `added` is told of blocks that are in the store and what each changed; `came` of a loose transaction that is
-    in the pool, who signed its inputs, and what soft rule it breaks, empty if none. Both in the reactor's
+    `added` is told of blocks that are in the store and what each changed; `came` of a loose transaction that
+    is in the pool, who signed its inputs, and what soft rule it breaks, empty if none. Both in the reactor's
     thread, before whoever gave them gets an answer."""
 
     def __init__(

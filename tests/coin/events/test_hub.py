@@ -129,7 +129,7 @@ class Hears(SynchronousTestCase):
         seed: int,
         kinds: frozenset[Kind],
         addresses: set[Address] | None,
-        confirmations: int,
+        depth: int,
         start: int,
     ) -> None:
         """From any height, through pauses, and with connections that end and go on from the last id."""
