@@ -1,6 +1,6 @@
 """The exit's rules for packets as a table of nftables: a policy becomes clauses, and those a text.
 
-Nothing is run here; the text is for `nft -f -`. The table is `inet` and owns all about the exit's interface:
+Nothing is run here. The table is `inet` and owns all about the exit's interface:
 
     spoofs       prerouting, raw      sources outside the pools, or of the pools from elsewhere: dropped
     sizes        forward, mangle      TCP never offers more than the way carries (MSS of SYN)
@@ -25,6 +25,7 @@ from typing import Final
 from attrs import frozen
 
 from apps.vpn.destination import Address
+from apps.vpn.host.changes import Firewall
 from apps.vpn.policy import NAT64, SPECIAL, Network, Policy, Rule, opens_special
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
@@ -139,13 +140,8 @@ def _collapsed(networks: Iterable[Network]) -> tuple[Network, ...]:
     return (*v4, *v6)
 
 
-def remove(table: str) -> str:
-    """The text that removes the table, whether it is there or not."""
-    return f"table inet {table}\ndelete table inet {table}\n"
-
-
-def render(gateway: Gateway, policy: Policy) -> str:
-    """The text that puts the table there, in place of one of its name, at once."""
+def table(gateway: Gateway, policy: Policy) -> Firewall:
+    """The table, as a change of the host."""
     sets: dict[tuple[Network, ...], str] = {}
     steps = [line for clause in clauses(policy) for line in _step(clause, sets)]
     out = [f"table inet {gateway.table} {{", "\tcounter refused { }", "\tcounter spoofed { }"]
@@ -155,7 +151,7 @@ def render(gateway: Gateway, policy: Policy) -> str:
         out += chain(gateway)
     out += _chain("wanted", "", [*_ONLY, *steps, "goto refuse"])
     out += _chain("refuse", "", ["counter name refused reject with icmpx type admin-prohibited"])
-    return remove(gateway.table) + "\n".join([*out, "}", ""])
+    return Firewall(gateway.table, "\n".join([*out, "}", ""]))
 
 
 def _step(clause: Clause, sets: dict[tuple[Network, ...], str]) -> Iterator[str]:

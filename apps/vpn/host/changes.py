@@ -20,7 +20,7 @@ from attrs import asdict, field, frozen
 
 Network = IPv4Network | IPv6Network
 
-LARGEST_TEXT: Final = 65_536
+LARGEST_TEXT: Final = 400_000
 """Characters of a table for nft, and of a resolv.conf."""
 _DEVICE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from apps.vpn.destination import Address
 from apps.vpn.policy import NAT64, PUBLIC, SPECIAL, Policy, Rule, rule
 from apps.vpn.pools import POOL4, POOL6
-from apps.vpn.ruleset import Gateway, clauses, remove, render, special_networks, verdict
+from apps.vpn.ruleset import Gateway, clauses, special_networks, table, verdict
 from tests.support.hosts import hosts_for
 
 TEXTS = (
@@ -46,6 +46,11 @@ addresses = st.one_of(
 ).filter(lambda each: isinstance(each, IPv4Address) or each.ipv4_mapped is None)
 lists = st.lists(st.sampled_from(TEXTS).map(rule), max_size=5).map(tuple)
 GATEWAY = Gateway("mesh_test", "mtun0", POOL4, POOL6, POOL4[1], POOL6[1])
+
+
+def rendered(gateway: Gateway, policy: Policy) -> str:
+    """The script that puts the table there."""
+    return table(gateway, policy).make
 
 
 class ClauseTests(SynchronousTestCase):
@@ -85,20 +90,20 @@ class TextTests(SynchronousTestCase):
 
     def test_families(self) -> None:
         """A family without a pool is not let in; a fixed source is used where it fits."""
-        text = render(
+        text = rendered(
             Gateway("mesh", "mtun0", POOL4, None, POOL4[1], None, ip_address("192.0.2.9")), Policy()
         )
         self.assertIn('iifname "mtun0" meta nfproto ipv6 counter name spoofed drop', text)
         self.assertIn("snat ip to 192.0.2.9", text)
         self.assertNotIn("masquerade", text)
-        text = render(Gateway("mesh", "mtun0", POOL4, POOL6, source=ip_address("192.0.2.9")), Policy())
+        text = rendered(Gateway("mesh", "mtun0", POOL4, POOL6, source=ip_address("192.0.2.9")), Policy())
         self.assertIn(f'ip6 saddr {POOL6} oifname != {{ "mtun0", "lo" }} masquerade', text)
 
     def test_alone(self) -> None:
         """A machine that forwarded nothing before does not become everybody's router."""
         alone = Gateway("mesh", "mtun0", POOL4, alone=True)
-        self.assertIn("\n\t\tdrop\n", render(alone, Policy()))
-        self.assertNotIn("\n\t\tdrop\n", render(GATEWAY, Policy()))
+        self.assertIn("\n\t\tdrop\n", rendered(alone, Policy()))
+        self.assertNotIn("\n\t\tdrop\n", rendered(GATEWAY, Policy()))
 
 
 class KernelTests(SynchronousTestCase):
@@ -116,17 +121,17 @@ class KernelTests(SynchronousTestCase):
     @given(lists, lists)
     def test_any_policy(self, allow: tuple[Rule, ...], deny: tuple[Rule, ...]) -> None:
         """Whatever the lists, the kernel takes the table."""
-        self.assertIn("table inet mesh_test", self.load(render(GATEWAY, Policy(allow, deny))))
+        self.assertIn("table inet mesh_test", self.load(rendered(GATEWAY, Policy(allow, deny))))
 
     def test_replaced_and_removed(self) -> None:
         """Loading it twice leaves one; removing it leaves nothing, also where nothing was."""
-        text = render(GATEWAY, Policy((PUBLIC,), (rule("public:25"),)))
+        text = rendered(GATEWAY, Policy((PUBLIC,), (rule("public:25"),)))
         self.assertEqual(self.load(text), self.load(text))
-        self.assertEqual(self.load(remove("mesh_test")), "")
-        self.assertEqual(self.load(remove("mesh_test")), "")
+        gone = table(GATEWAY, Policy()).unmake
+        self.assertEqual((self.load(gone), self.load(gone)), ("", ""))
 
     def test_many_rules(self) -> None:
         """A list as long as may be, full of overlaps, is one set."""
         many = tuple(rule(str(IPv4Network((0x08000000 + (n << 7), 24), strict=False))) for n in range(4_096))
-        text = render(GATEWAY, Policy((PUBLIC,), (*many, rule("8.0.0.0/16"))))
+        text = rendered(GATEWAY, Policy((PUBLIC,), (*many, rule("8.0.0.0/16"))))
         self.assertIn("8.0.0.0/13", self.load(text))
