@@ -28,6 +28,7 @@ from meshnet.errors import UsageError
 
 PORT: Final = 7_001
 METRICS: Final = "127.0.0.1:9100"
+More = Callable[[Place], Sections]
 
 
 @define(eq=False)
@@ -35,21 +36,14 @@ class Hosted:
     """All of it; `nodes` are filled by `start`."""
 
     shape: Shape
-    hosts: Hosts
+    hosts: Mapping[str, Host]
     folder: Path
     plans: dict[str, Plan]
     nodes: dict[str, Node] = field(factory=dict)
 
     @classmethod
-    def build(
-        cls,
-        shape: Shape,
-        hosts: Hosts,
-        folder: Path,
-        more: Callable[[Place], Sections] = lambda place: {},
-    ) -> Self:
-        """Hosts with their cables, and plans of their nodes, written; `more` are sections for a node beside
-        those of its place. No process runs yet. Raises UsageError."""
+    def build(cls, shape: Shape, hosts: Hosts, folder: Path, more: More = lambda place: {}) -> Self:
+        """Hosts with their cables, and plans of their nodes as `plan` makes them. Raises UsageError."""
         for name in shape.hosts:
             hosts.add(name)
         for cable in shape.cables:
@@ -58,6 +52,14 @@ class Hosted:
             if cable.loss:
                 drop(one, cable.loss, one.towards(other).name)
                 drop(other, cable.loss, other.towards(one).name)
+        return cls.plan(shape, hosts.all, folder, more)
+
+    @classmethod
+    def plan(
+        cls, shape: Shape, hosts: Mapping[str, Host], folder: Path, more: More = lambda place: {}
+    ) -> Self:
+        """Plans, written, of nodes in hosts that have this shape already; `more` are sections for a node
+        beside those of its place. No process runs yet. Raises UsageError."""
         secrets = {name: SecretKey.generate() for name in shape.hosts}
         plans = {
             name: _plan(shape, hosts[name], folder / name, secrets, more(place))

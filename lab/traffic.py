@@ -1,7 +1,8 @@
 """Traffic between two hosts of the lab by programs nobody here wrote: iperf3 and ping.
 
 `Server` keeps an iperf3 server in a host; `tcp`, `flood` and `ping` run for some seconds and say what came
-over. What they say is read from the programs' own reports, as the receiver counted it.
+over. What they say is read from the programs' own reports, as the receiver counted it. iperf3 knows whole
+seconds only.
 """
 
 from __future__ import annotations
@@ -74,25 +75,25 @@ class Server:
         return cls(host, address)
 
 
-def tcp(client: Host, server: Server, seconds: float, omit: float = 0.0) -> Transfer:
+def tcp(client: Host, server: Server, seconds: int, omit: int = 0) -> Transfer:
     """One TCP flow for so long, after `omit` seconds that do not count. Raises MeshError."""
     end = _iperf(client, server, seconds, omit)["end"]["sum_received"]
     return Transfer(int(end["bytes"]), float(end["seconds"]))
 
 
-def flood(client: Host, server: Server, seconds: float, size: int = 1_200, rate: str = "0") -> Transfer:
+def flood(client: Host, server: Server, seconds: int, size: int = 1_200, rate: str = "0") -> Transfer:
     """UDP datagrams of so many bytes as fast as they can be sent (or at `rate`, as iperf3 has it)."""
-    report = _iperf(client, server, seconds, 0.0, "-u", "-b", rate, "-l", str(size))
+    report = _iperf(client, server, seconds, 0, "-u", "-b", rate, "-l", str(size))
     told = report["end"]["sum"]
     sent, lost = int(told["packets"]), int(told["lost_packets"])
     arrived = max(0, sent - lost)
     return Transfer(arrived * size, float(told["seconds"]), arrived, sent)
 
 
-def _iperf(client: Host, server: Server, seconds: float, omit: float, *more: str) -> dict[str, Any]:
-    words = ["iperf3", "-J", "-c", server.address, "-t", f"{seconds:g}", *more]
+def _iperf(client: Host, server: Server, seconds: int, omit: int, *more: str) -> dict[str, Any]:
+    words = ["iperf3", "-J", "-c", server.address, "-t", str(seconds), *more]
     if omit:
-        words += ["-O", f"{omit:g}"]
+        words += ["-O", str(omit)]
     try:
         said = client.run(*words, seconds=seconds + omit + PATIENCE)
     except CommandError as error:  # its reason stands in the JSON, of which the end is empty
@@ -136,7 +137,7 @@ class Beside:
 
     client: Host
     server: Server
-    seconds: float
+    seconds: int
     transfer: Transfer | None = None
     _failure: list[BaseException] = field(factory=list)
     _thread: threading.Thread | None = None

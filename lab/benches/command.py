@@ -1,4 +1,4 @@
-"""`./mesh bench NAME … [--json] [--profile] [--out FILE] [--minutes N]`: measures; tells missed targets."""
+"""`./mesh bench NAME … [--json] [--profile] [--out FILE]`: measures; tells missed targets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pstats
 import sys
 from pathlib import Path
 
-from lab.benches.rows import BENCHES, LONG, Options, Row, table
+from lab.benches.rows import BENCHES, LONG, OTHERS, Options, Row, table
 from meshnet.errors import MeshError
 
 
@@ -25,6 +25,11 @@ def measure(name: str, options: Options) -> list[Row]:
     return list(rows)
 
 
+def _taken(options: argparse.Namespace) -> Options:
+    against = tuple(filter(None, options.against.split(",")))
+    return Options(options.profile, options.quick, options.minutes, against, options.rounds, options.seconds)
+
+
 def main(arguments: list[str]) -> int:
     """Exit code 0 if every target was met, 1 if one was missed, 2 for an unknown name, else the error's."""
     listed = "\n".join(f"  {name:8} {what}" for name, what in BENCHES.items())
@@ -37,12 +42,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows as JSON there")
     parser.add_argument("--quick", action="store_true", help="few samples: a try-out, not a measurement")
     parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="how long soak runs (30)")
+    parser.add_argument(
+        "--against", default="", metavar="A,B", help=f"for vpn, other networks: {', '.join(OTHERS)}"
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of vpn (5)")
+    parser.add_argument("--seconds", type=int, default=3, metavar="N", help="of each flow of vpn (3)")
     options = parser.parse_args(arguments)
+    if not 1 <= options.rounds <= 1_000 or not 1 <= options.seconds <= 3_600:
+        parser.error("--rounds takes 1 to 1000, --seconds 1 to 3600")
     names = [name for name in BENCHES if name not in LONG] if "all" in options.names else options.names
     rows: list[Row] = []
     try:
         for name in names:
-            rows += measure(name, Options(options.profile, options.quick, options.minutes))
+            rows += measure(name, _taken(options))
     except MeshError as error:
         print(f"./mesh bench: {error}", file=sys.stderr)
         return error.exit_code

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from attrs import asdict, frozen
 
-LONG = frozenset({"soak"})
-"""Benches that `all` leaves out."""
+LONG = frozenset({"soak", "vpn"})
+"""Benches that `all` leaves out: they take long, or need root and other programs."""
 BENCHES = {
     "coin": "blocks into the coin's store, signatures in processes",
     "codec": "messages against bare struct calls, and against the reflective codec",
@@ -25,18 +25,25 @@ BENCHES = {
     "storage": "the journal's group commit on a real disk; power cuts on simulated ones",
     "stream": "a stream through three relays, five processes",
     "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
+    "vpn": "packets over a relay, beside other overlay networks (root; --against, --rounds, --seconds)",
 }
 """Name of each bench (a module of this package) and what it measures."""
+OTHERS = ("yggdrasil", "tinc", "nebula", "wireguard-go")
+"""Networks that `vpn` may be run against (`lab.peers`)."""
 
 
 @frozen
 class Options:
     """How to run a bench: `profile` adds a profile of what is measured on stderr, `quick` takes small
-    numbers of samples (for tests; its figures mean nothing), `minutes` are those of a soak."""
+    numbers of samples (for tests; its figures mean nothing), `minutes` are those of a soak. `against` names
+    the other networks of `vpn`, which takes so many `rounds` with flows of so many `seconds`."""
 
     profile: bool = False
     quick: bool = False
     minutes: float = 30.0
+    against: tuple[str, ...] = ()
+    rounds: int = 5
+    seconds: int = 3
 
 
 @frozen
