@@ -22,7 +22,10 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 PARSER = build_parser(find_dropins())
 LAB = {
     "demo": {"--once", "--json", "--keep", "--stop", "--state"},
-    "bench": {*BENCHES, "all", "--json", "--profile", "--out", "--quick", "--minutes", "--against", "--rounds", "--seconds"},
+    "bench": {
+        *BENCHES,
+        *("all", "--json", "--profile", "--out", "--quick", "--minutes", "--against", "--rounds", "--seconds"),
+    },
     "lab": {
         *("--run", "--on", "--keep", "--stop", "--state"),
         "--seed",
