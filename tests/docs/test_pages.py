@@ -24,7 +24,8 @@ LAB = {
     "demo": {"--once", "--json", "--keep", "--stop", "--state"},
     "bench": {
         *BENCHES,
-        *("all", "--json", "--profile", "--out", "--quick", "--minutes", "--against", "--rounds", "--seconds"),
+        *("all", "--json", "--profile", "--out", "--quick", "--minutes"),
+        *("--against", "--rounds", "--seconds"),
     },
     "lab": {
         *("--run", "--on", "--keep", "--stop", "--state"),
