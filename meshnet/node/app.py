@@ -127,6 +127,15 @@ class MeshNode(Protocol):
         UsageError, also for an address that is expired or of another network. Where only a node will do, ask
         `meshnet.cipher.address.node_key` about the answer."""
 
+    def known(self) -> Mapping[str, Target]:
+        """The pet names of the config and what they stand for."""
+
+    def neighbours(self) -> Sequence[PublicKey]:
+        """Who this node is linked with now."""
+
+    def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+        """The relays that `connect` would take: those given, else the config's, else none."""
+
 
 @frozen
 class Verb:

@@ -7,7 +7,7 @@ paths are relative to the file. Nothing here opens a port or reads a key.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -153,6 +153,8 @@ class KnownSettings:
     name: str
     key: str
     """A node's public key, or the address of a hidden service."""
+    via: tuple[PublicKey, ...] | None = None
+    """The relays to it, as in a [[route]]."""
 
 
 @frozen
@@ -197,6 +199,18 @@ class Settings(CoreSections):
     def lookup(self, text: str) -> Target:
         """What hex digits, an address or a pet name stand for; raises UsageError."""
         return lookup_in(self.names, text)
+
+    def route_to(self, target: Target) -> tuple[PublicKey, ...]:
+        """The relays to a node or a hidden service, as the file names them; none: a direct link."""
+        return next((via for _, to, via in self._routes() if to == target), ())
+
+    def _routes(self) -> Iterator[tuple[str, Target, tuple[PublicKey, ...]]]:
+        """Where the file names the relays to somebody, to whom, and these."""
+        for index, route in enumerate(self.route):
+            yield f"route.{index}", route.to, route.via
+        for index, entry in enumerate(self.known):
+            if entry.via is not None:
+                yield f"known.{index}", self.names[entry.name], entry.via
 
 
 class AppSections(Protocol):
@@ -297,6 +311,10 @@ def _app_settings(app: AppSections, table: Mapping[str, Any], context: Context) 
 
 
 def _names(raw: object, context: Context) -> dict[str, Target]:
+    if isinstance(raw, list):  # relays may be named by names that are not read yet
+        raw = [
+            {k: v for k, v in each.items() if k != "via"} if isinstance(each, dict) else each for each in raw
+        ]
     known = read(CoreSections, {"known": raw}, "", context).known
     names: dict[str, Target] = {}
     for index, entry in enumerate(known):
@@ -325,12 +343,12 @@ def _check_sense(settings: Settings, source: str) -> None:
             name = f"link.peer.{index}.address"
             raise FieldError(f"{source}: {name} = [] names no address; give at least one.", name)
     routed: set[Target] = set()
-    for index, route in enumerate(settings.route):
-        name = f"route.{index}"
-        if route.to in routed:
-            raise FieldError(f"{source}: {name}.to has a route already; give each node one.", f"{name}.to")
-        routed.add(route.to)
-        refusal = route_refusal(route.via, route.to)
+    for name, to, via in settings._routes():
+        if to in routed:
+            key = f"{name}.to" if name.startswith("route") else f"{name}.via"
+            raise FieldError(f"{source}: {key} has a route already; give each node one.", key)
+        routed.add(to)
+        refusal = route_refusal(via, to)
         if refusal:
             raise FieldError(f"{source}: {name}.via {refusal}", f"{name}.via")
     parts = sorted({*LOG_PARTS, *settings.apps})

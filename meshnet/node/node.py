@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from meshnet import __version__
 from meshnet.cipher.address import Address, Target, node_key, proves
-from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.cipher.keys import PublicKey, SecretKey, public_key
 from meshnet.endpoints import NODES
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason, UnreachableError, UsageError
 from meshnet.node import about
@@ -422,13 +422,21 @@ class Node(Service):
                 raise UsageError(refusal)
         return target
 
+    def known(self) -> Mapping[str, Target]:
+        """Pet names of the config; see MeshNode."""
+        return self.settings.names
+
+    def neighbours(self) -> list[PublicKey]:
+        """Who is linked now; see MeshNode."""
+        return [public_key(bytes.fromhex(link["peer"])) for link in self._brief()["links"] if link["up"]]
+
     # -- what the control API asks
 
     def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         """The relays to `target`: those given, else the configured route's, else none."""
         if via is not None:
             return tuple(via)
-        return next((route.via for route in self.settings.route if route.to == target), ())
+        return self.settings.route_to(target)
 
     def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit of its own; such circuits are counted apart, too."""

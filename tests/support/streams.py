@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TwistedClock
 
+from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
 from meshnet.limits import LARGEST_CELL
@@ -359,6 +360,19 @@ class FakeNode:
     def service_key(self, text: str) -> PublicKey:
         """No service is here."""
         raise UsageError(f"This node has no hidden service {text!r}.")
+
+    def known(self) -> dict[str, Target]:
+        """The other nodes of the mesh."""
+        others = [node for node in self.mesh.nodes.values() if node is not self]
+        return {node.name: node.public_key for node in others}
+
+    def neighbours(self) -> list[PublicKey]:
+        """All of them."""
+        return [node.public_key for node in self.mesh.nodes.values() if node is not self]
+
+    def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
+        """No configured route."""
+        return tuple(via or ())
 
     def lookup(self, text: str) -> PublicKey:
         """A node of the mesh by name, or hex."""

@@ -85,6 +85,19 @@ class ConfigTests(SynchronousTestCase):
         self.refused({"route": [{"to": address.text[:-1]}]}, "route.0.to", "damaged")
         self.refused({"route": [{"to": 7}]}, "route.0.to", "address of a hidden service")
 
+    def test_known_ways(self) -> None:
+        """The relays to a known node may stand beside its name; whoever has them twice is told."""
+        known = [{"name": "ann", "key": KEYS[0], "via": ["bob", KEYS[2]]}, {"name": "bob", "key": KEYS[1]}]
+        settings = from_table({"known": known, "route": [{"to": KEYS[3], "via": ["bob"]}]}, FILE)
+        ways = [[hop.hex() for hop in settings.route_to(settings.lookup(KEYS[n]))] for n in (0, 1, 3)]
+        self.assertEqual(ways, [[KEYS[1], KEYS[2]], [], [KEYS[1]]])
+        self.refused({"known": known, "route": [{"to": "ann"}]}, "known.0.via", "has a route already")
+        known[0]["via"] = ["ann"]
+        self.refused({"known": known}, "known.0.via", "twice")
+        self.refused({"known": [{**known[0], "via": ["carl"]}]}, "known.0.via.0", '"carl"')
+        self.refused({"known": [{**known[0], "via": 7}]}, "known.0.via")
+        self.refused({"known": ["ann"]}, "known.0")
+
     def test_bad_names(self) -> None:
         """Names that could be taken for something else, twice or without a key."""
         for known, words in (
