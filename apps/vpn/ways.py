@@ -1,8 +1,8 @@
 """Ways of a wanted length, picked among the nodes that the config knows. Pure: chance is an argument.
 
-Whoever sees both ends of a way knows who talks to whom; so ways are picked anew, and the operator of one relay
-cannot wait for us at a place that we always pass. Which of these nodes are linked with each other nobody knows
-here: a way may lead nowhere, and then another one is picked.
+Whoever sees both ends of a way knows who talks to whom; so ways are picked anew, and the operator of one
+relay cannot wait for us at a place that we always pass. Which of these nodes are linked with each other nobody
+knows here: a way may lead nowhere, and then another one is picked.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def pick_way(
     known: Iterable[PublicKey],
     choose: Choose,
 ) -> tuple[PublicKey, ...]:
-    """Relays of a way of `hops` nodes, the target being the last: the first of them a neighbour, the others any
-    that are known. Raises UsageError if there are not so many."""
+    """Relays of a way of `hops` nodes, the target being the last: the first of them a neighbour, the others
+    any that are known. Raises UsageError if there are not so many."""
     if not 1 <= hops <= HOPS:
         raise UsageError(f"A way has 1 to {HOPS} hops, the last node included, not {hops}.")
     way: list[PublicKey] = []
@@ -34,11 +34,7 @@ def pick_way(
     for place in range(hops - 1):
         left = [key for key in (far if place else near) if key not in way]
         if not left:
-            what = (
-                "other nodes are known ([[known]])"
-                if place
-                else "neighbour is linked that could be the first"
-            )
-            raise UsageError(f"A way of {hops} hops needs {hops - 1} relays, and no {what}.")
+            missing = "node is known ([[known]])" if place else "neighbour is linked"
+            raise UsageError(f"A way of {hops} hops needs {hops - 1} relays, and no other {missing}.")
         way.append(choose(left))
     return tuple(way)

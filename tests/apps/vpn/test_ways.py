@@ -21,7 +21,7 @@ class PickTests(SynchronousTestCase):
 
     @given(st.integers(1, 8), st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)), st.integers())
     def test_picks(self, hops: int, near: set[PublicKey], known: set[PublicKey], seed: int) -> None:
-        """As long as asked, a neighbour first, nobody twice, neither end on the way; or a sentence why not."""
+        """As long as asked, a neighbour first, nobody twice, neither end on the way; or a sentence."""
         usable = {*near, *known} - {OWN, TARGET}
         try:
             way = pick_way(hops, TARGET, OWN, near, known, Random(seed).choice)
