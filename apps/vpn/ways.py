@@ -1,8 +1,8 @@
 """Ways of a wanted length, picked among the nodes that the config knows. Pure: chance is an argument.
 
 Whoever sees both ends of a way knows who talks to whom; so ways are picked anew, and the operator of one
-relay cannot wait for us at a place that we always pass. Which of these nodes are linked with each other is not
-known here: a way may lead nowhere, and then another one is picked.
+relay cannot wait for us at a place that we always pass. Which of these nodes are linked with each other is
+not known here: a way may lead nowhere, and then another one is picked.
 """
 
 from __future__ import annotations
