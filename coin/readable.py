@@ -3,10 +3,13 @@ with six decimals, hours whole numbers, hashes hex."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from coin.chain.address import address_text
 from coin.chain.amounts import coins_text
 from coin.chain.block import Block, Header
-from coin.chain.hours import forgiving_hours_at
+from coin.chain.hours import HoursError, forgiving_hours_at
 from coin.chain.transaction import Transaction, Unspent
 from meshnet.node.app import Json
 
@@ -25,15 +28,27 @@ def header_json(header: Header, digest: bytes) -> Json:
     }
 
 
-def transaction_json(transaction: Transaction, block: int = 1) -> Json:
-    """A transaction; the ids of its outputs are others in block 0."""
-    return {
+def transaction_json(
+    transaction: Transaction, block: int = 1, inputs: Sequence[Unspent] | None = None, time: int = 0
+) -> Json:
+    """A transaction; the ids of its outputs are others in block 0. With the outputs that it spends, `inputs`,
+    these are told in full with their hours at `time`, and its fee with them."""
+    first = {
         "length": transaction.length,
         "type": transaction.kind,
         "txid": transaction.id.hex(),
         "inner_hash": transaction.inner.hex(),
+    }
+    spent: list[Any] = [each.hex() for each in transaction.inputs]
+    if inputs is not None:
+        spent = [input_json(each, time) for each in inputs]
+        given = sum(out.hours for out in transaction.outputs)
+        # Two blocks of old give hours that the overflow of a sum has made.
+        first["fee"] = max(0, sum(each["calculated_hours"] for each in spent) - given)
+    return {
+        **first,
         "sigs": [each.hex() for each in transaction.signatures],
-        "inputs": [each.hex() for each in transaction.inputs],
+        "inputs": spent,
         "outputs": [
             {
                 "uxid": unspent.id.hex(),
@@ -46,12 +61,37 @@ def transaction_json(transaction: Transaction, block: int = 1) -> Json:
     }
 
 
-def block_json(block: Block) -> Json:
-    """A block with its transactions."""
+def input_json(unspent: Unspent, time: int) -> Json:
+    """An output that a transaction spends, with its hours at `time`."""
+    return {
+        "uxid": unspent.id.hex(),
+        "owner": address_text(unspent.address),
+        "coins": coins_text(unspent.coins),
+        "src_txid": unspent.source.hex(),
+        "hours": unspent.hours,
+        "calculated_hours": shown_hours_at(unspent, time),
+    }
+
+
+def shown_hours_at(unspent: Unspent, time: int) -> int:
+    """The hours of an output at `time` for people to see: 0 if they do not fit into 64 bits."""
+    try:
+        return forgiving_hours_at(unspent.coins, unspent.hours, unspent.time, time)
+    except HoursError:
+        return 0
+
+
+def block_json(block: Block, inputs: Sequence[Sequence[Unspent]] | None = None, time: int = 0) -> Json:
+    """A block with its transactions; with what each of them spends, `inputs`, as `transaction_json`."""
     sequence = block.header.sequence
     return {
         "header": header_json(block.header, block.hash),
-        "body": {"txns": [transaction_json(each, sequence) for each in block.transactions]},
+        "body": {
+            "txns": [
+                transaction_json(each, sequence, inputs[i] if inputs is not None else None, time)
+                for i, each in enumerate(block.transactions)
+            ]
+        },
         "size": block.size,
     }
 
@@ -66,5 +106,5 @@ def unspent_json(unspent: Unspent, time: int) -> Json:
         "address": address_text(unspent.address),
         "coins": coins_text(unspent.coins),
         "hours": unspent.hours,
-        "calculated_hours": forgiving_hours_at(unspent.coins, unspent.hours, unspent.time, time),
+        "calculated_hours": shown_hours_at(unspent, time),
     }

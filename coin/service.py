@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from coin.api.service import Api, Parts
 from coin.chain.params import Chain
 from coin.counts import CoinCollector
 from coin.questions import Nothing, Questions
@@ -63,6 +64,7 @@ class CoinService(Service):
         self.peers: Peers | None = None
         self.publisher: Publisher | None = None
         self.upkeep: Upkeep | None = None
+        self.api: Api | None = None
         self.notes: list[str] = []
         self._publishing = False
         self._cancel: list[Callable[[], None]] = []
@@ -98,8 +100,12 @@ class CoinService(Service):
                 self.notes += promise.notes
                 self.publisher = Publisher(chain, key, promise)
             self._join(section, chain)
-            assert self.network is not None
+            assert self.network is not None and self.peers is not None
             self.upkeep = Upkeep(service, self.network, self._say)
+            if section.api is not None:
+                parts = Parts(chain, self.books, self.network, self.peers, self.publisher is not None)
+                self.api = Api(node.reactor, clock, node.disk, section.api, parts)
+                self.api.start()
         except BaseException:
             await self.stopService()
             raise
@@ -135,6 +141,9 @@ class CoinService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        api, self.api = self.api, None
+        if api is not None:
+            await api.stop()
         peers, self.peers = self.peers, None
         if peers is not None:
             await peers.stop()
@@ -212,6 +221,7 @@ class CoinService(Service):
             "pool": self.books.loose_count,
             "publishes": self.publisher is not None,
             "listen": self.peers.tcp_ports if self.peers is not None else [],
+            "api": self.api.port if self.api is not None else None,
             "store": self.upkeep.report() if self.upkeep is not None else None,
             "notes": self.notes,
         }

@@ -1,6 +1,6 @@
 """The section `[coin]` of a node's config: which chain, where it is kept, whom to talk to.
 
-[coin]   chain, data, listen, peers, mesh_peers, mesh_port, exchange, publish, interval
+[coin]   chain, data, listen, peers, mesh_peers, mesh_port, exchange, publish, interval; [coin.api]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from attrs import frozen
 
+from coin.api.settings import ApiSection
 from coin.chain.params import Chain, read_fiber
 from coin.chain.skycoin import SKYCOIN
 from meshnet.cipher.keys import PublicKey
@@ -27,7 +28,8 @@ Known = Literal["skycoin"] | Path
 class CoinSection:
     """`[coin]`. `chain` is "skycoin" or a chain file; `data` a directory; `listen` TCP addresses; `peers` TCP
     addresses that are always dialled, beside the chain's own if `exchange`; `mesh_peers` nodes of the mesh
-    that are; `publish` the key file of who makes blocks, one each `interval` seconds if there is anything."""
+    that are; `publish` the key file of who makes blocks, one each `interval` seconds if there is anything;
+    `api` the REST API, if there is one."""
 
     chain: Known = "skycoin"
     data: Path = Path("data/coin")
@@ -38,6 +40,7 @@ class CoinSection:
     exchange: bool = True
     publish: Path | None = None
     interval: Annotated[float, Between(0.1, 3_600)] = 10.0
+    api: ApiSection | None = None
 
 
 @frozen

@@ -205,3 +205,20 @@ COIN_EVENT_ADDRESSES: Final = 10_000  # that one of them watches
 COIN_EVENT_CONFIRMATIONS: Final = 1_000  # after which one may ask to hear of a transaction
 COIN_EVENT_REPLAYS: Final = 4  # of them whose past is read at the same time; others wait
 COIN_EVENT_STALL_SECONDS: Final = 60.0  # in which one reads nothing; then it is told goodbye
+
+# The coin's REST API (docs/coin-api.md)
+COIN_API_CONNECTIONS: Final = 256  # at once; then new ones are closed
+COIN_API_HEAD: Final = 256 << 10  # bytes of a request's first line and headers
+COIN_API_HEADERS: Final = 100  # of one request
+COIN_API_BODY: Final = 1 << 20  # bytes of a request's body
+COIN_API_FIELDS: Final = 64  # of a query or a form
+COIN_API_NAMES: Final = 10_000  # addresses, hashes or block numbers in one question
+COIN_API_BLOCKS: Final = 4_096  # blocks of one answer
+COIN_API_LAST_BLOCKS: Final = 256  # the same of /last_blocks
+COIN_API_TRANSACTIONS: Final = 50_000  # transactions of one answer
+COIN_API_READ_SECONDS: Final = 10.0  # for a request to come, from its first byte
+COIN_API_WRITE_SECONDS: Final = 60.0  # for its answer to be made and fetched
+COIN_API_IDLE_SECONDS: Final = 120.0  # between two requests of a connection
+COIN_API_NOTES: Final = 10_000  # keys of one kind that /api/v2/data keeps
+COIN_API_NOTE_BYTES: Final = 64 << 10  # of one key and its value; 4 MiB of a kind together
+COIN_API_NOTES_BYTES: Final = 4 << 20

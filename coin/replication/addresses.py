@@ -64,6 +64,14 @@ class Addresses:
             found.pop(self._random(len(found)))
         return tuple(found)
 
+    def trusted(self) -> list[str]:
+        """Those of the config."""
+        return [address for address, known in self._known.items() if known.trusted]
+
+    def reachable(self) -> list[str]:
+        """Those of strangers that could be reached."""
+        return [address for address, known in self._known.items() if known.reached and not known.trusted]
+
     def next(self, connected: Sequence[str], now: float, strangers: bool) -> str | None:
         """One to dial now: those of the config first; of the others, if `strangers`, one by chance."""
         free = [

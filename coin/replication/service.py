@@ -176,6 +176,11 @@ class Peers:
         """Where it listens."""
         return [port.getHost().port for port in self._ports]
 
+    @property
+    def dialling(self) -> list[str]:
+        """Whom it calls now."""
+        return list(self._dialling)
+
     def listen(self, places: Iterable[tuple[str, int]]) -> None:
         """Takes TCP ports and the mesh port; raises LocalError."""
         for host, port in places:

@@ -61,6 +61,11 @@ def unspent_of(row: Sequence[Any]) -> Unspent:
     return found
 
 
+def block_time(connection: Connection, sequence: int) -> int:
+    """The time of a block that is there."""
+    return int(connection.execute("SELECT time FROM block WHERE sequence = ?", (sequence,))[0][0])
+
+
 def find_unspent(connection: Connection, number: bytes) -> Unspent | None:
     """The output of that id if it is unspent."""
     rows = connection.execute(OUTPUT + "WHERE output.id = ? AND output.spent IS NULL", (number,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import _SubParsersAction
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from apps.vpn import settings as vpn
 from apps.vpn.counts import Counts, VpnCollector
 from apps.vpn.service import VpnService
 from coin import settings as coin
+from coin.api.settings import ApiSection
 from coin.counts import CoinCollector
 from coin.replication.conduct import Conduct
 from coin.replication.sync import Sync
@@ -53,6 +55,7 @@ SECTIONS = {
     "[[serve]]": vpn.Serve,
     "[exit]": vpn.Exit,
     "[coin]": coin.CoinSection,
+    "[coin.api]": ApiSection,
 }
 SETTINGS = (config.CoreSections, vpn.VpnSettings, coin.CoinSettings)
 SHORT = {
@@ -95,6 +98,8 @@ def default_text(value: Any) -> str:
         return f'"{value}"'
     if value == (vpn.PUBLIC,):
         return '["public"]'
+    if isinstance(value, tuple) and all(isinstance(each, str) for each in value):
+        return json.dumps(value)
     if isinstance(value, tuple) and isinstance(value[1], int):
         return f'"{value[0]}:{value[1]}"'
     raise AssertionError(f"how is {value!r} written?")

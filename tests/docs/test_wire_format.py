@@ -44,6 +44,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
         "LOG_",
     ),
     "docs/rpc.md": ("RPC_",),
+    "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),
 }
 

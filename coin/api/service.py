@@ -1,0 +1,253 @@
+"""The API of a node's chain: listens, checks each request in the Go node's order, and finds who answers it.
+
+Checks: password, media type (version 2), Host, Origin, CSRF token, the path, the method, the set; then the
+parameters in the order of the endpoint. It keeps nothing of a client between two requests.
+"""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final, ParamSpec, TypeVar
+from urllib.parse import parse_qsl
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+
+from coin.api.answer import Answer, to_json
+from coin.api.endpoint import ApiSet, Endpoint, Given, Table, version_of
+from coin.api.golang.decoding import BadBodyError
+from coin.api.guard import Guard, new_guard
+from coin.api.refusals import JSON, ApiError, bad, refusal_of
+from coin.api.server import SWEEP_SECONDS, ApiFactory, ApiRequest
+from coin.api.settings import ApiSection
+from coin.api.table import TABLE
+from coin.api.tokens import KEY_SIZE, Tokens
+from coin.api.view import View
+from coin.chain.params import Chain
+from coin.replication.network import Network
+from coin.replication.service import Peers
+from coin.replication.store_books import StoreBooks
+from meshnet.errors import ConfigError, LocalError, MeshError
+from meshnet.limits import COIN_API_FIELDS
+from meshnet.node.app import Clock
+from meshnet.storage.disk import Disk
+from meshnet.storage.files import read_file
+
+P = ParamSpec("P")
+T = TypeVar("T")
+FORM: Final = b"application/x-www-form-urlencoded"
+_LARGEST_PASSWORD: Final = 4_096
+_BODIES: Final = ("POST", "PUT", "PATCH")
+
+
+@define
+class Parts:
+    """What the API is about: a chain that runs on this node."""
+
+    chain: Chain
+    books: StoreBooks
+    network: Network
+    peers: Peers
+    publishes: bool
+
+
+class Api:
+    """See the module. `started` is when, in wall seconds; `sets` what is served of the `table`."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: Clock,
+        disk: Disk,
+        section: ApiSection,
+        parts: Parts,
+        table: Table = TABLE,
+    ) -> None:
+        self.parts = parts
+        self.section = section
+        self.clock = clock
+        self.disk = disk
+        self.table = table
+        self.sets = frozenset(ApiSet(name) for name in section.sets)
+        self.started = clock.unix()
+        self.tokens = Tokens(secrets.token_bytes(KEY_SIZE)) if section.csrf else None
+        self.factory = ApiFactory(self._serve, clock.now, clock.unix)
+        self.guard: Guard | None = None
+        self._reactor = reactor
+        self._port: Any = None
+        self._cancel: Callable[[], None] | None = None
+
+    # -- life
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._port.getHost().port)
+
+    def start(self) -> None:
+        """Listens; raises LocalError, ConfigError."""
+        host, port = self.section.listen
+        try:
+            self._port = self._reactor.listenTCP(port, self.factory, interface=host.strip("[]"))
+        except CannotListenError as error:
+            why = error.socketError
+            raise LocalError(f"Cannot listen on {host}:{port} ([coin.api] listen): {why}.") from None
+        self.guard = new_guard(
+            host,
+            self.port,
+            listed=self.section.hosts,
+            check=self.section.header_check,
+            pair=self._pair(),
+            tokens=self.tokens,
+            realm=f"{self.parts.chain.name} daemon",
+        )
+        self._sweep()
+
+    def _pair(self) -> bytes | None:
+        password = b""
+        if self.section.password is not None:
+            lines = read_file(self.disk, self.section.password, _LARGEST_PASSWORD).splitlines()
+            if not lines or not lines[0]:
+                raise ConfigError(f"{self.section.password} has no password in its first line.")
+            password = lines[0]
+        user = self.section.username.encode()
+        return user + b":" + password if user or password else None
+
+    def _sweep(self) -> None:
+        self.factory.sweep()
+        self._cancel = self.clock.call_later(SWEEP_SECONDS, self._sweep)
+
+    def stop(self) -> Deferred[Any]:
+        """Takes no more, and ends all connections."""
+        if self._cancel is not None:
+            self._cancel()
+        self.factory.close()
+        port, self._port = self._port, None
+        stopped: Any = port.stopListening() if port is not None else None
+        return stopped if isinstance(stopped, Deferred) else _done()
+
+    # -- answering
+
+    def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Runs a look into the store in the reading thread."""
+        return self.parts.books.read(call, *args, **kwargs)
+
+    def view(self) -> View:
+        """The store as it is now. In the reading thread."""
+        store = self.parts.books.store
+        return View(store, store.head)
+
+    def _serve(self, request: ApiRequest) -> Deferred[Answer | None]:
+        return Deferred.fromCoroutine(self._answer(request))
+
+    async def _answer(self, request: ApiRequest) -> Answer | None:
+        methods = self.table.at(request.where)
+        request.version = version_of(request.where) if methods or request.where.startswith("/api/v3/") else 1
+        headers = self._check(request, methods)
+        try:
+            if headers is not None and request.word == "OPTIONS":
+                return Answer(204, b"", JSON, headers=headers)
+            endpoint = self._endpoint(request, methods)
+            given = endpoint.read(_texts(request, endpoint))
+            answer = await self._ask(request, endpoint, given)
+        except ApiError:
+            raise
+        except MeshError as error:
+            raise refusal_of(error) from error
+        if answer is None or not headers:
+            return answer
+        return Answer(answer.status, answer.body, answer.kind, answer.packed, (*answer.headers, *headers))
+
+    def _check(self, request: ApiRequest, methods: Mapping[str, Endpoint]) -> Any:
+        """All that comes before the method; what scripts of other pages are told, None if that is nothing."""
+        guard = self.guard
+        assert guard is not None
+        guard.check_user(request.header)
+        if request.version == 2 and request.word == "POST" and not _is_json(request.header(b"content-type")):
+            raise ApiError(415)
+        guard.check_place(request.header)
+        if all(each.csrf for each in methods.values()):
+            guard.check_token(request.word, request.header, self.clock.unix())
+        origin = request.header(b"origin")
+        if origin is None or origin not in guard.pages:
+            return None
+        allowed = [(b"Access-Control-Allow-Origin", origin)]
+        if request.word == "OPTIONS":
+            if request.header(b"access-control-request-method") is None:
+                return None
+            allowed += _PREFLIGHT
+        return tuple(allowed)
+
+    def _endpoint(self, request: ApiRequest, methods: Mapping[str, Endpoint]) -> Endpoint:
+        if not methods:
+            raise ApiError(404)
+        endpoint = methods.get(request.word)
+        if endpoint is None:
+            raise ApiError(405)
+        if endpoint.sets and endpoint.sets.isdisjoint(self.sets):
+            raise ApiError(403, "Endpoint is disabled")
+        return endpoint
+
+    async def _ask(self, request: ApiRequest, endpoint: Endpoint, given: Given) -> Answer | None:
+        packs = b"gzip" in (request.header(b"accept-encoding") or b"")
+        if endpoint.look is not None:
+            return await self.read(self._look, endpoint, given, packs)
+        if endpoint.act is not None:
+            found = endpoint.act(self, given)
+            return _made(endpoint, await found if inspect.isawaitable(found) else found, packs)
+        assert endpoint.take is not None
+        endpoint.take(self, request, given)
+        return None
+
+    def _look(self, endpoint: Endpoint, given: Given, packs: bool) -> Answer:
+        assert endpoint.look is not None
+        return _made(endpoint, endpoint.look(self.view(), given), packs)
+
+
+_PREFLIGHT: Final = (
+    (b"Access-Control-Allow-Methods", b"GET, POST"),
+    (b"Access-Control-Allow-Headers", b"Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token"),
+)
+
+
+def _done() -> Deferred[Any]:
+    done: Deferred[Any] = Deferred()
+    done.callback(None)
+    return done
+
+
+def _is_json(kind: bytes | None) -> bool:
+    return kind is not None and (kind == JSON or kind.startswith(JSON + b";"))
+
+
+def _made(endpoint: Endpoint, value: Any, packs: bool) -> Answer:
+    if isinstance(value, Answer):
+        return value.pack() if packs else value
+    answer = Answer(200, to_json({"data": value} if endpoint.version == 2 else value), JSON)
+    return answer.pack() if packs else answer
+
+
+def _texts(request: ApiRequest, endpoint: Endpoint) -> Mapping[str, Any]:
+    """What was sent: fields of the query and the form, the latter first; or those of a JSON body."""
+    if endpoint.body is not None:
+        try:
+            return endpoint.body.read(request.data)
+        except BadBodyError as error:
+            raise bad(str(error)) from None
+    pairs = _pairs(request.query)
+    kind = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if request.word in _BODIES and kind == FORM:
+        pairs = _pairs(request.data.decode("utf-8", "replace")) + pairs
+    return dict(reversed(pairs))
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    if not text:
+        return []
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=COIN_API_FIELDS)
+    except ValueError:
+        raise bad(f"a request has at most {COIN_API_FIELDS} parameters") from None

@@ -1,0 +1,17 @@
+"""All endpoints together; each group is a module's `ENDPOINTS`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coin.api import blocks, figures, outputs, peers, status, transactions
+from coin.api.endpoint import Table
+
+TABLE: Final = Table(
+    status.ENDPOINTS,
+    blocks.ENDPOINTS,
+    transactions.ENDPOINTS,
+    outputs.ENDPOINTS,
+    figures.ENDPOINTS,
+    peers.ENDPOINTS,
+)

@@ -1,0 +1,199 @@
+"""The coin's REST API without a socket: requests are bytes, answers are read from a transport in memory.
+
+`Served` has a real store, pool and network (with no peers); the reading thread is the test itself, time
+stands still until a test moves it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from coin.api.service import Api, Parts
+from coin.api.settings import ApiSection
+from coin.chain.params import Chain
+from coin.replication.addresses import Addresses
+from coin.replication.introduction import Ourselves
+from coin.replication.network import Network
+from coin.replication.store_books import StoreBooks
+from coin.store.feed import feed
+from coin.store.gofile import read_go_file
+from coin.store.pool import put
+from coin.store.signing import Signing
+from coin.store.store import ChainStore, open_store
+from meshnet.node.clock import NodeClock
+from meshnet.storage.disk import RealDisk
+
+DISK = RealDisk()
+PORT = 6420
+HOST = f"127.0.0.1:{PORT}"
+NOW = 1_600_000_000.0
+
+
+@frozen
+class Response:
+    """An answer: status, headers by small letters, body unpacked."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The value; AssertionError if it is none."""
+        assert self.headers["content-type"] == "application/json", self
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+class _AtOnce:
+    """A chain service whose threads are the test."""
+
+    def __init__(self, store: ChainStore) -> None:
+        self.store = store
+
+    @property
+    def height(self) -> int:
+        return self.store.head.header.sequence
+
+    def read(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        return maybeDeferred(call, *args, **kwargs)
+
+    write = read
+
+    async def inject(self, transactions: Any, unix: float) -> Any:
+        return self.store.pool.add(transactions, unix)
+
+
+class _Reactor:
+    """Takes a port and gives it back."""
+
+    def listenTCP(self, port: int, factory: Any, interface: str = "") -> Any:
+        place = SimpleNamespace(port=port or PORT)
+        return SimpleNamespace(getHost=lambda: place, stopListening=lambda: None)
+
+
+class Served:
+    """An API over a store; `clock` is its time, `api` itself."""
+
+    def __init__(self, store: ChainStore, section: ApiSection | None = None, **more: Any) -> None:
+        self.store = store
+        self.reactor_clock = Clock()
+        self.clock = NodeClock(
+            self.reactor_clock, self.reactor_clock.seconds, lambda: NOW + self.reactor_clock.seconds()
+        )
+        service: Any = _AtOnce(store)
+        self.books = StoreBooks(service, self.clock.now, self.clock.unix)
+        chain = store.chain
+        trusted = [f"tcp:{each}" for each in chain.peers]
+        self.network = Network(Ourselves(chain, 7), self.books, Addresses(trusted, lambda count: 0), 0.0)
+        peers: Any = SimpleNamespace(dialling=())
+        parts = Parts(chain, self.books, self.network, peers, more.pop("publishes", False))
+        self.api = Api(_Reactor(), self.clock, DISK, section or ApiSection(csrf=False), parts, **more)
+        self.api.start()
+
+    def connect(self) -> Connection:
+        """A new connection."""
+        return Connection(self)
+
+    def get(self, path: str, /, headers: Mapping[str, str] | None = None, **query: Any) -> Response:
+        """What GET answers."""
+        return self.connect().ask("GET", f"{path}?{urlencode(query)}" if query else path, headers)
+
+    def post(
+        self,
+        path: str,
+        /,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "POST",
+        **form: Any,
+    ) -> Response:
+        """What POST answers; `body` as JSON, or a form."""
+        kind = "application/json" if body is not None else "application/x-www-form-urlencoded"
+        data = json.dumps(body) if body is not None else urlencode(form)
+        return self.connect().ask(method, path, {"Content-Type": kind, **(headers or {})}, data.encode())
+
+
+class Connection:
+    """A client's connection."""
+
+    channel: Any
+    transport: Any
+
+    def __init__(self, served: Served) -> None:
+        place = IPv4Address("TCP", "127.0.0.1", 1)
+        self.channel = served.api.factory.buildProtocol(place)
+        self.transport = StringTransport(peerAddress=place)
+        self.channel.makeConnection(self.transport)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has ended it."""
+        return bool(self.transport.disconnecting or self.transport.disconnected)
+
+    def send(self, data: bytes) -> None:
+        """Bytes arrive."""
+        self.channel.dataReceived(data)
+
+    def ask(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
+        """One request and its answer."""
+        given = {"Host": HOST, **(headers or {})}
+        if body or method in ("POST", "PUT"):
+            given["Content-Length"] = str(len(body))
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+        self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        return self.response(method == "HEAD")
+
+    def response(self, empty: bool = False) -> Response:
+        """The next answer."""
+        data = self.transport.value()
+        assert data, "nothing was answered"
+        head, _, rest = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+        size = 0 if empty else int(headers["content-length"])
+        body = rest[:size]
+        assert len(body) == size, "the answer is cut"
+        self.transport.clear()
+        self.transport.io.write(rest[size:])
+        if headers.get("content-encoding") == "gzip":
+            body = zlib.decompress(body, zlib.MAX_WBITS | 16)
+        return Response(int(first.split()[1]), headers, body)
+
+
+def golden_store(folder: Path, database: Path, chain: Chain) -> ChainStore:
+    """The chain of a Go node's database with its pool, in a store of ours."""
+    store = open_store(DISK, folder / f"{database.stem}.store", chain)
+    go = read_go_file(DISK, database)
+    feed(store, Signing(chain.seal, 0), go.blocks())
+    for each in go.unconfirmed():
+        inputs = [store.find(number) for number in each.transaction.inputs]
+        assert None not in inputs
+        with store._database.transaction() as connection:
+            put(
+                connection,
+                each.transaction,
+                inputs,  # type: ignore[arg-type]
+                (each.received, each.checked, each.announced),
+                0,
+                None,
+            )
+    return store
