@@ -228,8 +228,8 @@ class Outbox:
     def _pack_packets(
         self, carried: Carried, room: memoryview, pos: int, limit: int, largest: int, now: float
     ) -> int:
-        """One turn of a stream's packets; the position reached. Still `listed` if it comes again: next, if
-        there was no room."""
+        """One turn of a stream's packets; the position reached. Still `listed` if it comes again: as the next,
+        where there was no room."""
         ready = self._ready
         stream = carried.stream
         carried.listed = False
@@ -243,9 +243,15 @@ class Outbox:
             ready.appendleft(carried)
             return pos
         end = carried.pack(room, pos, limit, now)
-        if end > pos and not (carried.listed or stream.over) and carried.whole:
+        if carried.listed or stream.over:
+            return end
+        if end > pos:
+            if carried.whole:
+                carried.listed = True
+                ready.append(carried)
+        elif carried.whole > whole:  # it has looked, and needs more than it had guessed
             carried.listed = True
-            ready.append(carried)
+            ready.appendleft(carried)
         return end
 
     def _pack_items(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:

@@ -206,6 +206,8 @@ class Path:
         if not outbox.work and not recovery.probes:
             self.rate.idle(recovery.in_flight + (pos and pos + TAG_SIZE))
         if not pos:
+            if outbox.whole > whole:
+                self.wake(self)  # a packet turned out to be larger than its source had guessed
             return 0
         if recovery.next == self._skip:
             recovery.skip()

@@ -249,6 +249,29 @@ class LifeTests(SynchronousTestCase):
             way.pair.run(1.0)
             self.assertEqual(way.far.bodies, [])
 
+    def test_wrong_guesses(self) -> None:
+        """A source that learns the size of a packet only by taking it: it goes all the same, at once."""
+
+        class Guessing(Pile):
+            taken = b""
+
+            def waiting(self) -> int:
+                return FRAME + len(self.taken) if self.taken else 100 * bool(self.packets)
+
+            def pour(self, room: memoryview, now: float) -> int:
+                self.taken = self.taken or self.packets.popleft()
+                end = FRAME + len(self.taken)
+                if end > len(room):
+                    return 0
+                room[:FRAME] = len(self.taken).to_bytes(FRAME, "big")
+                room[FRAME:end], self.taken = self.taken, b""
+                return end
+
+        way = Way(Pair(37, delay=0.01))
+        way.stream.carry(Guessing(some(30, 3_000) + some(30, 40)), way.near)
+        way.pair.run(2.0)
+        self.assertEqual([len(packet) for packet in way.far.packets], [3_000] * 30 + [40] * 30)
+
     def test_ready_while_asked(self) -> None:
         """A source may say that it has more while it is asked."""
         way = Way(Pair(34))
