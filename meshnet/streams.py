@@ -46,8 +46,8 @@ class PacketSource(Protocol):
         """Bytes of body that the next packet needs, 0 if none waits; asked for every cell, so it is cheap.
 
         A cell grows to this if it must, which is how one packet leaves that is larger than cells otherwise
-        are on this path. It may be a guess: too high costs nothing; too low, and `pour` returns 0, after which
-        this must say what the packet needs.
+        are on this path. It may be a guess: too high costs nothing; too low, and `pour` returns 0, after
+        which this must say what the packet needs.
         """
 
     def pour(self, room: memoryview, now: float) -> int:

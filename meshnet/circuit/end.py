@@ -120,6 +120,8 @@ class CircuitEnd:
         more (`Source`)."""
         session, outgoing = self.session, self._outgoing
         turn = self._turn + TURN_BYTES
+        if turn <= 0 and not self._outlet.waiting:
+            turn = TURN_BYTES  # nobody is owed anything
         self._turn = min(turn, 0)
         while turn > 0:
             if self._closed or not self.opened:

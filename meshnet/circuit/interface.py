@@ -43,6 +43,10 @@ class Outlet(Protocol):
     def bundle(self) -> Bundle:
         """Where frames to send are gathered; where it has no room, queue the cell and ask `ready`."""
 
+    @property
+    def waiting(self) -> int:
+        """Sources listed, but not the one that is being asked."""
+
     def ready(self, source: Source) -> None:
         """Asks for `source.pour` in turn, as soon as there is room; harmless if it is listed already."""
 

@@ -238,6 +238,8 @@ class Hop:
         more wait (`Source`). Who sent too much in one turn, since cells are not cut, misses others."""
         queue = self._queue
         self._turn = min(self._turn, 0) + TURN_BYTES
+        if self._turn <= 0 and not self._outlet.waiting:
+            self._turn = TURN_BYTES  # nobody is owed anything
         while queue:
             if self._turn <= 0:
                 return True

@@ -228,8 +228,8 @@ class Outbox:
     def _pack_packets(
         self, carried: Carried, room: memoryview, pos: int, limit: int, largest: int, now: float
     ) -> int:
-        """One turn of a stream's packets; the position reached. Still `listed` if it comes again: as the next,
-        where there was no room."""
+        """One turn of a stream's packets; the position reached. Still `listed` if it comes again: as the
+        next, where there was no room."""
         ready = self._ready
         stream = carried.stream
         carried.listed = False

@@ -7,6 +7,9 @@ allocated per cell but the record of what it carried.
 
 A path satisfies what a circuit's end asks of a session: `number`, `receive`, `fill`.
 
+Who receives acknowledges many cells at once; who sends knows how soon he needs to hear, and asks by a PING
+several times in what may be in flight (as RFC 9000 leaves to extensions).
+
 Of a session with several paths one sends what the session has to say (`outbox`); the others acknowledge,
 probe, and say only what is about their own circuit (`own`): AUTH, CELL-LIMIT, PING and its answer.
 """
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 SKIP_LEAST: Final = 256  # cells between two numbers left out
 SKIP_MOST: Final = 1_024
+ASK: Final = 2  # bytes of a PING that asks for an acknowledgement
+ASKS: Final = 8  # such PINGs in what may be in flight
+ASKS_AT_FIRST: Final = 16  # the same in slow start, which wants to see many round trips
 ACK_BESIDE: Final = 32  # bytes of an ACK beside what cannot be cut
 WHOLE_BESIDE: Final = ACK_BESIDE + TAG_SIZE
 
@@ -65,10 +71,10 @@ class Path:
     """
 
     __slots__ = (
-        "_open", "_pongs", "_receive_ad", "_seal", "_send_ad", "_skip", "_skips", "acks", "auth", "bad_tags",
-        "bytes_received", "bytes_sent", "cells_received", "cells_sent", "congestion", "heard", "keys",
-        "max_cell", "number", "outbox", "own", "rate", "recovery", "replayed", "session", "stands", "wake",
-        "window",
+        "_open", "_pongs", "_receive_ad", "_seal", "_send_ad", "_skip", "_skips", "_unasked", "acks", "auth",
+        "bad_tags", "bytes_received", "bytes_sent", "cells_received", "cells_sent", "congestion", "heard",
+        "keys", "max_cell", "number", "outbox", "own", "rate", "recovery", "replayed", "session", "stands",
+        "wake", "window",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +107,7 @@ class Path:
         )
         self._skips = skipped_numbers(keys)
         self._skip = next(self._skips)
+        self._unasked = 0  # bytes sent since the last cell that asked to be acknowledged at once
         self.number = -1
         self.heard = False
         self.cells_sent = self.bytes_sent = 0
@@ -194,13 +201,7 @@ class Path:
         limit = min(len(room), self._sized(whole)) - TAG_SIZE
         size = self._allowed(limit, whole) if work or recovery.probes else 0
         if size > 0:
-            if acks.waiting:
-                pos = acks.write(room, 0, max(size - whole, ACK_BESIDE), now)
-            if own:
-                pos = self._pack_own(room, pos, size, contents)
-            pos = outbox.pack(room, pos, size, contents, now, largest)
-            if not contents and recovery.probes and pos + 2 <= size:
-                pos = self._ping(room, pos, contents)
+            pos = self._pack(room, size, whole, largest, contents, now)
         elif acks.due:
             pos = acks.write(room, 0, limit, now)
         if not outbox.work and not recovery.probes:
@@ -233,6 +234,36 @@ class Path:
                 return 0
             limit = max(free, min(whole + ACK_BESIDE, limit)) if whole else free
         return limit if len(recovery.sent) < CELLS_IN_FLIGHT else 0
+
+    def _pack(
+        self, room: memoryview, size: int, whole: int, largest: int, contents: Contents, now: float
+    ) -> int:
+        """Fills a cell of at most `size` bytes; the position reached."""
+        acks, pos = self.acks, 0
+        if acks.waiting:
+            pos = acks.write(room, 0, max(size - whole, ACK_BESIDE), now)
+        if self.own:
+            pos = self._pack_own(room, pos, size, contents)
+        asks = self._unasked + size >= self._share(size)
+        limit = size - ASK if asks and whole + ASK <= size else size
+        pos = self.outbox.pack(room, pos, limit, contents, now, largest)
+        if contents:
+            self._unasked += pos
+            if asks and pos + ASK <= size:
+                self._unasked = 0
+                room[pos], room[pos + 1] = PING, 0
+                pos += ASK
+        elif self.recovery.probes and pos + ASK <= size:
+            pos = self._ping(room, pos, contents)
+        return pos
+
+    def _share(self, size: int) -> int:
+        """Bytes after which an acknowledgement is asked for: some of them in every round trip, more while the
+        window doubles, at every second cell of `size` bytes where the window holds few."""
+        congestion = self.congestion
+        window = congestion.window
+        share = window // (ASKS_AT_FIRST if congestion.slow_start else ASKS)
+        return max(share, min(2 * size, window // 2))
 
     def _pack_own(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
         """What is about this circuit; the position reached."""

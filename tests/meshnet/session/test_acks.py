@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshnet.limits import ACK_DELAY, ACK_RANGES
+from meshnet.limits import ACK_DELAY, ACK_EVERY, ACK_RANGES
 from meshnet.session import items
 from meshnet.session.acks import Acks
 from tests.meshnet.session.test_items import Log
@@ -22,15 +22,17 @@ def written(acks: Acks, now: float = 0.0) -> tuple:
 
 
 class AcksTests(SynchronousTestCase):
-    def test_every_second(self) -> None:
-        """Two cells in order make it due; one sets the deadline."""
+    def test_every_so_many(self) -> None:
+        """So many cells in order make it due; one sets the deadline."""
         acks = Acks()
         acks.received(0, 1.0, True, False)
         self.assertFalse(acks.due)
         self.assertEqual(acks.deadline, 1.0 + ACK_DELAY)
-        acks.received(1, 1.001, True, False)
+        for number in range(1, ACK_EVERY):
+            self.assertFalse(acks.due)
+            acks.received(number, 1.001, True, False)
         self.assertTrue(acks.due)
-        self.assertEqual(written(acks, 1.002), ("ack", 1, 1_000, 0, [(0, 1)]))
+        self.assertEqual(written(acks, 1.002), ("ack", ACK_EVERY - 1, 1_000, 0, [(0, ACK_EVERY - 1)]))
         self.assertFalse(acks.due or acks.waiting)
         self.assertIsNone(acks.deadline)
 

@@ -130,7 +130,7 @@ class JoinTests(Case):
         braid, data = Braid(6), content(500_000)
         braid.run(1.0)
         braid.open(data)
-        strand = braid.join(loss=0.7)
+        strand = braid.join(loss=0.6)
         self.assertTrue(braid.run(60.0, lambda: strand.paths[0].stands))
         strand.loss = 0.0
         self.whole(braid, data)
