@@ -3,8 +3,8 @@
 An ACK goes out at every `ACK_EVERY`th cell that asks for one, at once after a gap, a late cell, a PING or a
 fresh congestion mark, else `ACK_DELAY` after the first cell not yet acknowledged. It names the 32 highest
 ranges received, each below the highest at least 16 times: acknowledgements are not acknowledged, so this is
-when a gap is forgotten. What the sender never hears of he sends again, which is harmless. Duplicates never come
-here: the replay window stops them.
+when a gap is forgotten. What the sender never hears of he sends again, which is harmless. Duplicates never
+come here: the replay window stops them.
 """
 
 from __future__ import annotations

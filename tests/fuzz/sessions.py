@@ -12,7 +12,7 @@ from meshnet.session.session import Session
 from meshnet.session.streams import Stream
 from tests.fuzz.target import MEGABYTE, Choices, Target, piece
 from tests.meshnet.session.pair import Recorder, circuit_keys
-from tests.support.packets import Kept, Pile
+from tests.support.carrying import Kept, Pile
 
 
 @cache

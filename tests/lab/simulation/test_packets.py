@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lab.simulation.network import Conditions
 from lab.simulation.nodes import Collector, Mesh
-from tests.support.packets import Kept, Pile
+from tests.support.carrying import Kept, Pile
 
 PORT = 9
 

@@ -16,7 +16,7 @@ from meshnet.session import items
 from meshnet.session.events import AppFailed
 from meshnet.session.session import Session
 from tests.meshnet.session.pair import Pair, Recorder
-from tests.support.packets import FRAME, Kept, Pile
+from tests.support.carrying import FRAME, Kept, Pile
 
 
 class Way:
