@@ -195,8 +195,8 @@ class Outbox:
                 if end > pos:
                     contents.append(turn.contents)
                     pos = end
-                elif turn.listed:
-                    break
+                if turn.listed and ready[0] is turn:
+                    break  # it has written as much as fits; what is left would only tear the next packet
             elif type(turn) is Stream:
                 pos = self._pack_stream(turn, room, pos, limit, contents)
         return pos

@@ -42,6 +42,22 @@ class Way:
         self.stream.packets_ready()
 
 
+class Cuttable(Pile):
+    """Would cut a packet at any byte where it does not fit whole."""
+
+    def waiting(self) -> int:
+        return FRAME + 1 if self.packets else 0
+
+    def pour(self, room: memoryview, now: float) -> int:
+        written = super().pour(room, now)
+        if not written and self.packets:
+            first = self.packets.popleft()
+            fits = len(room) - FRAME
+            self.packets.extendleft((first[fits:], first[:fits]))
+            return super().pour(room, now)
+        return written
+
+
 def some(count: int, size: int, seed: int = 1) -> list[bytes]:
     """Packets of that size."""
     return [random.Random(seed + number).randbytes(size) for number in range(count)]
@@ -93,6 +109,15 @@ class PacketTests(SynchronousTestCase):
         way.pair.run(1.0)
         self.assertEqual(way.pair.readers[-1].data, b"stream")
         self.assertFalse(way.pair.a.session.path.outbox.work)
+
+    def test_asked_once_for_a_cell(self) -> None:
+        """A source that can cut is not asked to tear a packet for what it has left of a cell."""
+        way = Way(Pair(4, max_cell=2_000))
+        way.source = Cuttable(some(40, 400))
+        way.stream.carry(way.source, way.near)
+        way.pair.run(5.0)
+        self.assertEqual(b"".join(way.far.packets), b"".join(some(40, 400)))
+        self.assertLess(len(way.far.packets), 45)  # only the end of the window tears some
 
     def test_loss(self) -> None:
         """What is lost is not sent again, is counted, and cuts the window."""
