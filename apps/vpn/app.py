@@ -10,7 +10,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from apps.vpn.settings import VpnSettings
-from meshnet.node.app import IApp, MeshNode, Verb
+from meshnet.node.app import Group, IApp, MeshNode, Verb
 
 if TYPE_CHECKING:
     from apps.vpn.service import VpnService
@@ -24,8 +24,8 @@ class VpnApp:
     name = "vpn"
     settings = VpnSettings
 
-    def verbs(self) -> Sequence[Verb]:
-        """`socks`, `forward`, `serve`, `exit`."""
+    def verbs(self) -> Sequence[Verb | Group]:
+        """`socks`, `forward`, `serve`, `exit`, and the group `vpn`."""
         from apps.vpn.cli import VERBS
 
         return VERBS

@@ -8,7 +8,7 @@
     meshnet exit [on|off] --allow 10.0.0.0/8:80,public --deny public:25 --remove-rule public
 
 A key is 66 hex digits or a name of the config, and where a call goes to, the address of a hidden service as
-well. What is added lasts until the node stops.
+well. What is added lasts until the node stops. The verbs of the group `vpn` stand in modules of their own.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from apps.vpn import gateway_cli
 from meshnet.cli.show import print_json, print_table, size
 from meshnet.errors import UsageError
-from meshnet.node.app import Json, Verb
+from meshnet.node.app import Group, Json, Verb
 from meshnet.node.presence import age
 
 Call = Callable[[str, str, Json | None], Json]
@@ -238,4 +239,5 @@ VERBS: Final = (
     ),
     Verb("serve", "mesh ports that lead to local addresses: list, add, remove", _serve_arguments, _serve),
     Verb("exit", "connect to the old internet for others: show, on, off, rules", _exit_arguments, _exit),
+    Group("vpn", "IP packets over the mesh", (gateway_cli.EXIT,)),
 )

@@ -1,13 +1,14 @@
 """What this app counts, and how Prometheus reads it.
 
-One `Counts` per role (socks, forward, serve, exit): plain integers that the data path adds to. Reasons of
-refusals are the short names of codes and policies, never text of a peer.
+One `Counts` per role (socks, forward, serve, exit): plain integers that the data path adds to. The gateway
+counts by itself, and is only read here. Reasons of refusals are the short names of codes and policies, never
+text of a peer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -68,3 +69,41 @@ class VpnCollector(Collector):
             for reason, number in counts.refused.items():
                 refused.add_metric([role, reason], number)
         yield from (opened, streams, size, refused)
+
+
+class GatewayCollector(Collector):
+    """Reads what the exit for packets says of itself when Prometheus asks."""
+
+    def __init__(self, describe: Callable[[], Mapping[str, Any]]) -> None:
+        self._describe = describe
+
+    def collect(self) -> Iterator[Metric]:
+        """Seven families; directions as those of bytes."""
+        told = self._describe()
+        ways = (("from_mesh", "in"), ("to_mesh", "out"))
+        clients = GaugeMetricFamily("meshnet_vpn_exit_clients", "Clients that have a lease now.")
+        clients.add_metric([], len(told["clients"]))
+        leases = CounterMetricFamily("meshnet_vpn_exit_leases", "Leases given since the start.")
+        leases.add_metric([], told["leases"])
+        refused = CounterMetricFamily(
+            "meshnet_vpn_exit_refusals", "Clients that got no lease, by reason.", labels=["reason"]
+        )
+        for reason, number in told["refused"].items():
+            refused.add_metric([reason], number)
+        packets = CounterMetricFamily(
+            "meshnet_vpn_exit_packets", "Packets of clients, superpackets being one.", labels=["direction"]
+        )
+        size = CounterMetricFamily(
+            "meshnet_vpn_exit_bytes", "Bytes of packets of clients.", labels=["direction"]
+        )
+        dropped = CounterMetricFamily(
+            "meshnet_vpn_exit_dropped_packets", "Packets dropped, by reason.", labels=["direction", "reason"]
+        )
+        for label, key in ways:
+            packets.add_metric([label], told[f"packets_{key}"])
+            size.add_metric([label], told[f"bytes_{key}"])
+            for reason, number in told[f"dropped_{key}"].items():
+                dropped.add_metric([label, reason], number)
+        queries = CounterMetricFamily("meshnet_vpn_exit_queries", "Names that clients asked for.")
+        queries.add_metric([], told["queries"])
+        yield from (clients, leases, refused, packets, size, dropped, queries)

@@ -59,7 +59,7 @@ class Rule:
         special = is_special(address)
         if self.network is not None:
             return address in self.network and (not special or opens_special(self.network))
-        return not special and (not self.name or self._named(name))
+        return not special and (not self.name or self.names(name))
 
     def denies(self, name: str, address: Address, port: int) -> bool:
         """Whether this rule, in a deny-list, refuses."""
@@ -67,9 +67,10 @@ class Rule:
             return False
         if self.network is not None:
             return address in self.network
-        return self._named(name) if self.name else not is_special(address)
+        return self.names(name) if self.name else not is_special(address)
 
-    def _named(self, name: str) -> bool:
+    def names(self, name: str) -> bool:
+        """Whether a rule with a name is about this one, in lower case."""
         return name.endswith(self.name) if self.name.startswith(".") else name == self.name
 
 

@@ -25,13 +25,14 @@ POOL6: Final = IPv6Network("fd6d:6573:6873::/64")
 
 @define(eq=False)
 class Seat:
-    """A place in the pools: its addresses (None: no such pool), its ticket, and from when on it is free (0:
-    it is taken)."""
+    """A place in the pools: its addresses (None: no such pool), its ticket, the caller that got it (None: one
+    without a name), and from when on it is free (0: it is taken)."""
 
     number: int
     v4: IPv4Address | None
     v6: IPv6Address | None
     ticket: bytes
+    caller: bytes | None = None
     free_at: float = 0.0
 
 
@@ -70,25 +71,26 @@ class Pools:
         """Seats given back that are not free yet, or that nobody has asked for since."""
         return len(self._resting)
 
-    def take(self, now: float, ticket: bytes) -> Seat | None:
+    def take(self, now: float, ticket: bytes, caller: bytes | None = None) -> Seat | None:
         """A seat for a new client with this new ticket; None if there is none."""
         seat: Seat | None = None
         if self._resting and self._resting[0].free_at <= now:
             seat = self._resting.popleft()
             del self._tickets[seat.ticket]
-            seat.ticket, seat.free_at = ticket, 0.0
+            seat.ticket, seat.caller, seat.free_at = ticket, caller, 0.0
         elif self._fresh < self.size and len(self._resting) < RESTING:
-            seat = self._seat(self._fresh, ticket)
+            seat = self._seat(self._fresh, ticket, caller)
             self._fresh += 1
         if seat is not None:
             self._tickets[ticket] = seat
             self.taken += 1
         return seat
 
-    def resume(self, now: float, ticket: bytes) -> Seat | None:
-        """The seat of a ticket that is still good, taken again; None if there is none. The ticket stays."""
+    def resume(self, now: float, ticket: bytes, caller: bytes | None = None) -> Seat | None:
+        """The seat of a ticket that is still good, taken again by the same caller; None if there is none. The
+        ticket stays."""
         seat = self._tickets.get(ticket)
-        if seat is None:
+        if seat is None or seat.caller != caller:
             return None
         if seat.free_at:
             if seat.free_at <= now:
@@ -104,7 +106,7 @@ class Pools:
         self._resting.append(seat)
         self.taken -= 1
 
-    def _seat(self, number: int, ticket: bytes) -> Seat:
+    def _seat(self, number: int, ticket: bytes, caller: bytes | None) -> Seat:
         v4 = None if self.pool4 is None else self.pool4[number + 2]
         v6 = None if self.pool6 is None else self.pool6[number + 2]
-        return Seat(number, v4, v6, ticket)
+        return Seat(number, v4, v6, ticket, caller)

@@ -3,7 +3,7 @@
     GET POST DELETE /socks      POST: the keys of [socks]; DELETE: listen
     GET POST DELETE /forward    POST: the keys of [[forward]]; DELETE: listen
     GET POST DELETE /serve      POST: the keys of [[serve]]; DELETE: port
-    GET POST        /exit       POST: enabled, allow, deny (added), remove (from either list)
+    GET POST        /exit       POST: enabled, packets, rate, allow, deny (added), remove (from either list)
 
 What is added lasts until the node stops; what shall stay stands in the config.
 """
@@ -13,15 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sized
 from typing import Any, Final, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from apps.vpn.counts import ROLES, Counts, VpnCollector
+from apps.vpn.counts import ROLES, Counts, GatewayCollector, VpnCollector
+from apps.vpn.gateway import Gateway
+from apps.vpn.host.service import host_of
 from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, show
 from apps.vpn.ports import ExitPort, MeshPort, ServePort
-from apps.vpn.settings import Forward, RuleText, Serve, Socks, VpnSettings
+from apps.vpn.settings import Exit, Forward, Rate, RuleText, Serve, Socks, VpnSettings
 from apps.vpn.socks_datagrams import Answers
 from apps.vpn.splice import Role
 from meshnet.cipher.address import Target, proves
@@ -35,6 +39,8 @@ L = TypeVar("L", bound=LocalListener)
 
 LISTENERS: Final = 1_024
 """Listeners of each kind."""
+
+_log = Logger()
 
 
 @frozen
@@ -62,6 +68,8 @@ class ChangeExit:
     """What to change of the exit; `remove` takes rules from either list by their text."""
 
     enabled: bool | None = None
+    packets: bool | None = None
+    rate: Rate | None = None
     allow: tuple[RuleText, ...] = ()
     deny: tuple[RuleText, ...] = ()
     remove: tuple[str, ...] = ()
@@ -80,11 +88,15 @@ class VpnService(Service):
         self._served: dict[tuple[str, int], ServePort] = {}
         self._answers = Answers(node, self._roles["socks"].counts)
         self._exit = ExitPort(node, self._roles["exit"], settings=settings.exit)
+        self._host = host_of(node)
+        self._gateway = Gateway(node, self._host)
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
+        node.registry.register(GatewayCollector(self._gateway.describe))
 
-    def startService(self) -> None:
-        """Binds what the config names; raises LocalError if something is taken."""
+    def startService(self) -> Deferred[None] | None:
+        """Binds what the config names; raises LocalError if something is taken. Fires when packets pass, if
+        they shall; fails with LocalError where they cannot."""
         super().startService()
         settings = self._settings
         try:
@@ -98,9 +110,15 @@ class VpnService(Service):
         except LocalError:
             self.stopService()
             raise
+        if not settings.exit.packets:
+            return None
+        return Deferred.fromCoroutine(self._gateway.apply(settings.exit)).addErrback(self._not_started)
+
+    def _not_started(self, failure: Failure) -> Deferred[None]:
+        return self.stopService().addCallback(lambda done: failure)
 
     def stopService(self) -> Deferred[None]:
-        """Closes every listener and every connection."""
+        """Closes every listener and every connection, and undoes what was changed in the system."""
         super().stopService()
         local: list[LocalListener] = [*self._socks.values(), *self._forwards.values()]
         mesh: list[MeshPort] = [*self._served.values(), self._exit]
@@ -108,9 +126,16 @@ class VpnService(Service):
         for port in mesh:
             port.stop()
         waiting += [role.stop() for role in self._roles.values()]
+        waiting.append(Deferred.fromCoroutine(self._stop_gateway()))
         for listeners in (self._socks, self._forwards, self._served):
             listeners.clear()
         return DeferredList(waiting, consumeErrors=True).addCallback(lambda results: None)
+
+    async def _stop_gateway(self) -> None:
+        if self._gateway.on:
+            for fault in await self._gateway.stop():
+                _log.warn("{fault}", fault=fault)
+        await self._host.close()
 
     # what can be added
 
@@ -186,6 +211,10 @@ class VpnService(Service):
         if settings.exit != old.exit:
             self._exit.settings = settings.exit
             self._exit.apply()
+            try:
+                await self._gateway.apply(settings.exit)
+            except LocalError as error:
+                failed.append(f"exit: {error}")
             applied.append("exit")
         self._settings = VpnSettings(
             next(iter(holds["socks"]), None), holds["forward"], holds["serve"], settings.exit
@@ -200,7 +229,7 @@ class VpnService(Service):
             "socks": [each.describe() for each in self._socks.values()],
             "forward": [each.describe() for each in self._forwards.values()],
             "serve": [each.describe() for each in self._served.values()],
-            "exit": self._exit.describe(),
+            "exit": {**self._exit.describe(), "packets": self._gateway.describe()},
             "counts": {name: role.counts.as_json() for name, role in self._roles.items()},
         }
 
@@ -245,10 +274,29 @@ class VpnService(Service):
         port.stop()
         return succeed({"removed": asked.port})
 
-    def _change_exit(self, body: Json) -> Json:
+    def _change_exit(self, body: Json) -> Json | Deferred[Json]:
         change = self._read(ChangeExit, body)
         self._exit.change(change.enabled, change.allow, change.deny, change.remove)
-        return {"exit": self._exit.describe()}
+        wanted = self._exit.settings
+        if change.rate is not None:
+            wanted = evolve(wanted, rate=change.rate)
+        if change.packets is not None:
+            wanted = evolve(wanted, packets=change.packets)
+        self._exit.settings = wanted
+        if not (wanted.packets or self._gateway.on):
+            return self._told_exit()
+        return Deferred.fromCoroutine(self._change_gateway(wanted))
+
+    async def _change_gateway(self, wanted: Exit) -> Json:
+        try:
+            await self._gateway.apply(wanted)
+        except LocalError:
+            self._exit.settings = evolve(wanted, packets=False)
+            raise
+        return self._told_exit()
+
+    def _told_exit(self) -> Json:
+        return {"exit": self.status()["exit"]}
 
 
 def _some(settings: Socks | None) -> tuple[Socks, ...]:

@@ -3,19 +3,21 @@
     [socks]      listen, exit, via, identity, username, password, max_streams
     [[forward]]  listen, to, port, via, identity
     [[serve]]    port, target, callers, address
-    [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout, rate
+    [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout, rate,
+                 packets, pool4, pool6, max_clients, dns
 
 A route `via` is a list of keys; left out it is the node's configured route, empty a direct link.
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal
 
 from attrs import field, frozen
 
 from apps.vpn.policy import PUBLIC, Policy, Rule, rule
+from apps.vpn.pools import POOL4, POOL6, Pools
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.node.config import route_refusal
@@ -43,6 +45,33 @@ def _target(text: str) -> tuple[str, int]:
     return host, port
 
 
+def _pool4(text: str) -> IPv4Network | None:
+    """A network, or none for an empty text; raises ValueError."""
+    try:
+        return IPv4Network(text) if text else None
+    except ValueError:
+        raise ValueError("is no IPv4 network, such as 10.181.0.0/16") from None
+
+
+def _pool6(text: str) -> IPv6Network | None:
+    """The same of IPv6."""
+    try:
+        return IPv6Network(text) if text else None
+    except ValueError:
+        raise ValueError("is no IPv6 network, such as fd6d:6573:6873::/64") from None
+
+
+def _ip(text: str) -> str:
+    """An IP address in its usual form; raises ValueError."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("is no IP address") from None
+
+
+Pool4 = Annotated[IPv4Network | None, Parse(_pool4, "an IPv4 network, or empty")]
+Pool6 = Annotated[IPv6Network | None, Parse(_pool6, "an IPv6 network, or empty")]
+IpText = Annotated[str, Parse(_ip, "an IP address")]
 Place = Annotated[tuple[str, int], Parse(_target, "host:port")]
 
 
@@ -95,7 +124,9 @@ class Serve:
 @frozen
 class Exit:
     """[exit]: connects to the old internet for others. `source` is the local address to connect from;
-    `connect_timeout` in seconds; `rate` in bytes a second, of all UDP of one client together."""
+    `connect_timeout` in seconds; `rate` in bytes a second, for the UDP of a program and for the packets of a
+    client. `packets`: passes on IP packets of clients with addresses of `pool4` and `pool6` (None: none of
+    that family), at most `max_clients`; `dns` are servers for their names, empty: those of the system."""
 
     enabled: bool = False
     callers: Callers = "any"
@@ -105,6 +136,11 @@ class Exit:
     source: str = ""
     connect_timeout: Annotated[float, Between(0.1, 120)] = 10.0
     rate: Rate = 0
+    packets: bool = False
+    pool4: Pool4 = POOL4
+    pool6: Pool6 = POOL6
+    max_clients: Annotated[int, Between(1, 16_384)] = 256
+    dns: tuple[IpText, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.source:
@@ -112,6 +148,7 @@ class Exit:
                 ip_address(self.source)
             except ValueError:
                 raise ValueError(f"source {self.source!r} is no IP address of this machine") from None
+        Pools(self.pool4, self.pool6)
 
     @property
     def policy(self) -> Policy:

@@ -6,6 +6,7 @@ import json
 import re
 from argparse import _SubParsersAction
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
@@ -18,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
 from apps.vpn import settings as vpn
-from apps.vpn.counts import Counts, VpnCollector
+from apps.vpn.counts import Counts, GatewayCollector, VpnCollector
+from apps.vpn.gateway import Gateway
+from apps.vpn.host.service import HostThread
 from apps.vpn.service import VpnService
 from coin import settings as coin
 from coin.api.settings import ApiSection
@@ -94,7 +97,7 @@ def default_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(value, str | Path):
+    if isinstance(value, str | Path | IPv4Network | IPv6Network):
         return f'"{value}"'
     if value == (vpn.PUBLIC,):
         return '["public"]'
@@ -185,6 +188,9 @@ def test_metrics(tmp_path: Path) -> None:
     counts = Counts()
     counts.refuse("caller")
     node.registry.register(VpnCollector({"socks": counts}))
+    gateway = Gateway(node, HostThread(None, lambda: None))  # type: ignore[arg-type]
+    lost = {"dropped_in": {"source": 1}, "refused": {"full": 1}}
+    node.registry.register(GatewayCollector(lambda: {**gateway.describe(), **lost}))
     upkeep: Any = SimpleNamespace(damaged=0, mended=0, state="whole")
     node.registry.register(CoinCollector(chain_figures, lambda: upkeep))
     found = {}

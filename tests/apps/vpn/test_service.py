@@ -45,7 +45,9 @@ class ServiceTests(SynchronousTestCase):
         verifyObject(IApp, VpnApp())
         verifyObject(IAppService, self.start())
         self.assertEqual((self.reactor.tcpServers, self.user.ports), ([], {}))
-        self.assertEqual([verb.name for verb in VpnApp().verbs()], ["socks", "forward", "serve", "exit"])
+        self.assertEqual(
+            [verb.name for verb in VpnApp().verbs()], ["socks", "forward", "serve", "exit", "vpn"]
+        )
 
     def test_config(self) -> None:
         """All sections take effect at the start and end with the service."""
@@ -141,7 +143,7 @@ class ServiceTests(SynchronousTestCase):
         text = generate_latest(self.user.registry).decode()
         self.assertIn('meshnet_vpn_refusals_total{reason="private",role="exit"} 1.0', text)
         self.assertIn('meshnet_vpn_bytes_total{direction="to_mesh",role="socks"} 0.0', text)
-        self.assertEqual(text.count("# HELP meshnet_vpn_"), 4)
+        self.assertEqual(text.count("# HELP meshnet_vpn_"), 4 + 7)
 
 
 class LoopbackTests(TestCase):
