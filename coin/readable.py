@@ -81,6 +81,45 @@ def shown_hours_at(unspent: Unspent, time: int) -> int:
         return 0
 
 
+def created_json(transaction: Transaction, inputs: Sequence[Unspent] | None, time: int) -> Json:
+    """A transaction that is made or looked at, with hours and fee as texts. Of inputs that are not known
+    (None) only the ids are told; a fee that cannot be is 0."""
+    hours = [shown_hours_at(each, time) for each in inputs or ()]
+    spent: list[Json] = [{"uxid": each.hex()} for each in transaction.inputs]
+    if inputs is not None:
+        spent = [
+            {
+                "uxid": each.id.hex(),
+                "address": address_text(each.address),
+                "coins": coins_text(each.coins),
+                "hours": str(each.hours),
+                "calculated_hours": str(now),
+                "timestamp": each.time,
+                "block": each.block,
+                "txid": each.source.hex(),
+            }
+            for each, now in zip(inputs, hours, strict=True)
+        ]
+    return {
+        "length": transaction.length,
+        "type": transaction.kind,
+        "txid": transaction.id.hex(),
+        "inner_hash": transaction.inner.hex(),
+        "fee": str(max(0, sum(hours) - sum(out.hours for out in transaction.outputs))),
+        "sigs": [each.hex() for each in transaction.signatures],
+        "inputs": spent,
+        "outputs": [
+            {
+                "uxid": each.id.hex(),
+                "address": address_text(each.address),
+                "coins": coins_text(each.coins),
+                "hours": str(each.hours),
+            }
+            for each in transaction.unspents(0, 1)
+        ],
+    }
+
+
 def block_json(block: Block, inputs: Sequence[Sequence[Unspent]] | None = None, time: int = 0) -> Json:
     """A block with its transactions; with what each of them spends, `inputs`, as `transaction_json`."""
     sequence = block.header.sequence

@@ -103,7 +103,9 @@ class CoinService(Service):
             assert self.network is not None and self.peers is not None
             self.upkeep = Upkeep(service, self.network, self._say)
             if section.api is not None:
-                parts = Parts(chain, self.books, self.network, self.peers, self.publisher is not None)
+                parts = Parts(
+                    chain, self.books, self.network, self.peers, self.publisher is not None, section.data
+                )
                 self.api = Api(node.reactor, clock, node.disk, section.api, parts)
                 self.api.start()
         except BaseException:

@@ -93,7 +93,7 @@ def body_of(error: ApiError, version: int) -> tuple[bytes, bytes]:
     """The body of a refusal and its media type, for an endpoint of a version."""
     if version == 1:
         text = f"{error.status} {REASONS[error.status]}" + (f" - {error.text}" if error.text else "")
-        return text.encode() + b"\n", PLAIN
+        return text.encode("utf-8", "replace") + b"\n", PLAIN
     if version == 2:
         told: dict[str, Any] = {"error": {"message": str(error)[:_LONGEST], "code": error.status}}
         if error.data is not None:

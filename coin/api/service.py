@@ -9,17 +9,19 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Final, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 
 from coin.api.answer import Answer, to_json
 from coin.api.endpoint import ApiSet, Endpoint, Given, Table, version_of
 from coin.api.golang.decoding import BadBodyError
 from coin.api.guard import Guard, new_guard
+from coin.api.notes import Notes
 from coin.api.refusals import JSON, ApiError, bad, refusal_of
 from coin.api.server import SWEEP_SECONDS, ApiFactory, ApiRequest
 from coin.api.settings import ApiSection
@@ -34,7 +36,8 @@ from meshnet.errors import ConfigError, LocalError, MeshError
 from meshnet.limits import COIN_API_FIELDS
 from meshnet.node.app import Clock
 from meshnet.storage.disk import Disk
-from meshnet.storage.files import read_file
+from meshnet.storage.files import read_secret
+from meshnet.storage.service import DiskThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,13 +48,14 @@ _BODIES: Final = ("POST", "PUT", "PATCH")
 
 @define
 class Parts:
-    """What the API is about: a chain that runs on this node."""
+    """What the API is about: a chain that runs on this node; `folder` is its data's."""
 
     chain: Chain
     books: StoreBooks
     network: Network
     peers: Peers
     publishes: bool
+    folder: Path
 
 
 class Api:
@@ -76,6 +80,8 @@ class Api:
         self.tokens = Tokens(secrets.token_bytes(KEY_SIZE)) if section.csrf else None
         self.factory = ApiFactory(self._serve, clock.now, clock.unix)
         self.guard: Guard | None = None
+        self._notes = Notes(disk, parts.folder / "notes")
+        self._writer = DiskThread(reactor)
         self._reactor = reactor
         self._port: Any = None
         self._cancel: Callable[[], None] | None = None
@@ -109,7 +115,7 @@ class Api:
     def _pair(self) -> bytes | None:
         password = b""
         if self.section.password is not None:
-            lines = read_file(self.disk, self.section.password, _LARGEST_PASSWORD).splitlines()
+            lines = read_secret(self.disk, self.section.password, _LARGEST_PASSWORD).splitlines()
             if not lines or not lines[0]:
                 raise ConfigError(f"{self.section.password} has no password in its first line.")
             password = lines[0]
@@ -126,14 +132,20 @@ class Api:
             self._cancel()
         self.factory.close()
         port, self._port = self._port, None
-        stopped: Any = port.stopListening() if port is not None else None
-        return stopped if isinstance(stopped, Deferred) else _done()
+        stopped = maybeDeferred(port.stopListening) if port is not None else succeed(None)
+        return DeferredList([stopped, self._writer.close()], consumeErrors=True)
 
     # -- answering
 
     def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Runs a look into the store in the reading thread."""
         return self.parts.books.read(call, *args, **kwargs)
+
+    def note(
+        self, call: Callable[Concatenate[Notes, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """Reads or keeps notes, one after the other."""
+        return self._writer.call(call, self._notes, *args, **kwargs)
 
     def view(self) -> View:
         """The store as it is now. In the reading thread."""
@@ -211,12 +223,6 @@ _PREFLIGHT: Final = (
     (b"Access-Control-Allow-Methods", b"GET, POST"),
     (b"Access-Control-Allow-Headers", b"Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token"),
 )
-
-
-def _done() -> Deferred[Any]:
-    done: Deferred[Any] = Deferred()
-    done.callback(None)
-    return done
 
 
 def _is_json(kind: bytes | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coin.api import blocks, figures, outputs, peers, status, transactions
+from coin.api import blocks, figures, notes, outputs, peers, sending, status, transactions, verifying
 from coin.api.endpoint import Table
 
 TABLE: Final = Table(
@@ -14,4 +14,7 @@ TABLE: Final = Table(
     outputs.ENDPOINTS,
     figures.ENDPOINTS,
     peers.ENDPOINTS,
+    sending.ENDPOINTS,
+    verifying.ENDPOINTS,
+    notes.ENDPOINTS,
 )

@@ -16,12 +16,14 @@ from urllib.parse import urlencode
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from coin.api.endpoint import Table
 from coin.api.service import Api, Parts
 from coin.api.settings import ApiSection
+from coin.api.table import TABLE
 from coin.chain.params import Chain
 from coin.replication.addresses import Addresses
 from coin.replication.introduction import Ourselves
@@ -91,7 +93,15 @@ class _Reactor:
 class Served:
     """An API over a store; `clock` is its time, `api` itself."""
 
-    def __init__(self, store: ChainStore, section: ApiSection | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        store: ChainStore,
+        section: ApiSection | None = None,
+        *,
+        folder: Path = Path("/nowhere"),
+        publishes: bool = False,
+        table: Table = TABLE,
+    ) -> None:
         self.store = store
         self.reactor_clock = Clock()
         self.clock = NodeClock(
@@ -103,8 +113,9 @@ class Served:
         trusted = [f"tcp:{each}" for each in chain.peers]
         self.network = Network(Ourselves(chain, 7), self.books, Addresses(trusted, lambda count: 0), 0.0)
         peers: Any = SimpleNamespace(dialling=())
-        parts = Parts(chain, self.books, self.network, peers, more.pop("publishes", False))
-        self.api = Api(_Reactor(), self.clock, DISK, section or ApiSection(csrf=False), parts, **more)
+        parts = Parts(chain, self.books, self.network, peers, publishes, folder)
+        self.api = Api(_Reactor(), self.clock, DISK, section or ApiSection(csrf=False), parts, table)
+        self.api._writer = SimpleNamespace(call=maybeDeferred, close=succeed)  # type: ignore[assignment]
         self.api.start()
 
     def connect(self) -> Connection:

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from coin.chain.address import parse_address
+from coin.chain.amounts import parse_coins
 from coin.chain.skycoin import SKYCOIN
+from coin.chain.transaction import Output, Transaction, new_transaction
 from tests.support.coinapi import Served, golden_store
 from tests.support.vectors import vectors
 
@@ -181,6 +184,26 @@ def nodes() -> Iterator[dict[str, Served]]:
     shutil.rmtree(folder)
 
 
+OTHERS = {
+    "address-transactions-R6aHqKWSQfvpdo2fGSrq4F1RYXkBWR9HHJ.golden": "of a longer chain",
+    "genesis-raw-tx.golden": "an empty file; the answer is checked below",
+    "transaction-block-517.golden": "of a longer chain",
+    "transaction-encoded.golden": "of a longer chain",
+    "transaction-verbose-block-517.golden": "of a longer chain",
+    "uxout-spent.golden": "of a longer chain",
+    "wallet-balance-bip44.golden": "of a wallet",
+    "wallet-balance-deterministic.golden": "of a wallet",
+    "wallet-balance-xpub.golden": "of a wallet",
+    "wallet-bip44-transactions.golden": "of a wallet",
+    "wallet-bip44-transactions-verbose.golden": "of a wallet",
+    "wallet-deterministic-transactions.golden": "of a wallet",
+    "wallet-deterministic-transactions-verbose.golden": "of a wallet",
+    "wallet-xpub-transactions.golden": "of a wallet",
+    "wallet-xpub-transactions-verbose.golden": "of a wallet",
+}
+"""Files that 181 blocks do not determine, or that come with the wallets."""
+
+
 def same(found: Any, name: str) -> None:
     """The value is that of a file, in the same order."""
     right = json.loads((vectors("skycoin/api-golden") / name).read_text())
@@ -196,8 +219,64 @@ def test_with_a_pool(nodes: dict[str, Served], name: str) -> None:
     same(answer.json["data"] if "/v2/" in path else answer.json, name)
 
 
+VERIFIED = {
+    "verify-transaction-invalid-empty.golden": "soft constraint: Transaction has zero coinhour fee",
+    "verify-transaction-invalid-bad-sig.golden": "hard constraint: Signature not valid for hash",
+}
+"""What is wrong with the transaction in a file."""
+
+
+def bytes_of(name: str) -> str:
+    """The transaction of a file, which is in it as JSON alone, in hex."""
+    shown = json.loads((vectors("skycoin/api-golden") / name).read_text())["transaction"]
+    if not shown["length"]:
+        return Transaction(0, 0, bytes(32), (), (), ()).raw.hex()
+    outputs = tuple(
+        Output(parse_address(each["address"]), parse_coins(each["coins"]), int(each["hours"]))
+        for each in shown["outputs"]
+    )
+    made = new_transaction([bytes.fromhex(each["uxid"]) for each in shown["inputs"]], outputs)
+    signatures = tuple(bytes.fromhex(each) for each in shown["sigs"])
+    return Transaction(made.length, 0, made.inner, signatures, made.inputs, outputs).raw.hex()
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+@pytest.mark.parametrize("name", VERIFIED)
+def test_verify(nodes: dict[str, Served], name: str, unsigned: bool) -> None:
+    """What is wrong with a transaction, and the transaction with it."""
+    body = {"encoded_transaction": bytes_of(name), "unsigned": unsigned}
+    answer = nodes["blockchain-180"].post("/api/v2/transaction/verify", body)
+    assert answer.status == 422
+    assert answer.json["error"] == {"message": f"Transaction violates {VERIFIED[name]}", "code": 422}
+    same(answer.json["data"], name)
+
+
+def test_verify_address(nodes: dict[str, Served]) -> None:
+    """An address that is one."""
+    answer = nodes["blockchain-180"].post(
+        "/api/v2/address/verify", {"address": "7cpQ7t3PZZXvjTst8G7Uvs7XH4LeM8fBPD"}
+    )
+    same(answer.json["data"], "verify-address.golden")
+
+
 @pytest.mark.parametrize("name", QUIET)
 def test_without(nodes: dict[str, Served], name: str) -> None:
     """The same while nothing waits."""
     path, query = QUIET[name]
     same(nodes["blockchain-180-no-unconfirmed"].get(path, **query).json, name)
+
+
+def test_raw(nodes: dict[str, Served]) -> None:
+    """Bytes of transactions in hex, of a block and of the pool."""
+    node = nodes["blockchain-180"]
+    for number in (TX0, LOOSE):
+        told = node.get(TRANSACTION, txid=number, encoded=1).json["encoded_transaction"]
+        assert node.get("/api/v1/rawtx", txid=number).json == told
+
+
+def test_all_files() -> None:
+    """Every file is asked for, or listed with a reason."""
+    names = {each.name for each in vectors("skycoin/api-golden").iterdir()}
+    asked = {*CASES, *QUIET, *VERIFIED, "verify-address.golden"}
+    assert asked | set(OTHERS) == names
+    assert not asked & set(OTHERS)
