@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from coin.api import blocks, figures, notes, outputs, peers, sending, status, transactions, verifying
+from coin.api import (
+    blocks,
+    document,
+    figures,
+    notes,
+    outputs,
+    peers,
+    sending,
+    status,
+    transactions,
+    verifying,
+)
 from coin.api.endpoint import Table
 
 TABLE: Final = Table(
@@ -17,4 +28,5 @@ TABLE: Final = Table(
     sending.ENDPOINTS,
     verifying.ENDPOINTS,
     notes.ENDPOINTS,
+    document.ENDPOINTS,
 )

@@ -1,7 +1,7 @@
 """The coin's REST API without a socket: requests are bytes, answers are read from a transport in memory.
 
 `Served` has a real store, pool and network (with no peers); the reading thread is the test itself, time
-stands still until a test moves it.
+stands still until a test moves it. Every answer is held against the API's description.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from coin.store.signing import Signing
 from coin.store.store import ChainStore, open_store
 from meshnet.node.clock import NodeClock
 from meshnet.storage.disk import RealDisk
+from tests.support.described import check_answer
 
 DISK = RealDisk()
 PORT = 6420
@@ -171,7 +172,12 @@ class Connection:
             given["Content-Length"] = str(len(body))
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
         self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
-        return self.response(method == "HEAD")
+        found = self.response(method == "HEAD")
+        if method != "HEAD":
+            check_answer(
+                method, target.partition("?")[0], found.status, found.headers["content-type"], found.body
+            )
+        return found
 
     def response(self, empty: bool = False) -> Response:
         """The next answer."""
