@@ -3,7 +3,9 @@
 coin node DIR                     run a node with the coin; the directory is made at the first start
 coin newchain NAME                make a private chain
 coin status | block | tx | address | outputs | pending | supply | richlist | peers | verify
-coin wallet new | address | balance | send
+coin balance | decode | encode
+coin wallet new | list | address | scan | label | encrypt | decrypt | recover | import | seed | export
+coin wallet balance | outputs | history | send | sign | broadcast
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from typing import Final
 from coin.chain.address import address_text, parse_address
 from coin.files_cli import export_arguments, export_blocks, import_arguments, import_blocks
 from coin.newchain import chain_file, new_chain
+from coin.raw_cli import decode_arguments, decode_raw, encode_arguments, encode_raw
 from coin.wallet.cli import WALLET
 from coin.wallet.keeping import create_wallet
+from coin.wallet.money_verbs import balance_json, show_balance
+from coin.wallet.payment import outputs_of
 from coin.wallet.wallet import new_wallet
 from coin.wallet.words import ENTROPY, words_of
 from meshnet.cipher.keys import SecretKey
@@ -233,17 +238,22 @@ def balance_lines(found: Json) -> list[str]:
     return lines
 
 
-def _owner_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("address", metavar="ADDRESS")
+def _owners_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("addresses", metavar="ADDRESS", nargs="+")
 
 
 def _outputs(arguments: Namespace, call: Call) -> int:
-    found = call("GET", "/apps/coin/outputs", {"address": arguments.address})
+    found = outputs_of([parse_address(each) for each in arguments.addresses], call)
     if arguments.json or not found["head_outputs"]:
-        return _shown(arguments, found, "none")
+        return _shown(arguments, {"outputs": found}, "none")
     rows = [[each["coins"], each["calculated_hours"], each["hash"]] for each in found["head_outputs"]]
     print_table(("COINS", "HOURS", "OUTPUT"), rows)
     return 0
+
+
+def _balance(arguments: Namespace, call: Call) -> int:
+    addresses = [parse_address(each) for each in arguments.addresses]
+    return show_balance(arguments, balance_json(outputs_of(addresses, call), arguments.addresses))
 
 
 def _pending(arguments: Namespace, call: Call) -> int:
@@ -333,7 +343,10 @@ VERBS: Final[Sequence[Verb | Group]] = (
             _verb("block", "a block by number or hash", _block, _block_arguments),
             _verb("tx", "a transaction, its block and confirmations", _tx, _id_arguments),
             _verb("address", "balance and history of an address", _address, _address_arguments),
-            _verb("outputs", "what an address owns, output by output", _outputs, _owner_arguments),
+            _verb("outputs", "what addresses own, output by output", _outputs, _owners_arguments),
+            _verb("balance", "what addresses own", _balance, _owners_arguments),
+            _verb("decode", "show a transaction's bytes; asks no node", decode_raw, decode_arguments),
+            _verb("encode", "a transaction's JSON as bytes; asks no node", encode_raw, encode_arguments),
             _verb("pending", "transactions in no block yet", _pending),
             _verb("supply", "coins and hours there are", _supply),
             _verb("richlist", "who owns most", _richlist, _richlist_arguments),

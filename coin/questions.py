@@ -16,8 +16,8 @@ from coin.chain.block import Block
 from coin.chain.params import Chain
 from coin.chain.rules import HardRuleError, UserRuleError, check_user
 from coin.chain.rules import Head as ChainHead
-from coin.chain.transaction import Transaction, Unspent, decode_transaction
-from coin.readable import block_json, header_json, transaction_json, unspent_json
+from coin.chain.transaction import Transaction, decode_transaction
+from coin.readable import block_json, transaction_json, unspent_json
 from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
 from coin.store.figures import Balance
@@ -74,13 +74,6 @@ class OfAddress:
     address: Owner
     limit: Annotated[int, Between(1, 100)] = 25
     before: int | None = None
-
-
-@frozen
-class OfOwner:
-    """An address."""
-
-    address: Owner
 
 
 @frozen
@@ -173,23 +166,6 @@ class Questions:
 
         return self._books.read(look)
 
-    def outputs(self, body: Json) -> Deferred[Json]:
-        """What an address owns, output by output, and what the pool changes."""
-        address = read_query(OfOwner, body).address
-
-        def look() -> Json:
-            time = self._head.header.time
-            unspents = self._books.store.unspents(address)
-            taken = [each for each in unspents if self._books.pool.spenders(each.id)]
-            return {
-                "head": header_json(self._head.header, self._head.hash),
-                "head_outputs": [unspent_json(each, time) for each in unspents],
-                "outgoing_outputs": [unspent_json(each, time) for each in taken],
-                "incoming_outputs": [unspent_json(each, time) for each in self._incoming(address)],
-            }
-
-        return self._books.read(look)
-
     def output(self, body: Json) -> Deferred[Json]:
         """An output, spent or not."""
         number = read_query(ById, body).id
@@ -217,16 +193,6 @@ class Questions:
             return {**_balance_json(sum(found.values(), Balance())), "addresses": each}
 
         return self._books.read(look)
-
-    def _incoming(self, address: Address) -> list[Unspent]:
-        head = self._head.header
-        return [
-            each
-            for loose in self._books.pool.touching(address)
-            if loose.refused is None
-            for each in loose.transaction.unspents(head.time, head.sequence + 1)
-            if each.address == address
-        ]
 
     def pending(self, body: Json) -> Deferred[Json]:
         """The pool, the oldest first."""

@@ -4,7 +4,9 @@ GET  /status
 GET  /block        which: a number or a hash; none: the last
 GET  /transaction  id
 GET  /address      address, limit, before: the newest transactions first
-GET  /outputs      address         GET /output   id       GET /balance   addresses, with commas between
+GET  /output       id              GET /balance  addresses, with commas between
+GET  /outputs      address, addresses                     GET /used      the same
+GET  /history      the same, offset, limit: the newest first, of all of them together
 GET  /pending      GET /supply     GET /richlist count    GET /peers
 POST /transaction  raw: hex        takes a signed transaction and passes it on
 POST /verify       looks at all of the store; answers when that is over, or in between
@@ -25,6 +27,7 @@ from zope.interface import implementer
 from coin.api.service import Api, Parts
 from coin.chain.params import Chain
 from coin.counts import CoinCollector
+from coin.holdings import Holdings
 from coin.questions import Nothing, Questions
 from coin.replication.addresses import Addresses
 from coin.replication.introduction import Ourselves
@@ -237,12 +240,20 @@ class CoinService(Service):
 
             return route
 
+        def hold(name: str) -> Route:
+            def route(body: Json) -> Any:
+                return getattr(Holdings(self._need()[1]), name)(body)
+
+            return route
+
         return {
             "GET /status": lambda body: self.status(),
             "GET /block": ask("block"),
             "GET /transaction": ask("transaction"),
             "GET /address": ask("address"),
-            "GET /outputs": ask("outputs"),
+            "GET /outputs": hold("outputs"),
+            "GET /used": hold("used"),
+            "GET /history": hold("history"),
             "GET /output": ask("output"),
             "GET /balance": ask("balance"),
             "GET /pending": ask("pending"),

@@ -8,7 +8,7 @@ change the rest. The same choice as the chain's first software makes, so its tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from fractions import Fraction
 
 from attrs import frozen
@@ -62,6 +62,38 @@ def candidate(unspent: Unspent, time: int) -> Candidate:
     """An unspent output as it counts at `time`, that of the last block."""
     hours = forgiving_hours_at(unspent.coins, unspent.hours, unspent.time, time)
     return Candidate(unspent.address, unspent.coins, hours, unspent.block, unspent.id)
+
+
+def allowed(
+    candidates: Sequence[Candidate],
+    taken: Container[bytes] = frozenset(),
+    *,
+    addresses: Collection[Address] = (),
+    unspents: Collection[bytes] = (),
+    ignore_taken: bool = False,
+) -> list[Candidate]:
+    """Which of the candidates a payment may choose from. `addresses`: only what these own. `unspents`: only
+    these outputs, which must all be there. `taken` are outputs that a transaction not yet in a block spends:
+    left out with `ignore_taken`, else SpendError if one of them would be chosen from."""
+    if addresses and unspents:
+        raise SpendError("Name addresses to spend from or single outputs, not both.")
+    found = list(candidates)
+    if unspents:
+        missing = set(unspents) - {each.id for each in candidates}
+        if missing:
+            name = min(missing).hex()
+            raise SpendError(f"The output {name} is not there to be spent: it is spent, or somebody else's.")
+        found = [each for each in candidates if each.id in unspents]
+    elif addresses:
+        found = [each for each in candidates if each.address in addresses]
+    if ignore_taken:
+        return [each for each in found if each.id not in taken]
+    for each in found:
+        if each.id in taken:
+            raise SpendError(
+                f"The output {each.id.hex()} is being spent by a transaction in no block yet; wait."
+            )
+    return found
 
 
 def plan_spending(

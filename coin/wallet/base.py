@@ -180,6 +180,17 @@ class Wallet(ABC):
         if self.encrypted:
             raise EncryptedError(f"The wallet {self.filename} is encrypted; its password is needed.")
 
+    def need_plain(self) -> None:
+        """Raises UnsuitableError, EncryptedError unless it has secrets that are not under a password."""
+        self.need_encryptable()
+        if self.encrypted:
+            raise EncryptedError(f"The wallet {self.filename} is encrypted already.")
+
+    def need_encrypted(self) -> None:
+        """Raises NotEncryptedError unless it is."""
+        if not self.encrypted:
+            raise NotEncryptedError(f"The wallet {self.filename} is not encrypted.")
+
     def need_encryptable(self) -> None:
         """Raises UnsuitableError where there are no secrets."""
         if not self.encryptable:
@@ -213,9 +224,7 @@ class Wallet(ABC):
 
     def locked(self, sealing: Sealing, random: Random) -> Self:
         """A copy whose secrets are under a password. Raises EncryptedError, UnsuitableError."""
-        self.need_encryptable()
-        if self.encrypted:
-            raise EncryptedError(f"The wallet {self.filename} is encrypted already.")
+        self.need_plain()
         made = self.copy()
         secrets = go_json(dict(sorted(made._pack().items()))).encode()
         made._strip()
@@ -228,8 +237,7 @@ class Wallet(ABC):
     def unlocked(self, password: str) -> Self:
         """A copy with its secrets; takes as long as the file's scrypt does. Raises PasswordError,
         NotEncryptedError, DamagedWalletError."""
-        if not self.encrypted:
-            raise NotEncryptedError(f"The wallet {self.filename} is not encrypted.")
+        self.need_encrypted()
         data, sealing = open_sealed(self.meta["secrets"], self.meta["cryptoType"], password)
         made = self.copy()
         try:

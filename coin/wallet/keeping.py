@@ -21,7 +21,6 @@ from coin.wallet.base import LARGEST, VERSION, Wallet
 from coin.wallet.encryption import SCRYPT, XOR, Random, new_sealing
 from coin.wallet.errors import (
     BusyWalletError,
-    EncryptedError,
     MissingWalletError,
     NotEncryptedError,
     WalletError,
@@ -179,9 +178,7 @@ def decrypt(wallet: Wallet, password: str) -> Wallet:
 
 def encrypt(wallet: Wallet, password: str, random: Random, kind: str = "") -> Wallet:
     """The wallet under a password; about 3 s. Raises EncryptedError, UnsuitableError, PasswordError."""
-    if wallet.encrypted:
-        raise EncryptedError(f"The wallet {wallet.filename} is encrypted already.")
-    wallet.need_encryptable()
+    wallet.need_plain()
     wanted = kind or wallet.meta.get("cryptoType", "")
     sealing = new_sealing(password, random, SCRYPT if wanted in ("", XOR) else wanted)
     return wallet.locked(sealing, random)

@@ -80,14 +80,12 @@ class ServiceTests(TestCase):
 
     async def pay(self, service: CoinService, coins: int) -> Any:
         """A payment to the wallet's second address, through a node."""
-        answers: dict[str, Any] = {}
-        for address in self.wallet.addresses:
-            text = address_text(address)
-            answers[text] = await self.ask(service, "GET /outputs", {"address": text})
+        texts = ",".join(map(address_text, self.wallet.addresses))
+        outputs = await self.ask(service, "GET /outputs", {"addresses": texts})
         payment = Payment(self.wallet.addresses[1], coins)
 
         def call(method: str, route: str, body: dict[str, Any] | None) -> Any:
-            return answers[body["address"]] if body else service.status()
+            return outputs if body else service.status()
 
         made, _ = sign_payment(self.wallet, payment, call)
         return await self.ask(service, "POST /transaction", {"raw": made.raw.hex()})

@@ -1,0 +1,78 @@
+"""Who gets what, as text: one payment, or a list of them in a file.
+
+    ADDRESS,COINS          coins such as 12.5; hours are shared out
+    ADDRESS,COINS,HOURS    with so many hours
+
+A file (CSV) has one a line; empty lines and those that begin with # are left out, and so is a first line of
+names. Pure: reads no file.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from fractions import Fraction
+from typing import Final
+
+from coin.chain.address import NULL, parse_address
+from coin.chain.amounts import MOST, parse_coins
+from coin.chain.spending import Payment
+from meshnet.errors import UsageError
+
+MOST_PAYMENTS: Final = 800
+"""Receivers of one transaction: more do not fit into the largest that nodes pass on."""
+LARGEST_LIST: Final = 1 << 20
+"""Characters of a list."""
+ALL: Final = -1
+"""As coins: everything."""
+_SHARE = re.compile(r"[01](?:\.[0-9]{1,18})?")
+
+
+def parse_payment(text: str) -> Payment:
+    """One; raises UsageError."""
+    return _payment([each.strip() for each in text.split(",")])
+
+
+def payment_of(address: str, coins: str, hours: int | None) -> Payment:
+    """One whose parts are given; `all` as coins is everything. Raises UsageError."""
+    owner = parse_address(address)
+    if owner == NULL:
+        raise UsageError("The null address is nobody's: what goes there is lost.")
+    amount = ALL if coins == "all" else parse_coins(coins)
+    if hours is not None and not 0 <= hours <= MOST:
+        raise UsageError(f"Hours are 0 to {MOST}, not {hours}.")
+    return Payment(owner, amount, hours)
+
+
+def _payment(parts: list[str]) -> Payment:
+    if len(parts) not in (2, 3) or (len(parts) == 3 and not re.fullmatch("[0-9]{1,20}", parts[2])):
+        shown = ",".join(parts)[:80]
+        raise UsageError(f"{shown!r} is no payment; write it as ADDRESS,COINS or ADDRESS,COINS,HOURS.")
+    return payment_of(parts[0], parts[1], int(parts[2]) if len(parts) == 3 else None)
+
+
+def parse_payments(text: str) -> list[Payment]:
+    """All of a list; raises UsageError that names the line."""
+    if len(text) > LARGEST_LIST:
+        raise UsageError(f"A list of payments has at most {LARGEST_LIST} characters.")
+    found: list[Payment] = []
+    for number, row in enumerate(csv.reader(text.splitlines()), 1):
+        parts = [each.strip() for each in row]
+        if not any(parts) or parts[0].startswith("#"):
+            continue
+        if not found and parts[0].lower() == "address":
+            continue
+        try:
+            found.append(_payment(parts))
+        except UsageError as error:
+            raise UsageError(f"Line {number}: {error}") from None
+    if not 0 < len(found) <= MOST_PAYMENTS:
+        raise UsageError(f"A list has 1 to {MOST_PAYMENTS} payments, not {len(found)}.")
+    return found
+
+
+def parse_share(text: str) -> Fraction:
+    """A share of the hours, 0 to 1, such as 0.25; raises UsageError."""
+    if not _SHARE.fullmatch(text) or Fraction(text) > 1:
+        raise UsageError(f"{text[:40]!r} is no share; write a number from 0 to 1, such as 0.5.")
+    return Fraction(text)
