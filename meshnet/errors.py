@@ -145,3 +145,4 @@ class Drop(IntEnum):
     LATE = 10
     RATE = 11
     NO_ROOM = 12
+    STOOD = 13

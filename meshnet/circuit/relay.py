@@ -4,8 +4,10 @@
 
 The layer is the move: the body is encrypted from the receive buffer straight into the outgoing bundle.
 Where there is no room now, the finished cell waits in a bounded queue, is poured out in turn with the
-other circuits of that link, and the oldest is dropped when the queue is full. Nothing is authenticated
-here, no object is made per cell that finds room, and the link it came by is never paused.
+other circuits of that link, and the oldest is dropped when the queue is full. Cells of a queue that is long
+or stands (`meshnet/codel.py`) leave with the congestion bit; if it goes on to stand, some do not leave at
+all. Nothing is authenticated here, no object is made per cell that finds room, and the link it came by is
+never paused.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from meshnet.circuit.keys import MASK
 from meshnet.circuit.messages import CELL_HEAD, MARKED
 from meshnet.circuit.policy import Bucket, Pool
 from meshnet.circuit.window import Window
+from meshnet.codel import Codel
 from meshnet.errors import Drop
 from meshnet.limits import (
     CELL_HELD,
@@ -44,12 +47,13 @@ CELL_COUNTED: Final = CELL_FRAME - 2  # what a frame's length counts beyond the 
 
 class Hop:
     """Takes cells of one direction. `cells` and `bytes` count what has been sent on, bodies only; `drops`
-    is indexed by `Drop`; `used` is when the last cell came; `queued` counts bytes that wait."""
+    is indexed by `Drop`; `marked` of those sent got the congestion bit here; `used` is when the last cell
+    came; `queued` counts bytes that wait."""
 
     __slots__ = (
-        "_apply", "_body", "_bundle", "_ceiling", "_commit", "_largest", "_ours", "_outlet", "_pool",
-        "_queue", "_reset", "_room", "_size", "_theirs", "_turn", "bytes", "cells", "drops", "kind", "label",
-        "offset", "queued", "used", "window",
+        "_apply", "_body", "_bundle", "_ceiling", "_codel", "_commit", "_largest", "_ours", "_outlet",
+        "_pool", "_queue", "_reset", "_room", "_size", "_theirs", "_turn", "bytes", "cells", "drops", "kind",
+        "label", "marked", "offset", "queued", "used", "window",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +79,7 @@ class Hop:
         self._ceiling = max_cell  # -1 while cells wait: all others queue behind them
         self._queue: deque[tuple[int, bytearray, float]] = deque()  # kind, cell, and since when it waits
         self._pool = Pool() if pool is None else pool
+        self._codel: Codel | None = None  # once a cell has waited
         self._turn = 0  # bytes of the turn that are left, or were too many
         self.kind = kind
         self.label = label
@@ -87,6 +92,7 @@ class Hop:
         self.cells = 0
         self.bytes = 0
         self.drops = [0] * len(Drop)
+        self.marked = 0
         self.queued = 0
         self.used = now
 
@@ -208,6 +214,8 @@ class Hop:
         self._queue.append((self.kind | MARKED if marked else self.kind, cell, self.used))
         self._ceiling = -1
         self._theirs = b""
+        if self._codel is None:
+            self._codel = Codel()
         self._outlet.ready(self)
         return dropped
 
@@ -236,7 +244,9 @@ class Hop:
     def pour(self, now: float) -> bool:
         """Sends waiting cells, the oldest first, of as many bytes as each circuit gets in a turn; true if
         more wait (`Source`). Who sent too much in one turn, since cells are not cut, misses others."""
-        queue = self._queue
+        queue, codel = self._queue, self._codel
+        if codel is None:
+            return False
         self._turn = min(self._turn, 0) + TURN_BYTES
         if self._turn <= 0 and not self._outlet.waiting:
             self._turn = TURN_BYTES  # nobody is owed anything
@@ -244,15 +254,20 @@ class Hop:
             if self._turn <= 0:
                 return True
             kind, cell, since = queue[0]
-            if self.queued > CIRCUIT_QUEUE_MARK or now - since > QUEUE_SECONDS:
-                kind |= MARKED
             size = len(cell)
             room = self._room(kind, size)
             if room is None:
                 return True
+            waited = now - since
+            queue.popleft()
+            signalled = self._signalled(codel, kind, size, waited, now)
+            if signalled != kind:
+                if not signalled:
+                    continue
+                room = self._room(signalled, size)
+                assert room is not None  # as a moment ago
             room[:] = cell
             self._commit(size)
-            queue.popleft()
             self._leave(size)
             self._turn -= size
             self.cells += 1
@@ -260,6 +275,18 @@ class Hop:
         self._turn = 0
         self._ceiling = self._largest
         return False
+
+    def _signalled(self, codel: Codel, kind: int, size: int, waited: float, now: float) -> int:
+        """The kind with which the oldest cell leaves; 0 if it is dropped."""
+        due = codel.signal(waited, self.queued - size <= TURN_BYTES, now)
+        if due and waited > QUEUE_SECONDS:
+            self.drops[Drop.STOOD] += 1
+            self._leave(size)
+            return 0
+        if not kind & MARKED and (due or self.queued > CIRCUIT_QUEUE_MARK or waited > QUEUE_SECONDS):
+            self.marked += 1
+            kind |= MARKED
+        return kind
 
     @property
     def waiting(self) -> int:
@@ -281,5 +308,6 @@ class Hop:
             "bytes": self.bytes,
             "queued_bytes": self.queued,
             "queued_cells": self.waiting,
+            "marked": self.marked,
             "dropped": {drop.name.lower(): n for drop, n in zip(Drop, self.drops, strict=True) if n},
         }

@@ -51,6 +51,8 @@ class Totals:
     """CREATE frames refused here, by what was answered."""
     cells_forward: int = 0
     bytes_forward: int = 0
+    marked: int = 0
+    """Cells that got the congestion bit here."""
     cells_back: int = 0
     bytes_back: int = 0
     end_cells_in: int = 0
@@ -69,6 +71,7 @@ class Totals:
         self.bytes_forward += forward.bytes
         self.cells_back += backward.cells
         self.bytes_back += backward.bytes
+        self.marked += forward.marked + backward.marked
         self.add_drops(forward.drops)
         self.add_drops(backward.drops)
 

@@ -92,6 +92,7 @@ class Figures:
         totals = self.circuits.totals
         return {
             "cells_relayed": totals.cells_forward + totals.cells_back,
+            "cells_marked": totals.marked,
             "bytes_relayed": totals.bytes_forward + totals.bytes_back,
             "end_cells_received": totals.end_cells_in,
             "end_bytes_received": totals.end_bytes_in,

@@ -88,6 +88,7 @@ def _zeros() -> dict[str, int]:
 
 TOTALS: Final[Mapping[str, str]] = {
     "cells_relayed": "Cells of others passed on, both directions.",
+    "cells_marked": "Of these, those that got the congestion bit here, since their queue was long or stood.",
     "bytes_relayed": "Bytes of the bodies of these cells, without their heads, both directions.",
     "end_cells_received": "Cells received by circuits that begin or end here.",
     "end_bytes_received": "Bytes of these cells, their heads of 12 bytes included.",

@@ -15,6 +15,7 @@ PURE = {"link": 1, "circuit": 1, "session": 1, "rpc": 1, "topology": 1, "payment
 FLOORS = {
     "": 0,
     "bundle": 0,
+    "codel": 0,
     "streams": 0,
     "errors": 0,
     "limits": 0,

@@ -6,11 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.aead import backend
 from meshnet.circuit.keys import MASK
-from meshnet.circuit.messages import CELL_FORWARD, MARKED
+from meshnet.circuit.messages import CELL_FORWARD, CELL_HEAD, MARKED
 from meshnet.circuit.policy import Pool
 from meshnet.circuit.relay import Hop
 from meshnet.errors import Drop
-from meshnet.limits import CELL_HELD, QUEUE_SECONDS, TURN_BYTES
+from meshnet.limits import CELL_HELD, QUEUE_INTERVAL, QUEUE_SECONDS, TURN_BYTES
 from tests.meshnet.circuit.network import FakeNetwork, FakeOutlet
 
 
@@ -96,6 +96,59 @@ class QueueTests(SynchronousTestCase):
         self.outlet.blocked = False
         kinds = [kind for kind, _ in self.outlet.frames(1.0 + 2 * QUEUE_SECONDS)]
         self.assertEqual(kinds, [CELL_FORWARD | MARKED, CELL_FORWARD])
+
+    def stand(self, hop: Hop, seconds: float, waited: float) -> list[int]:
+        """A turn of bytes comes and one leaves every 10 ms, after it has waited so long: the kinds of
+        those that left."""
+        kinds, now, ahead = [], 10.0, round(waited * 100)
+        for number in range(ahead + round(seconds * 100)):
+            hop.relay(number, memoryview(bytearray(TURN_BYTES - CELL_HEAD)), now, False)
+            if number >= ahead:
+                self.outlet.blocked = False
+                kinds += [kind for kind, _ in self.once(now)]
+                self.outlet.blocked = True
+            now += 0.01
+        return kinds
+
+    def once(self, now: float) -> list[tuple[int, bytes]]:
+        """One source is asked once."""
+        source = self.outlet.waiting.popleft()
+        if source.pour(now):
+            self.outlet.ready(source)
+        waiting, self.outlet.waiting = self.outlet.waiting, type(self.outlet.waiting)()
+        frames = self.outlet.frames(now)
+        self.outlet.waiting = waiting
+        return frames
+
+    def test_a_queue_that_stands_is_marked(self) -> None:
+        """Its cells wait for 30 ms each, for seconds: some leave marked, more and more; none is dropped."""
+        self.outlet.blocked = True
+        hop = self.hop()
+        kinds = self.stand(hop, 3.0, 0.03)
+        marked = [number for number, kind in enumerate(kinds) if kind & MARKED]
+        self.assertEqual(len(kinds), 300)
+        self.assertGreaterEqual(marked[0], QUEUE_INTERVAL * 100)
+        self.assertGreater(sum(number >= 200 for number in marked), sum(number < 100 for number in marked))
+        self.assertEqual(hop.marked, len(marked))
+        self.assertEqual(hop.drops[Drop.STOOD], 0)
+
+    def test_a_queue_that_goes_on_is_dropped(self) -> None:
+        """Where cells wait longer than that, all are marked, and some dropped, until they wait less long."""
+        self.outlet.blocked = True
+        self.pool.limit <<= 4
+        hop = self.hop()
+        kinds = self.stand(hop, 5.0, 5 * QUEUE_SECONDS)
+        self.assertGreater(hop.drops[Drop.STOOD], 10)
+        self.assertEqual(self.pool.used, hop.queued + CELL_HELD * hop.waiting)
+        self.assertTrue(all(kind & MARKED for kind in kinds[:100]))
+        self.assertLess(hop.waiting, 12)
+
+    def test_a_turn_does_not_stand(self) -> None:
+        """A queue of no more than one turn waits for its link alone: no signal, however slow that is."""
+        self.outlet.blocked = True
+        hop = self.hop()
+        kinds = self.stand(hop, 1.0, 0.01)
+        self.assertFalse(any(kind & MARKED for kind in kinds))
 
 
 class SharedPoolTests(SynchronousTestCase):
