@@ -1,4 +1,4 @@
-"""The verbs `socks`, `forward`, `serve`, `exit`: what a running node does for other programs.
+"""The verbs `socks`, `forward`, `serve`, `exit`, and the group `vpn`: what a node does for other programs.
 
     meshnet socks                                            lists
     meshnet socks 127.0.0.1:1080 --exit KEY --via A,B        adds; prints where it is bound
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from apps.vpn import gateway_cli
+from apps.vpn.client.cli import TUNNEL_VERBS
 from meshnet.cli.show import print_json, print_table, size
 from meshnet.errors import UsageError
 from meshnet.node.app import Group, Json, Verb
@@ -239,5 +240,5 @@ VERBS: Final = (
     ),
     Verb("serve", "mesh ports that lead to local addresses: list, add, remove", _serve_arguments, _serve),
     Verb("exit", "connect to the old internet for others: show, on, off, rules", _exit_arguments, _exit),
-    Group("vpn", "IP packets over the mesh", (gateway_cli.EXIT,)),
+    Group("vpn", "all packets of this machine through an exit; an exit", (*TUNNEL_VERBS, gateway_cli.EXIT)),
 )

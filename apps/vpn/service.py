@@ -3,6 +3,8 @@
     GET POST DELETE /socks      POST: the keys of [socks]; DELETE: listen
     GET POST DELETE /forward    POST: the keys of [[forward]]; DELETE: listen
     GET POST DELETE /serve      POST: the keys of [[serve]]; DELETE: port
+    GET POST DELETE /tunnel     POST: the keys of [vpn] that differ; DELETE: take it down
+    POST            /doctor     looks after what the tunnel has changed in the system
     GET POST        /exit       POST: enabled, packets, rate, allow, deny (added), remove (from either list)
 
 What is added lasts until the node stops; what shall stay stands in the config.
@@ -20,6 +22,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from apps.vpn.client.collector import TunnelCollector
+from apps.vpn.client.routes import TunnelRoutes
+from apps.vpn.client.service import TunnelClient
 from apps.vpn.counts import ROLES, Counts, GatewayCollector, VpnCollector
 from apps.vpn.gateway import Gateway
 from apps.vpn.host.service import host_of
@@ -90,6 +95,8 @@ class VpnService(Service):
         self._exit = ExitPort(node, self._roles["exit"], settings=settings.exit)
         self._host = host_of(node)
         self._gateway = Gateway(node, self._host)
+        self._tunnel = TunnelClient(node, self._host)
+        node.registry.register(TunnelCollector(self._tunnel))
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
         node.registry.register(GatewayCollector(self._gateway.describe))
@@ -107,6 +114,7 @@ class VpnService(Service):
             for serve in settings.serve:
                 self.add_serve(serve)
             self._exit.apply()
+            self._tunnel.begin(settings.vpn)
         except LocalError:
             self.stopService()
             raise
@@ -126,12 +134,13 @@ class VpnService(Service):
         for port in mesh:
             port.stop()
         waiting += [role.stop() for role in self._roles.values()]
-        waiting.append(Deferred.fromCoroutine(self._stop_gateway()))
+        waiting.append(Deferred.fromCoroutine(self._stop_packets()))
         for listeners in (self._socks, self._forwards, self._served):
             listeners.clear()
         return DeferredList(waiting, consumeErrors=True).addCallback(lambda results: None)
 
-    async def _stop_gateway(self) -> None:
+    async def _stop_packets(self) -> None:
+        await self._tunnel.stop()
         if self._gateway.on:
             for fault in await self._gateway.stop():
                 _log.warn("{fault}", fault=fault)
@@ -230,6 +239,7 @@ class VpnService(Service):
             "forward": [each.describe() for each in self._forwards.values()],
             "serve": [each.describe() for each in self._served.values()],
             "exit": {**self._exit.describe(), "packets": self._gateway.describe()},
+            "tunnel": self._tunnel.describe(),
             "counts": {name: role.counts.as_json() for name, role in self._roles.items()},
         }
 
@@ -247,6 +257,7 @@ class VpnService(Service):
             "DELETE /serve": self._remove_served,
             "GET /exit": lambda body: self._list(body, "exit"),
             "POST /exit": self._change_exit,
+            **TunnelRoutes(self._tunnel, self._settings.vpn, self._node.lookup).routes(),
         }
 
     def _read(self, cls: type[T], body: Json) -> T:

@@ -3,6 +3,7 @@
     [socks]      listen, exit, via, identity, username, password, max_streams
     [[forward]]  listen, to, port, via, identity
     [[serve]]    port, target, callers, address
+    [vpn]        exit, via, hops, identity, killswitch, dns, split, outside, mtu, interface, up
     [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout, rate,
                  packets, pool4, pool6, max_clients, dns
 
@@ -16,10 +17,14 @@ from typing import Annotated, Literal
 
 from attrs import field, frozen
 
+from apps.vpn.host.changes import device_name
+from apps.vpn.host.plan import networks
+from apps.vpn.lease import LEAST_MTU, MOST_MTU
 from apps.vpn.policy import PUBLIC, Policy, Rule, rule
 from apps.vpn.pools import POOL4, POOL6, Pools
-from meshnet.cipher.address import Target
+from meshnet.cipher.address import Address, Target
 from meshnet.cipher.keys import PublicKey
+from meshnet.limits import HOPS
 from meshnet.node.config import route_refusal
 from meshnet.node.schema import Between, HostPort, Parse, Port, host_port
 
@@ -156,6 +161,54 @@ class Exit:
         return Policy(self.allow, self.deny)
 
 
+def _network(text: str) -> str:
+    """One network; raises ValueError."""
+    return networks((text,))[0]
+
+
+NetworkText = Annotated[str, Parse(_network, "a network such as 192.0.2.0/24")]
+
+
+def _interface(text: str) -> str:
+    device_name(None, None, text)
+    return text
+
+
+InterfaceName = Annotated[str, Parse(_interface, "a name of an interface")]
+
+
+@frozen
+class Tunnel:
+    """[vpn]: leads this machine's packets through an exit. `hops`: so many nodes, the exit included, picked
+    anew for each circuit; or `via` names them. `split`: only these networks; `outside`: all but these, with
+    `lan` for private ones. `up`: from the node's start."""
+
+    exit: Target
+    via: Via = None
+    hops: Annotated[int, Between(0, HOPS)] = 0
+    identity: Identity = "anonymous"
+    killswitch: bool = False
+    dns: bool = True
+    split: tuple[NetworkText, ...] = ()
+    outside: tuple[NetworkText, ...] = ()
+    mtu: Annotated[int, Between(LEAST_MTU, MOST_MTU)] = 1_500
+    interface: InterfaceName = "mesh-vpn"
+    up: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        _check_route(self.via, self.exit)
+        if self.via is not None and self.hops:
+            raise ValueError("via and hops are two ways to say the same; leave one out")
+        if self.hops and isinstance(self.exit, Address):
+            raise ValueError("hops leads to nodes; to a hidden service name the relays with via")
+        if "lan" in self.split:
+            raise ValueError("split names networks that go through the tunnel; lan stands only in outside")
+        if self.split and self.outside:
+            raise ValueError("with split all else is outside anyway; leave outside out")
+        networks(self.split)
+        networks(self.outside)
+
+
 @frozen
 class VpnSettings:
     """All of them."""
@@ -164,3 +217,4 @@ class VpnSettings:
     forward: tuple[Forward, ...] = ()
     serve: tuple[Serve, ...] = ()
     exit: Exit = Exit()
+    vpn: Tunnel | None = None

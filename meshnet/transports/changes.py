@@ -40,18 +40,18 @@ def changes_in(data: bytes) -> bool:
     return False
 
 
-def kernel_socket() -> socket.socket | None:
-    """Where the kernel tells; None where it does not."""
+def kernel_socket(groups: int = _GROUPS, protocol: int = 0) -> socket.socket | None:
+    """Where the kernel tells; None where it does not. `groups` and `protocol` are those of netlink(7)."""
     family = getattr(socket, "AF_NETLINK", None)
     if family is None:
         return None
     try:
-        sock = socket.socket(family, socket.SOCK_RAW, 0)
+        sock = socket.socket(family, socket.SOCK_RAW, protocol)
     except OSError:  # forbidden, as in some containers
         return None
     try:
         sock.setblocking(False)
-        sock.bind((0, _GROUPS))
+        sock.bind((0, groups))
     except OSError:
         sock.close()
         return None
@@ -60,12 +60,25 @@ def kernel_socket() -> socket.socket | None:
 
 @implementer(IReadDescriptor)
 class Changes:
-    """Calls `changed` some time after something has changed, until `stop`."""
+    """Calls `changed` some time after something has changed, until `stop`. `tells` says of what the kernel
+    sent whether it is of interest; `settle` and `again` are seconds, as above."""
 
-    def __init__(self, reactor: Any, sock: socket.socket, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        sock: socket.socket,
+        changed: Callable[[], None],
+        *,
+        tells: Callable[[bytes], bool] = changes_in,
+        settle: float = SETTLE,
+        again: float = AGAIN,
+    ) -> None:
         self._reactor = reactor
         self._socket = sock
         self._changed = changed
+        self._tells = tells
+        self._settle = settle
+        self._again = again
         self._timer: Any = None
         self._quiet_until = reactor.seconds()
         reactor.addReader(self)
@@ -93,7 +106,7 @@ class Changes:
             except OSError:  # more changes than the kernel keeps (ENOBUFS): changes they are
                 self._note()
                 return
-            if changes_in(data):
+            if self._tells(data):
                 self._note()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -106,12 +119,12 @@ class Changes:
 
     def _note(self) -> None:
         if self._timer is None:
-            wait = max(SETTLE, self._quiet_until - self._reactor.seconds())
+            wait = max(self._settle, self._quiet_until - self._reactor.seconds())
             self._timer = self._reactor.callLater(wait, self._tell)
 
     def _tell(self) -> None:
         self._timer = None
-        self._quiet_until = self._reactor.seconds() + AGAIN
+        self._quiet_until = self._reactor.seconds() + self._again
         self._changed()
 
 

@@ -34,6 +34,13 @@ class Machine:
         self.refuse: str = ""
         self.lines = 0
 
+    def remove(self, interface: str) -> None:
+        """An interface goes, with all that is on it."""
+        self.interfaces.discard(interface)
+        self.addresses = [each for each in self.addresses if each[0] != interface]
+        for routes in self.routes.values():
+            routes[:] = [each for each in routes if f" dev {interface} " not in each]
+
     def state(self) -> Any:
         """All that can be seen, for comparing."""
         rules = {version: sorted(rules) for version, rules in self.rules.items()}

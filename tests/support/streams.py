@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock as TwistedClock
 
+from lab.simulation.disk import SimulatedDisk
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
@@ -264,8 +265,8 @@ class FakeNode:
         self.reactor = reactor
         self.clock = FakeClock(reactor)
         self.registry = CollectorRegistry()
-        self.disk = cast("Disk", None)
-        self.data = Path("nowhere")
+        self.disk: Disk = SimulatedDisk()
+        self.data = Path("/nowhere")
         self.ports: dict[int, Accept] = {}
         self.routes: list[tuple[PublicKey, tuple[PublicKey, ...] | None, str]] = []
         self.streams: list[FakeStream] = []

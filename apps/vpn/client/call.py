@@ -24,7 +24,7 @@ ANSWER_SECONDS: Final = 20.0
 
 
 class ExitCall:
-    """Begins at once. `stream` is there when `granted` is called."""
+    """Say `start`; `over` may follow at once. `stream` is there when `granted` is called."""
 
     def __init__(
         self,
@@ -42,12 +42,20 @@ class ExitCall:
         self._conversation = ClientConversation(wish)
         self._granted = granted
         self._over: Callable[[MeshError], None] | None = over
-        self._late = node.clock.call_later(ANSWER_SECONDS, self._waited)
+        self._late: Callable[[], None] = lambda: None
         self._left = memoryview(self._conversation.ask())
-        self._opening: Deferred[Stream] | None = node.connect(
-            target, PACKETS_PORT, self, via=via, identity=identity
+        self._opening: Deferred[Stream] | None = None
+        self._node = node
+        self._target = target
+        self._identity = identity
+
+    def start(self) -> None:
+        """Calls."""
+        self._late = self._node.clock.call_later(ANSWER_SECONDS, self._waited)
+        self._opening = opening = self._node.connect(
+            self._target, PACKETS_PORT, self, via=self.via, identity=self._identity
         )
-        self._opening.addCallbacks(self._opened, self._unopened)
+        opening.addCallbacks(self._opened, self._unopened)
 
     def end(self) -> None:
         """Hangs up; tells nobody."""
@@ -92,7 +100,7 @@ class ExitCall:
 
     def _opened(self, stream: Stream) -> None:
         self._opening = None
-        if self._over is None:
+        if self._over is None:  # too late to be cancelled
             stream.reset()
             return
         self.stream = stream

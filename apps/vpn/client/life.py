@@ -65,13 +65,15 @@ class TunnelInputs(Protocol):
 @define(eq=False)
 class TunnelCore:
     """What a tunnel's life works with. `dial` begins an attempt and `hang_up` ends it or its stream; `make`
-    has the system changed and `unmake` changed back; `later` runs a call after seconds and returns what
-    cancels it, `jitter` gives a number from 0 to 1. `why` is the last thing that went wrong."""
+    has the system changed and `unmake` changed back; `stands` is told when packets pass; `later` runs a call
+    after seconds and returns what cancels it, `jitter` gives a number from 0 to 1. `why` is the last thing
+    that went wrong."""
 
     dial: Callable[[], None]
     hang_up: Callable[[], None]
     make: Callable[[], None]
     unmake: Callable[[], None]
+    stands: Callable[[], None]
     later: Callable[[float, Callable[[], None]], Callable[[], None]]
     jitter: Callable[[], float]
     state: str = "down"
@@ -137,6 +139,7 @@ def _answered(inputs: TunnelInputs, core: TunnelCore) -> None:
 @_making.upon(TunnelInputs.made).to(_up)
 def _made(inputs: TunnelInputs, core: TunnelCore) -> None:
     core.state, core.wait, core.attempts = "up", FIRST_WAIT, 0
+    core.stands()
 
 
 @_up.upon(TunnelInputs.lost).to(_dialling)

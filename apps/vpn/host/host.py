@@ -55,7 +55,7 @@ class Host:
     ) -> None:
         self.tools = find_tools() if tools is None else tools
         self.resolv = resolv
-        self._disk = disk
+        self.disk = disk
         self._run = run
         self._proc = proc
         self._listed: dict[str, str] = {}
@@ -79,7 +79,7 @@ class Host:
         return Look(
             self.tools,
             self._run,
-            disk=self._disk,
+            disk=self.disk,
             resolv=self.resolv,
             proc=self._proc,
             listed=self._listed,
@@ -116,10 +116,26 @@ class Host:
                 raise LocalError(f"{why} What had been changed was not undone: {' '.join(faults)}") from None
             raise
 
+    def become(self, owner: str, wanted: Sequence[AnyChange]) -> None:
+        """Makes what is new of these, and then undoes what stands beside them: in between both do. Raises as
+        `apply`, and then all is as it was."""
+        self.apply(owner, wanted)
+        faults = self.undo(owner, lambda change: change not in wanted)
+        if faults:
+            raise LocalError(" ".join(faults))
+
     def undo(self, owner: str, which: Callable[[AnyChange], bool] = lambda change: True) -> list[str]:
         """Undoes what stands for this owner, or some of it, last first. Sentences of what could not be
         undone; that stays in the book. Raises StorageError for the book."""
         return self._undo([entry for entry in self._book.of(owner) if which(entry.change)])
+
+    def owners(self) -> tuple[str, ...]:
+        """Who has something in the book."""
+        return tuple(dict.fromkeys(entry.owner for entry in self._book.entries))
+
+    def remove(self, owner: str, changes: Iterable[AnyChange]) -> list[str]:
+        """Undoes what is in the machine and in no book; as `undo`."""
+        return self._undo(self._book.note(owner, [(change, None) for change in changes]))
 
     def missing(self, owner: str) -> tuple[AnyChange, ...]:
         """What stands in the book and not, or not any more, in the machine."""
@@ -132,9 +148,17 @@ class Host:
         lost = [entry for entry in self._book.of(owner) if not look.has(entry.change)]
         for entry in lost:
             if isinstance(entry.change, ResolverFile):  # somebody wrote another: that one comes back later
-                self._book.amend(entry, resolver.capture(self._disk, self.resolv))
+                self._book.amend(entry, resolver.capture(self.disk, self.resolv))
         self._make(lost, replace=True)
         return tuple(entry.change for entry in lost)
+
+    def is_strict(self) -> bool:
+        """Whether IPv4 packets are dropped that come in where answers would not go out (rp_filter)."""
+        for file in self._proc.glob("net/ipv4/conf/*/rp_filter"):
+            with contextlib.suppress(OSError, ValueError):
+                if int(file.read_text()) == 1:
+                    return True
+        return False
 
     def has_fib(self) -> bool:
         """Whether nftables of this kernel can look up where an address is."""
@@ -163,7 +187,7 @@ class Host:
             value = look.sysctl(change.key)
             return None if value is None else str(value)
         if isinstance(change, ResolverFile):
-            return resolver.capture(self._disk, self.resolv)
+            return resolver.capture(self.disk, self.resolv)
         return None
 
     def _make(self, entries: Sequence[Entry], replace: bool = False) -> None:
@@ -196,7 +220,7 @@ class Host:
             case Sysctl():
                 self._write_sysctl(change.key, change.value)
             case ResolverFile():
-                resolver.write(self._disk, self.resolv, change.text)
+                resolver.write(self.disk, self.resolv, change.text)
             case Resolved():
                 for arguments in change.commands:
                     answer = self._run((str(self.tools.resolvectl), *arguments), "")
@@ -204,7 +228,7 @@ class Host:
                         raise LocalError(f"The system refused the {change.sentence}: {answer.why}.")
 
     def _write_sysctl(self, key: str, value: int) -> None:
-        with contextlib.closing(self._disk.open(self._proc / key, "write")) as file:
+        with contextlib.closing(self.disk.open(self._proc / key, "write")) as file:
             file.pwrite(f"{value}\n".encode(), 0)
 
     # undoing
@@ -242,7 +266,7 @@ class Host:
                 case Sysctl():
                     self._undo_sysctl(entry, change)
                 case ResolverFile():
-                    resolver.restore(self._disk, self.resolv, entry.before or "{}")
+                    resolver.restore(self.disk, self.resolv, entry.before or "{}")
                 case Resolved():
                     self._run((str(self.tools.resolvectl), *change.undo), "")
         except (LocalError, StorageError) as why:

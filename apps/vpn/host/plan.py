@@ -16,6 +16,7 @@ new way, and goes after the last.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -35,7 +36,6 @@ from apps.vpn.host.changes import (
     Sysctl,
     device_name,
 )
-from meshnet.errors import UsageError
 
 TABLE: Final = 0x6D65
 """Number of the routing table (28005)."""
@@ -83,16 +83,22 @@ class Wanted:
 
 
 def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Networks as one writes them, checked and each once; `lan` stays. Raises UsageError."""
+    """Networks as one writes them, checked and each once; `lan` stays. Raises ValueError with the rest
+    of a sentence."""
     found = []
     for text in texts:
         try:
             found.append(text if text == "lan" else str(ip_network(text)))
         except ValueError as fault:
-            raise UsageError(f"{text[:80]!r} is no network: {fault}; write such as 192.0.2.0/24.") from None
+            raise ValueError(f"is no network ({fault}); write such as 192.0.2.0/24") from None
     if len(found) > MOST_NETWORKS:
-        raise UsageError(f"Name at most {MOST_NETWORKS} networks, not {len(found)}.")
+        raise ValueError(f"has {len(found)} networks; the most is {MOST_NETWORKS}")
     return tuple(dict.fromkeys(found))
+
+
+def loosened(changes: Iterable[AnyChange]) -> bool:
+    """Whether reverse paths are loose because of these."""
+    return any(isinstance(change, Sysctl) and change.key == RP_FILTER for change in changes)
 
 
 def block(wanted: Wanted) -> tuple[AnyChange, ...]:

@@ -1,0 +1,466 @@
+"""The VPN of this machine under a reactor: one tunnel through one exit, kept up until somebody ends it.
+
+Joins the life of a tunnel (`life.py`) with calls of the exit (`call.py`), the interface (`apps.vpn.tun`) and
+the machine (`system.py`, in the host's thread). Between a loss and the next lease the interface and all that
+leads into it stand, so packets wait or are dropped, and none leaves another way.
+
+It never touches the machine itself, and no packet passes through here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apps.vpn.client import system
+from apps.vpn.client.call import ExitCall
+from apps.vpn.client.doctor import examine
+from apps.vpn.client.life import TunnelCore, tunnel_life
+from apps.vpn.client.rates import Rates
+from apps.vpn.host.host import BOOK, RESOLV, Host
+from apps.vpn.host.service import HostThread
+from apps.vpn.host.watch import HostWatch
+from apps.vpn.lease import Lease, LeaseError, Offloads, RefusalCode, Wants, Wish
+from apps.vpn.settings import Tunnel
+from apps.vpn.tun.device import LARGEST_SUPERPACKET, QUEUE_LENGTH, Device
+from apps.vpn.tun.flow import PacketFlow
+from apps.vpn.tun.linux import open_linux
+from apps.vpn.tun.reader import Tun
+from apps.vpn.tun.rtnetlink import set_up
+from apps.vpn.ways import pick_way
+from meshnet.cipher.address import Address, node_key, proves
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import LocalError, MeshError, UsageError
+from meshnet.node.app import Json, MeshNode
+
+EVENTS: Final = 32
+"""Things that happened, the last of which `describe` shows."""
+HOPELESS: Final = frozenset({RefusalCode.NO_SUCH_FAMILY, RefusalCode.MALFORMED})
+"""What an exit will say again tomorrow."""
+
+_log = Logger()
+
+
+class TunnelClient:
+    """The tunnel of one node. `own` names the node's other interfaces; `open_device` makes one (its name and
+    MTU)."""
+
+    def __init__(
+        self,
+        node: MeshNode,
+        host: HostThread,
+        *,
+        own: Callable[[], tuple[str, ...]] = tuple,
+        open_device: Callable[[str, int], Device] = open_linux,
+        resolv: Path = RESOLV,
+    ) -> None:
+        self._node = node
+        self._host = host
+        self._own = own
+        self._open_device = open_device
+        self._resolv = resolv
+        self._random = SystemRandom()
+        self._core = TunnelCore(
+            dial=self._dial,
+            hang_up=self._hang_up,
+            make=self._make,
+            unmake=self._unmake,
+            stands=self._stands,
+            later=node.clock.call_later,
+            jitter=self._random.random,
+        )
+        self._life = tunnel_life(self._core)
+        self._settings: Tunnel | None = None
+        self._lasting = False
+        self._waiting: list[Deferred[Json]] = []
+        self._ended: list[Deferred[list[str]]] = []
+        self._call: ExitCall | None = None
+        self._lease: Lease | None = None
+        self._ticket = b""
+        self._tun: Tun | None = None
+        self._flow: PacketFlow | None = None
+        self._raised: system.Raised | None = None
+        self._watch: HostWatch | None = None
+        self._faults: list[str] = []
+        self._events: deque[tuple[float, str]] = deque(maxlen=EVENTS)
+        self._since = 0.0
+        self._stopping = False
+        self.redials = 0
+        self.repairs = 0
+        self.rates = Rates(node.clock, self.totals)
+
+    # what users ask for
+
+    def begin(self, settings: Tunnel | None) -> Deferred[None]:
+        """At the node's start: what an earlier run has left is undone, but for a kill switch; then the tunnel
+        of the config is brought up, as long as it takes."""
+        wanted = settings is not None and settings.up
+        if not wanted and not self._node.disk.exists(self._node.data / BOOK):
+            return succeed(None)
+        begun = self._host.call(system.lower_rest)
+
+        def cleaned(blocked: bool) -> None:
+            if self._stopping:
+                return
+            if settings is not None and wanted:
+                self._begin_lasting(settings)
+            elif blocked:
+                self._life.held(LocalError("The kill switch of an earlier run holds everything back."))
+
+        return begun.addCallback(cleaned).addErrback(self._told, "the VPN could not be begun")
+
+    def up(self, settings: Tunnel) -> Deferred[Json]:
+        """Fires with `describe` when packets pass; fails with why they do not: then nothing has changed."""
+        if self._core.state not in ("down", "blocked"):
+            raise UsageError("The VPN is up, or on its way; end it with `meshnet vpn down` first.")
+        self._check(settings)
+        self._settings, self._lasting = settings, False
+        self._faults.clear()
+        up: Deferred[Json] = Deferred()
+        self._waiting.append(up)
+        self._life.up()
+        return up
+
+    def down(self) -> Deferred[list[str]]:
+        """Fires when all is as before, with sentences of what could not be undone."""
+        ended: Deferred[list[str]] = Deferred()
+        self._ended.append(ended)
+        self._settle(LocalError("The VPN was ended before it was up."))
+        self._life.down()
+        return ended
+
+    def stop(self) -> Deferred[Any]:
+        """At the node's end: all is undone, but a kill switch, which only `down` or the doctor lifts."""
+        self._stopping = True
+        if self._core.state == "down":
+            return succeed(None)
+        self._settle(LocalError("The node was stopped."))
+        if self._settings is not None and self._settings.killswitch and self._core.state != "ending":
+            _log.warn("the kill switch stays: nothing leaves this machine until `meshnet vpn doctor`")
+            self._core.disarm()
+            self._hang_up()
+            self._close()
+            return self._host.call(system.lower_rest).addErrback(self._told, "the VPN was not undone")
+        return self.down()
+
+    def repair(self) -> Deferred[list[str]]:
+        """Looks at the machine now; what others have changed and was put back, in sentences."""
+        return self._host.call(_repair)
+
+    def examine(self) -> Deferred[list[Json]]:
+        """For the doctor: looks after the machine, and lifts the kill switch of an earlier run."""
+        standing = self._core.state not in ("down", "blocked")
+        if self._core.state == "blocked":
+            self.down()
+        return self._host.call(lambda host: examine(host, (system.OWNER,), standing))
+
+    # the life's side
+
+    def _check(self, settings: Tunnel) -> None:
+        if settings.exit == self._node.public_key:
+            raise UsageError("The exit is this node itself; name another node.")
+        if self._node.public_key in (settings.via or ()):
+            raise UsageError("The route passes this node itself; leave its own key out of via.")
+
+    def _begin_lasting(self, settings: Tunnel) -> None:
+        """From the config: a kill switch holds before the first attempt, and attempts never end."""
+        self._check(settings)
+        self._settings, self._lasting = settings, True
+
+        def blocked(raised: system.Raised | None) -> None:
+            self._raised = raised
+            if not self._stopping:
+                self._life.up()
+
+        ready: Deferred[system.Raised | None] = succeed(None)
+        if settings.killswitch:
+            ready = self._host.call(system.raise_block(settings, self._own()))
+        ready.addCallback(blocked).addErrback(self._told, "the kill switch could not be set")
+
+    def _dial(self) -> None:
+        settings = self._wanted
+        try:
+            device = self._device(settings)
+            call = ExitCall(
+                self._node,
+                settings.exit,
+                self._way(settings),
+                settings.identity,
+                Wish(
+                    Wants.V4 | Wants.V6 | (Wants.DNS if settings.dns else 0),
+                    Offloads(device.offloads),
+                    settings.mtu,
+                    self._ticket,
+                ),
+                granted=self._granted,
+                over=self._over,
+            )
+        except MeshError as why:
+            self._later(partial(self._fail, why))
+            return
+        self._call = call
+        call.start()
+
+    def _way(self, settings: Tunnel) -> tuple[PublicKey, ...] | None:
+        if not settings.hops:
+            return settings.via
+        node = self._node
+        known = [target for target in node.known().values() if not isinstance(target, Address)]
+        target = node_key(settings.exit)
+        choose = self._random.choice
+        return pick_way(settings.hops, target, node.public_key, node.neighbours(), known, choose)
+
+    def _device(self, settings: Tunnel) -> Device:
+        """The interface, which waits for packets as soon as routes lead there."""
+        if self._tun is None:
+            device = self._open_device(settings.interface, settings.mtu)
+            self._tun = Tun(device, self._node.reactor, self._node.clock.now, self._gone)
+            self._flow = self._tun.single()
+            self._tun.start()
+        return self._tun.device
+
+    def _granted(self, lease: Lease) -> None:
+        first, self._lease = self._core.state == "dialling", lease
+        self._ticket = lease.ticket
+        if self._tun is not None and self._tun.device.mtu != lease.mtu:
+            self._set_mtu(self._tun.device, lease.mtu)
+        if first:
+            self._life.answered()
+
+    def _set_mtu(self, device: Device, mtu: int) -> None:
+        try:
+            set_up(device.name, device.index, mtu, LARGEST_SUPERPACKET, QUEUE_LENGTH)
+            device.mtu = mtu
+        except MeshError as why:
+            self._note(f"the MTU could not be set to {mtu}: {why}")
+
+    def _over(self, why: MeshError) -> None:
+        """The call has ended, or came to nothing."""
+        self._call = None
+        if self._core.state == "up":
+            self._note(f"the exit was lost: {why}")
+            self.redials += 1
+            self._life.lost(why)
+        else:
+            self._fail(why)
+
+    def _fail(self, why: MeshError) -> None:
+        """An attempt came to nothing: another one, unless that is hopeless or nobody asked for more."""
+        standing = self._raised is not None
+        hopeless = isinstance(why, LeaseError) and why.code in HOPELESS
+        if self._lasting or (standing and not hopeless):
+            if self._core.why is None or str(self._core.why) != str(why):
+                self._note(f"no lease: {why}")
+            self._life.failed(why)
+            return
+        if standing and self._wanted.killswitch:
+            self._life.held(why)
+            self._settle(why)
+            return
+        self._life.refused(why)
+
+    def _make(self) -> None:
+        settings, lease = self._wanted, self._lease
+        assert lease is not None
+        made = self._host.call(system.raise_tunnel(settings, lease, self._own()))
+        made.addCallbacks(self._made, self._unmade)
+
+    def _made(self, raised: system.Raised) -> None:
+        self._raised = raised
+        if self._core.state != "making":
+            return
+        stream = self._call.stream if self._call is not None else None
+        if stream is None or self._flow is None:
+            self._life.failed(self._core.why or LocalError("The exit was lost again."))
+            return
+        self._flow.carry(stream)
+        stream.carry(self._flow, self._flow)
+        stream.packets_ready()
+        self._life.made()
+
+    def _stands(self) -> None:
+        """Packets pass."""
+        clock = self._node.clock
+        if self._watch is None:
+            self._watch = HostWatch(self._node.reactor, clock.call_later, self._resolv, self._changed)
+        self._since = clock.now()
+        self._note("up")
+        self.rates.begin()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(self.describe())
+
+    def _unmade(self, failure: Failure) -> None:
+        if self._core.state == "making":
+            self._fail(_error(failure))
+
+    def _hang_up(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.end()
+        if self._flow is not None:
+            self._flow.stop()
+
+    def _close(self) -> None:
+        self.rates.stop()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        tun, self._tun, self._flow = self._tun, None, None
+        if tun is not None:
+            tun.stop()
+
+    def _unmake(self) -> None:
+        """Undoes it all. The guards go before the interface, so that nothing slips out in between."""
+        self._host.call(system.lower).addCallbacks(self._undone, self._not_undone)
+
+    def _not_undone(self, failure: Failure) -> None:
+        self._undone([str(_error(failure))])
+
+    def _undone(self, faults: list[str]) -> None:
+        self._close()
+        self._faults = faults
+        self._raised = self._lease = None
+        self._ticket = b""
+        why = self._core.why
+        self._note("down")
+        self._life.undone()
+        self._settle(why or LocalError("The VPN was ended."))
+        ended, self._ended = self._ended, []
+        for each in ended:
+            each.callback(faults)
+
+    # what happens to the machine
+
+    def _gone(self, why: MeshError) -> None:
+        """The interface was removed under us: with it goes the call, and the next attempt makes another."""
+        self._tun = self._flow = None
+        self._note(str(why))
+        call, self._call = self._call, None
+        if call is not None:
+            call.end()
+        if self._core.state == "up":
+            self._life.lost(why)
+        elif self._core.state in ("dialling", "making"):
+            self._life.failed(why)
+
+    def _changed(self) -> None:
+        """Somebody has changed addresses, routes, rules, tables or resolv.conf: perhaps ours."""
+        self._life.hurry()
+        if self._core.state == "up":
+            self.repair().addCallback(self._repaired).addErrback(self._told, "what was changed stays so")
+
+    def _repaired(self, sentences: list[str]) -> None:
+        self.repairs += len(sentences)
+        for each in sentences:
+            self._note(f"put back: {each}")
+
+    # what is told
+
+    def describe(self) -> Json:
+        """For `vpn status`."""
+        settings, lease, core = self._settings, self._lease, self._core
+        raised = self._raised
+        shown: Json = {"state": self._state(), "why": None if core.why is None else str(core.why)}
+        shown["kill_switch"] = raised.kill_switch if raised is not None else "off"
+        if core.state == "blocked" and raised is None:
+            shown["kill_switch"] = "on"
+        if settings is not None and core.state != "down":
+            via = self._call.via if self._call is not None else settings.via
+            shown |= {
+                "exit": proves(settings.exit).hex(),
+                "via": None if via is None else [key.hex() for key in via],
+                "interface": settings.interface,
+                "split": list(settings.split),
+                "outside": list(settings.outside),
+                "names": raised.names if raised is not None else settings.dns,
+                "attempts": core.attempts,
+            }
+        if lease is not None:
+            shown["lease"] = {
+                "v4": None if lease.v4 is None else str(lease.v4),
+                "v6": None if lease.v6 is None else str(lease.v6),
+                "dns": [str(each) for each in lease.dns],
+                "mtu": lease.mtu,
+                "rate": lease.rate,
+            }
+        if core.state == "up":
+            shown["up_seconds"] = round(self._node.clock.now() - self._since, 1)
+            shown["rates"] = self.rates.describe()
+            shown |= self._described_flow()
+        shown |= {"redials": self.redials, "repairs": self.repairs}
+        shown["notes"] = [*(raised.notes if raised is not None else ()), *self._faults]
+        shown["events"] = [{"unix": round(unix, 3), "text": text} for unix, text in self._events]
+        return shown
+
+    def _described_flow(self) -> Json:
+        stream = self._call.stream if self._call is not None else None
+        if stream is None or self._flow is None:
+            return {}
+        flow = stream.flow()
+        gone = flow.cells_out - flow.cells_arrived
+        under_way = round(flow.in_flight * flow.cells_out / flow.bytes_out) if flow.bytes_out else 0
+        return {
+            "rtt_ms": round(flow.rtt * 1e3, 3),
+            "loss": round(max(0, gone - under_way) / flow.cells_out, 6) if flow.cells_out else 0.0,
+            "marked": flow.marked_in,
+            "packets": self._flow.as_json(),
+        }
+
+    def _state(self) -> str:
+        state = self._core.state
+        if state in ("dialling", "waiting", "making"):
+            return "connecting" if self._lease is None else "reconnecting"
+        return state
+
+    def totals(self) -> tuple[int, int]:
+        """Bytes that came through the interface's flow, and that went."""
+        return (0, 0) if self._flow is None else (self._flow.bytes_in, self._flow.bytes_out)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether packets pass."""
+        return self._core.state == "up"
+
+    @property
+    def _wanted(self) -> Tunnel:
+        assert self._settings is not None
+        return self._settings
+
+    def _settle(self, why: MeshError) -> None:
+        """Whoever waits for it to be up waits in vain."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.errback(why)
+
+    def _note(self, text: str) -> None:
+        self._events.append((self._node.clock.unix(), text))
+        _log.info("tunnel: {text}", text=text)
+
+    def _told(self, failure: Failure, what: str) -> None:
+        why = _error(failure)
+        self._faults.append(str(why))
+        _log.error("{what}: {why}", what=what, why=why)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        self._node.clock.call_later(0.0, call)
+
+
+def _repair(host: Host) -> list[str]:
+    return [change.sentence for change in host.repair(system.OWNER)]
+
+
+def _error(failure: Failure) -> MeshError:
+    why = failure.value
+    if isinstance(why, MeshError):
+        return why
+    _log.failure("changing the system", failure)
+    return LocalError(f"This should not have happened ({type(why).__name__}: {why}).")

@@ -1,0 +1,533 @@
+"""The tunnel of a node over streams in memory, on a machine that is none: everything in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from apps.vpn.client import service, system
+from apps.vpn.client.service import TunnelClient
+from apps.vpn.host.changes import ResolverFile
+from apps.vpn.host.host import BOOK, Host
+from apps.vpn.lease import (
+    PACKETS_PORT,
+    Asked,
+    ExitConversation,
+    Lease,
+    Offloads,
+    RefusalCode,
+    Wish,
+)
+from apps.vpn.settings import Tunnel
+from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
+from meshnet.storage.disk import RealDisk
+from meshnet.streams import Stream
+from tests.support.machine import TOOLS, Machine
+from tests.support.nodes import new_folder
+from tests.support.streams import FakeMesh, FakeNode
+from tests.support.tuns import FakeDevice, FakeReactor
+
+LEASE = Lease(
+    IPv4Address("100.64.0.7"),
+    IPv6Address("fd64::7"),
+    (IPv4Address("100.64.0.1"),),
+    1_400,
+    Offloads.NONE,
+    keeps=60,
+    ticket=b"t" * 16,
+)
+OLD = "nameserver 192.0.2.53\n"
+
+
+class FakeExit:
+    """An exit that gives `lease`, or refuses with `code`; `silent`: says nothing."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self.node = node
+        self.lease = LEASE
+        self.code: RefusalCode | None = None
+        self.silent = False
+        self.asked: list[Wish] = []
+        self.streams: list[Stream] = []
+        self.listener = node.listen(PACKETS_PORT, self.accept)
+
+    def accept(self, stream: Stream) -> Any:
+        self.streams.append(stream)
+        return FakeTenant(self, stream)
+
+
+class FakeTenant:
+    """Who reads one of its streams."""
+
+    def __init__(self, of: FakeExit, stream: Stream) -> None:
+        self.of = of
+        self.stream = stream
+        self.conversation = ExitConversation()
+        self.ended = False
+
+    def data_received(self, data: memoryview) -> None:
+        self.stream.consumed(len(data))
+        for event in self.conversation.receive(data):
+            assert isinstance(event, Asked)
+            self.of.asked.append(event.wish)
+            if self.of.silent:
+                continue
+            if self.of.code is not None:
+                self.stream.write(self.conversation.denied(self.of.code, "for a reason"))
+            else:
+                self.stream.write(self.conversation.granted(self.of.lease))
+
+    def finished(self) -> None:
+        self.ended = True
+
+    def lost(self, why: MeshError) -> None:
+        self.ended = True
+
+    def drained(self) -> None:
+        pass
+
+
+class DirectHost:
+    """A host without a thread; `held` keeps its answers until they are let go."""
+
+    def __init__(self, open_host: Callable[[], Host]) -> None:
+        self.host = open_host()
+        self.held: list[Callable[[], None]] | None = None
+
+    def call(self, work: Callable[[Host], Any]) -> Deferred[Any]:
+        if self.held is None:
+            return self._result(work)
+        answer: Deferred[Any] = Deferred()
+        self.held.append(lambda: self._result(work).chainDeferred(answer))
+        return answer
+
+    def let_go(self) -> None:
+        held, self.held = self.held or [], None
+        for each in held:
+            each()
+
+    def _result(self, work: Callable[[Host], Any]) -> Deferred[Any]:
+        try:
+            return succeed(work(self.host))
+        except Exception:
+            return fail()
+
+
+class TunnelCase(SynchronousTestCase):
+    """A user, an exit, a machine."""
+
+    def setUp(self) -> None:
+        self.folder = new_folder(self)
+        self.reactor = FakeReactor()
+        self.mesh = FakeMesh(self.reactor)
+        self.user, self.far = self.mesh.node("user"), self.mesh.node("far")
+        self.user.disk = RealDisk()
+        self.user.data = self.folder
+        self.exit = FakeExit(self.far)
+        self.machine = Machine("eth0")
+        self.resolv = self.folder / "resolv.conf"
+        self.resolv.write_text(OLD)
+        self.proc = self.folder / "proc"
+        self.devices: list[FakeDevice] = []
+        self.mtus: list[int] = []
+        self.changed: list[Callable[[], None]] = []
+        self.patch(service, "HostWatch", self.watch)
+        self.patch(service, "set_up", lambda name, index, mtu, *more: self.mtus.append(mtu))
+        self.settings = Tunnel(self.far.public_key)
+        self.before = self.machine.state()
+        self.tunnel = self.new_tunnel()
+
+    def new_tunnel(self) -> TunnelClient:
+        """As a node that has just started has it."""
+        self.host = DirectHost(
+            lambda: Host(
+                RealDisk(),
+                self.folder / BOOK,
+                tools=TOOLS,
+                run=self.machine.run,
+                resolv=self.resolv,
+                proc=self.proc,
+            )
+        )
+        self.addCleanup(self.host.host.close)
+        return TunnelClient(self.user, self.host, open_device=self.open, resolv=self.resolv)  # type: ignore[arg-type]
+
+    def open(self, name: str, mtu: int) -> FakeDevice:
+        device = FakeDevice()
+        device.name, device.mtu = name, mtu
+        close = device.close
+
+        def gone() -> None:
+            close()
+            self.machine.remove(name)
+
+        device.close = gone  # type: ignore[method-assign]
+        self.devices.append(device)
+        self.machine.interfaces.add(name)
+        return device
+
+    def watch(self, reactor: Any, later: Any, file: Path, changed: Callable[[], None]) -> Any:
+        self.changed.append(changed)
+        return type("Watch", (), {"stop": lambda self: None})()
+
+    def flush(self, seconds: float = 0.0) -> None:
+        self.reactor.advance(seconds)
+        self.mesh.flush(20)
+
+    def up(self, **more: Any) -> dict[str, Any]:
+        """Up, with these differences; what `describe` says."""
+        up = self.tunnel.up(evolve(self.settings, **more))
+        self.flush()
+        return self.successResultOf(up)
+
+    def state(self) -> str:
+        return str(self.tunnel.describe()["state"])
+
+    def assert_as_before(self) -> None:
+        self.assertEqual(self.machine.state(), self.before)
+        self.assertEqual(self.resolv.read_text(), OLD)
+        self.assertEqual(self.host.host.standing(), ())
+        self.assertTrue(all(device.closed for device in self.devices))
+
+
+class TunnelTests(TunnelCase):
+    """Its life with all that belongs to it."""
+
+    def test_up_and_down(self) -> None:
+        """A lease, an interface with its addresses and MTU, routes, names; then all as before."""
+        shown = self.up(killswitch=True)
+        self.assertEqual(shown["state"], "up")
+        self.assertEqual(shown["kill_switch"], "nftables")
+        self.assertEqual(shown["lease"]["v4"], "100.64.0.7")
+        self.assertEqual(shown["exit"], self.far.public_key.hex())
+        self.assertEqual(self.mtus, [1_400])
+        self.assertEqual(self.machine.addresses, [("mesh-vpn", "100.64.0.7/32"), ("mesh-vpn", "fd64::7/128")])
+        self.assertIn("nameserver 100.64.0.1\n", self.resolv.read_text())
+        self.assertEqual(self.exit.asked[0].mtu, 1_500)
+        down = self.tunnel.down()
+        self.flush()
+        self.assertEqual(self.successResultOf(down), [])
+        self.assertEqual(self.state(), "down")
+        self.assert_as_before()
+        self.assertEqual(self.reactor.readers, set())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_packets(self) -> None:
+        """What the device has goes out over the stream, and over the next one after a loss."""
+        self.up()
+        for _ in range(2):
+            near = self.user.streams[-1]
+            packet = bytes(10) + b"E" + bytes(39)
+            self.devices[0].frames.append(packet)
+            self.reactor.read()
+            self.assertIsNotNone(near.source)
+            room = memoryview(bytearray(100))
+            self.assertEqual(near.source.pour(room, 0.0), 52)  # type: ignore[union-attr]
+            self.exit.streams[-1].reset()
+            self.flush()
+            self.assertEqual(self.state(), "up")
+        self.assertEqual(self.tunnel.describe()["redials"], 2)
+
+    def test_redials_while_everything_stands(self) -> None:
+        """The exit dies: nothing in the system changes, it is called until it answers, with the ticket."""
+        self.up()
+        standing = self.machine.state()
+        self.mesh.connect_error = UnreachableError("no way leads to that node")
+        self.exit.streams[-1].reset()
+        self.flush()
+        self.assertEqual(self.state(), "reconnecting")
+        self.machine.calls.clear()
+        for _ in range(30):
+            self.flush(5.0)
+        self.assertEqual(self.state(), "reconnecting")
+        self.assertEqual(self.machine.state(), standing)
+        self.assertEqual(self.machine.calls, [])
+        self.assertIn("no way leads", self.tunnel.describe()["why"])
+        self.mesh.connect_error = None
+        self.flush(15.0)
+        self.assertEqual(self.state(), "up")
+        self.assertEqual(self.exit.asked[-1].ticket, LEASE.ticket)
+        self.assertEqual(self.machine.state(), standing)
+        self.assertEqual(len(self.devices), 1)
+
+    def test_other_addresses(self) -> None:
+        """The next lease has others: they take the place of the old ones, the guard without a gap."""
+        self.up(killswitch=True)
+        self.exit.lease = evolve(LEASE, v4=IPv4Address("100.64.0.9"), dns=(IPv4Address("100.64.0.2"),))
+        self.machine.calls.clear()
+        self.exit.streams[-1].reset()
+        self.flush()
+        self.assertEqual(self.state(), "up")
+        self.assertEqual(self.machine.addresses, [("mesh-vpn", "fd64::7/128"), ("mesh-vpn", "100.64.0.9/32")])
+        self.assertIn("100.64.0.2", self.resolv.read_text())
+        deleted = [
+            text for _, text in self.machine.calls if "delete table" in text and "chain output" not in text
+        ]
+        self.assertEqual(deleted, [])
+        self.tunnel.down()
+        self.assert_as_before()
+
+    def test_first_attempt_fails(self) -> None:
+        """`vpn up` that cannot be: why, and nothing has changed."""
+        self.mesh.connect_error = UnreachableError("no way leads to that node")
+        up = self.tunnel.up(evolve(self.settings, killswitch=True))
+        self.flush()
+        self.assertIn("no way leads", str(self.failureResultOf(up, UnreachableError).value))
+        self.assertEqual(self.state(), "down")
+        self.assert_as_before()
+        self.mesh.connect_error = None
+        self.up()
+
+    def test_refused(self) -> None:
+        """An exit that is full, at the first attempt."""
+        self.exit.code = RefusalCode.FULL
+        up = self.tunnel.up(self.settings)
+        self.flush()
+        self.assertIn("for a reason", str(self.failureResultOf(up, MeshError).value))
+        self.assert_as_before()
+
+    def test_silent_exit(self) -> None:
+        """One that never answers is given up."""
+        self.exit.silent = True
+        up = self.tunnel.up(self.settings)
+        self.flush(21.0)
+        self.assertIn("no lease within", str(self.failureResultOf(up, MeshError).value))
+        self.assertTrue(self.user.streams[-1].gone)
+        self.assert_as_before()
+
+    def test_blocked(self) -> None:
+        """An exit that has nothing for us any more: with the kill switch everything stays blocked, until
+        somebody takes it down; without, all is undone."""
+        for killswitch, state in ((True, "blocked"), (False, "down")):
+            self.up(killswitch=killswitch)
+            self.exit.code = RefusalCode.NO_SUCH_FAMILY
+            self.exit.streams[-1].reset()
+            self.flush()
+            self.assertEqual(self.state(), state)
+            self.exit.code = None
+            if killswitch:
+                self.assertIn("meshnet_vpn", self.machine.tables)
+                self.successResultOf(self.tunnel.down())
+            self.assert_as_before()
+
+    def test_refused_by_the_system(self) -> None:
+        """What the machine does not let us do is told, and nothing of it stays."""
+        self.machine.refuse = "route replace"
+        up = self.tunnel.up(self.settings)
+        self.flush()
+        self.assertIn("The system refused", str(self.failureResultOf(up, LocalError).value))
+        self.machine.refuse = ""
+        self.assert_as_before()
+
+    def test_an_address_of_our_network(self) -> None:
+        """An exit may not take the place of a host in a network of ours."""
+        self.machine.addresses.append(("eth0", "100.64.0.0/16"))
+        self.before = self.machine.state()
+        up = self.tunnel.up(self.settings)
+        self.flush()
+        self.assertIn("lies in a network of eth0", str(self.failureResultOf(up, LocalError).value))
+        self.assert_as_before()
+
+    def test_another_vpn(self) -> None:
+        """Rules of another node are not touched, and ours are not put beside them."""
+        self.machine.rules[4].append("preference 5220 lookup 28005")
+        self.before = self.machine.state()
+        up = self.tunnel.up(self.settings)
+        self.flush()
+        self.assertIn("Another VPN stands here", str(self.failureResultOf(up, LocalError).value))
+        self.assert_as_before()
+
+    def test_interface_gone(self) -> None:
+        """Somebody deletes the interface: another one, the same addresses."""
+        self.up(killswitch=True)
+        standing = self.machine.state()
+        self.machine.remove("mesh-vpn")
+        self.devices[0].broken = OSError(5, "gone")
+        self.reactor.read()
+        self.flush(1.0)
+        self.assertEqual(self.state(), "up")
+        self.assertEqual(len(self.devices), 2)
+        self.assertEqual(self.machine.state(), standing)
+        self.successResultOf(self.tunnel.down())
+        self.assert_as_before()
+
+    def test_put_back(self) -> None:
+        """What others take away comes back when the kernel tells of it."""
+        self.up(killswitch=True)
+        standing = self.machine.state()
+        self.machine.tables.clear()
+        self.machine.rules[4].clear()
+        self.changed[0]()
+        self.assertEqual(self.machine.state(), standing)
+        shown = self.tunnel.describe()
+        self.assertEqual(shown["repairs"], len(shown["events"]) - 1)
+        self.assertIn("put back: nftables table", shown["events"][1]["text"])
+
+    def test_down_at_any_time(self) -> None:
+        """While it dials, while the system is being changed, while it dials again."""
+        for held in (False, True):
+            up = self.tunnel.up(self.settings)
+            if held:
+                self.host.held = []
+                self.flush()
+            down = self.tunnel.down()
+            self.host.let_go()
+            self.flush(30.0)
+            self.failureResultOf(up, LocalError)
+            self.assertEqual(self.successResultOf(down), [])
+            self.assert_as_before()
+        self.up()
+        self.mesh.connect_error = UnreachableError("gone")
+        self.exit.streams[-1].reset()
+        self.flush()
+        self.successResultOf(self.tunnel.down())
+        self.assert_as_before()
+
+    def test_lost_while_the_system_is_changed(self) -> None:
+        """The lease ends before the system is ready: the first attempt fails, and undoes itself."""
+        self.host.held = []
+        up = self.tunnel.up(self.settings)
+        self.flush()
+        self.exit.streams[-1].reset()
+        self.flush()
+        self.host.let_go()
+        self.failureResultOf(up, MeshError)
+        self.flush()
+        self.assert_as_before()
+
+    def test_usage(self) -> None:
+        """What cannot be meant."""
+        self.assertRaises(UsageError, self.tunnel.up, Tunnel(self.user.public_key))
+        self.assertRaises(
+            UsageError, self.tunnel.up, Tunnel(self.far.public_key, via=(self.user.public_key,))
+        )
+        self.up()
+        self.assertRaises(UsageError, self.tunnel.up, self.settings)
+
+    def test_hops(self) -> None:
+        """Relays are picked among those that are known; too few are a sentence."""
+        other = self.mesh.node("other")
+        shown = self.up(hops=2)
+        self.assertEqual(shown["via"], [other.public_key.hex()])
+        self.successResultOf(self.tunnel.down())
+        up = self.tunnel.up(evolve(self.settings, hops=3))
+        self.flush()
+        self.assertIn("needs 2 relays", str(self.failureResultOf(up, UsageError).value))
+        self.assert_as_before()
+
+    def test_new_terms(self) -> None:
+        """The exit may say other terms later; the MTU follows."""
+        self.up()
+        reader = self.exit.streams[-1].reader  # type: ignore[attr-defined]
+        self.exit.streams[-1].write(reader.conversation.granted(evolve(LEASE, mtu=1_280)))
+        self.flush()
+        self.assertEqual(self.mtus, [1_400, 1_280])
+        self.assertEqual(self.tunnel.describe()["lease"]["mtu"], 1_280)
+
+    def test_no_names(self) -> None:
+        """An exit without a server of names: told, since without it there are none."""
+        self.exit.lease = evolve(LEASE, dns=())
+        self.assertIn("answers no names", self.up()["notes"][0])
+        self.successResultOf(self.tunnel.down())
+        self.assertEqual(self.up(dns=False)["notes"], [])
+        self.assertEqual(self.resolv.read_text(), OLD)
+
+
+class StartTests(TunnelCase):
+    """At a node's start and end."""
+
+    def begin(self, settings: Tunnel | None) -> None:
+        self.successResultOf(self.tunnel.begin(settings))
+        self.flush()
+
+    def test_nothing_is_wanted(self) -> None:
+        """Without [vpn] and without a past no book is made."""
+        (self.folder / BOOK).unlink()
+        self.begin(None)
+        self.begin(evolve(self.settings, up=False))
+        self.assertEqual(self.machine.calls, [])
+
+    def test_from_the_config(self) -> None:
+        """It dials until it is up; with the kill switch nothing leaves from the first moment on."""
+        self.mesh.connect_error = UnreachableError("there is no link")
+        self.begin(evolve(self.settings, killswitch=True))
+        self.assertEqual(self.state(), "connecting")
+        self.assertIn("policy drop", self.machine.tables["meshnet_vpn"])
+        self.assertEqual(self.tunnel.describe()["kill_switch"], "nftables")
+        for _ in range(5):
+            self.flush(10.0)
+        self.mesh.connect_error = None
+        self.flush(15.0)
+        self.assertEqual(self.state(), "up")
+        self.successResultOf(self.tunnel.down())
+        self.assert_as_before()
+
+    def kill(self) -> None:
+        """The process dies: its interface goes, all else stays; another one starts."""
+        for device in self.devices:
+            self.machine.remove(device.name)
+        self.host.host.close()
+        self.user.streams.clear()
+        self.tunnel = self.new_tunnel()
+
+    def test_killed(self) -> None:
+        """Without a kill switch the next start cleans up."""
+        self.up()
+        self.kill()
+        self.begin(None)
+        self.devices.clear()
+        self.assert_as_before()
+        self.assertEqual(self.state(), "down")
+
+    def test_killed_with_a_kill_switch(self) -> None:
+        """It holds: through the next start, until somebody lifts it; names are as before."""
+        self.up(killswitch=True)
+        rules = {version: list(rules) for version, rules in self.machine.rules.items()}
+        self.kill()
+        self.begin(None)
+        self.devices.clear()
+        self.assertEqual(self.state(), "blocked")
+        self.assertEqual(self.tunnel.describe()["kill_switch"], "on")
+        self.assertEqual(self.machine.rules, rules)
+        self.assertIn("meshnet_vpn", self.machine.tables)
+        self.assertEqual(self.resolv.read_text(), OLD)
+        findings = self.successResultOf(self.tunnel.examine())
+        self.assertEqual([each["level"] for each in findings], ["ok"])
+        self.assert_as_before()
+
+    def test_killed_and_up_again(self) -> None:
+        """From the config, after a death: blocked all the time, then up."""
+        settings = evolve(self.settings, killswitch=True)
+        self.up(killswitch=True)
+        self.kill()
+        self.machine.calls.clear()
+        self.begin(settings)
+        self.assertEqual(self.state(), "up")
+        removed = [
+            text for _, text in self.machine.calls if text.startswith("add table") and "chain" not in text
+        ]
+        self.assertEqual(removed, [])
+        self.successResultOf(self.tunnel.down())
+        self.devices.clear()
+        self.assert_as_before()
+
+    def test_the_node_ends(self) -> None:
+        """All is undone; with the kill switch all but that."""
+        self.up()
+        self.successResultOf(self.tunnel.stop())
+        self.assert_as_before()
+        self.tunnel = self.new_tunnel()
+        self.up(killswitch=True)
+        self.successResultOf(self.tunnel.stop())
+        self.assertIn("policy drop", self.machine.tables["meshnet_vpn"])
+        self.assertEqual(self.resolv.read_text(), OLD)
+        self.assertTrue(any(system.is_block(each) for each in self.host.host.standing()))
+        self.assertFalse(any(isinstance(each, ResolverFile) for each in self.host.host.standing()))
+        self.flush()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
