@@ -96,6 +96,7 @@ class VpnService(Service):
         self._host = host_of(node)
         self._gateway = Gateway(node, self._host)
         self._tunnel = TunnelClient(node, self._host)
+        self._tunnel_routes = TunnelRoutes(self._tunnel, settings.vpn, node.lookup)
         node.registry.register(TunnelCollector(self._tunnel))
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
@@ -257,7 +258,10 @@ class VpnService(Service):
             "DELETE /serve": self._remove_served,
             "GET /exit": lambda body: self._list(body, "exit"),
             "POST /exit": self._change_exit,
-            **TunnelRoutes(self._tunnel, self._settings.vpn, self._node.lookup).routes(),
+            "GET /tunnel": lambda body: self._tunnel_routes.show(body),
+            "POST /tunnel": lambda body: self._tunnel_routes.up(body),
+            "DELETE /tunnel": lambda body: self._tunnel_routes.down(body),
+            "POST /doctor": lambda body: self._tunnel_routes.doctor(body),
         }
 
     def _read(self, cls: type[T], body: Json) -> T:

@@ -19,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
 from apps.vpn import settings as vpn
+from apps.vpn.client.collector import TunnelCollector
+from apps.vpn.client.service import TunnelClient
 from apps.vpn.counts import Counts, GatewayCollector, VpnCollector
 from apps.vpn.gateway import Gateway
 from apps.vpn.host.service import HostThread
@@ -56,6 +58,7 @@ SECTIONS = {
     "[socks]": vpn.Socks,
     "[[forward]]": vpn.Forward,
     "[[serve]]": vpn.Serve,
+    "[vpn]": vpn.Tunnel,
     "[exit]": vpn.Exit,
     "[coin]": coin.CoinSection,
     "[coin.api]": ApiSection,
@@ -191,6 +194,7 @@ def test_metrics(tmp_path: Path) -> None:
     gateway = Gateway(node, HostThread(None, lambda: None))  # type: ignore[arg-type]
     lost = {"dropped_in": {"source": 1}, "refused": {"full": 1}}
     node.registry.register(GatewayCollector(lambda: {**gateway.describe(), **lost}))
+    node.registry.register(TunnelCollector(TunnelClient(node, HostThread(None, lambda: None))))  # type: ignore[arg-type]
     upkeep: Any = SimpleNamespace(damaged=0, mended=0, state="whole")
     node.registry.register(CoinCollector(chain_figures, lambda: upkeep))
     found = {}

@@ -8,7 +8,7 @@ POST /doctor     puts back what others have changed; undoes what nobody stands f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated
 
 from attrs import asdict, evolve, frozen
@@ -20,7 +20,7 @@ from apps.vpn.settings import Identity, InterfaceName, NetworkText, Tunnel, Via
 from meshnet.cipher.address import Target
 from meshnet.errors import UsageError
 from meshnet.limits import HOPS
-from meshnet.node.app import Json, Route
+from meshnet.node.app import Json
 from meshnet.node.schema import Between, read_body
 
 
@@ -67,7 +67,7 @@ def wanted(up: Up, configured: Tunnel | None) -> Tunnel:
 
 
 class TunnelRoutes:
-    """Routes for one tunnel. `configured` is the section [vpn], `lookup` says what names stand for."""
+    """Answers for one tunnel. `configured` is the section [vpn], `lookup` says what names stand for."""
 
     def __init__(
         self, tunnel: TunnelClient, configured: Tunnel | None, lookup: Callable[[str], Target]
@@ -76,27 +76,22 @@ class TunnelRoutes:
         self._configured = configured
         self._lookup = lookup
 
-    def routes(self) -> Mapping[str, Route]:
-        """As in the module's docstring."""
-        return {
-            "GET /tunnel": self._show,
-            "POST /tunnel": self._up,
-            "DELETE /tunnel": self._down,
-            "POST /doctor": self._doctor,
-        }
-
-    def _show(self, body: Json) -> Json:
+    def show(self, body: Json) -> Json:
+        """GET /tunnel."""
         read_body(NoArguments, body, self._lookup)
         return {"tunnel": self._tunnel.describe()}
 
-    def _up(self, body: Json) -> Deferred[Json]:
+    def up(self, body: Json) -> Deferred[Json]:
+        """POST /tunnel."""
         settings = wanted(read_body(Up, body, self._lookup), self._configured)
         return self._tunnel.up(settings).addCallback(lambda shown: {"tunnel": shown})
 
-    def _down(self, body: Json) -> Deferred[Json]:
+    def down(self, body: Json) -> Deferred[Json]:
+        """DELETE /tunnel."""
         read_body(NoArguments, body, self._lookup)
         return self._tunnel.down().addCallback(lambda faults: {"down": not faults, "faults": faults})
 
-    def _doctor(self, body: Json) -> Deferred[Json]:
+    def doctor(self, body: Json) -> Deferred[Json]:
+        """POST /doctor."""
         read_body(NoArguments, body, self._lookup)
         return self._tunnel.examine().addCallback(lambda findings: {"findings": findings})
