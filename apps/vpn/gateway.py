@@ -91,11 +91,12 @@ def survey(host: Host) -> Ground:
 
 
 def name_servers(text: str) -> tuple[str, ...]:
-    """The name servers of a resolv.conf, the first three; what is no address is passed over."""
+    """The name servers of a resolv.conf, the first three; what is no address, or only one of a link, is passed
+    over."""
     found = []
     for line in text.splitlines():
         words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
+        if len(words) > 1 and words[0] == "nameserver" and "%" not in words[1]:
             try:
                 found.append(str(ip_address(words[1])))
             except ValueError:

@@ -73,7 +73,8 @@ class TenantFlow(PacketFlow):
         return size
 
     def stop(self) -> None:
-        """The stream is gone."""
+        """The lease is over: nothing of this client passes any more, whatever still comes."""
+        self._v4 = self._v6 = b""
         if self._held_back is not None:
             self._held_back()
             self._held_back = None

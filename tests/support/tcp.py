@@ -140,17 +140,23 @@ class UdpTransport:
         self.sent: list[tuple[bytes, tuple[str, int]]] = []
         self.error: Exception | None = None
         self.stopped = False
+        self.peer: tuple[str, int] | None = None
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Where it is bound."""
         return self.host
 
-    def write(self, data: bytes, address: tuple[str, int]) -> None:
+    def connect(self, host: str, port: int) -> None:
+        """Hears and writes to this address alone."""
+        self.peer = (host, port)
+
+    def write(self, data: bytes, address: tuple[str, int] | None = None) -> None:
         """Sends, or fails as told."""
         assert type(data) is bytes and not self.stopped
+        assert (address is None) == (self.peer is not None)
         if self.error is not None:
             raise self.error
-        self.sent.append((data, address))
+        self.sent.append((data, address or self.peer or ("", 0)))
 
     def stopListening(self) -> None:
         """Closes it."""

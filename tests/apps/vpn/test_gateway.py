@@ -1,0 +1,523 @@
+"""The exit for packets without a kernel: leases, who may send what, what it does to the system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, TypeVar
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from apps.vpn import gateway as module
+from apps.vpn.gateway import AGAIN_SECONDS, INTERFACE, Gateway, name_servers
+from apps.vpn.host.changes import Firewall
+from apps.vpn.host.host import Host
+from apps.vpn.lease import (
+    PACKETS_PORT,
+    ClientConversation,
+    Granted,
+    Lease,
+    LeaseError,
+    RefusalCode,
+    Refused,
+    Wants,
+    Wish,
+)
+from apps.vpn.packets.virtio import HEADER, PLAIN
+from apps.vpn.policy import PUBLIC, rule
+from apps.vpn.pools import REST_SECONDS
+from apps.vpn.settings import Exit
+from apps.vpn.tenant import ASK_SECONDS
+from meshnet.errors import LocalError, MissingDependencyError
+from meshnet.storage.disk import RealDisk
+from tests.support.machine import TOOLS, Machine
+from tests.support.nodes import new_folder
+from tests.support.packets import udp
+from tests.support.streams import FakeMesh, FakeNode
+from tests.support.tcp import NamedReactor
+from tests.support.tuns import FakeDevice, frames
+
+T = TypeVar("T")
+INTERNET = "8.8.8.8"
+
+
+class HereHost:
+    """A host whose calls are made at once."""
+
+    def __init__(self, open_host: Callable[[], Host]) -> None:
+        self.open = open_host
+        self.host: Host | None = None
+
+    def call(self, work: Callable[[Host], T]) -> Deferred[T]:
+        if self.host is None:
+            self.host = self.open()
+        return maybeDeferred(work, self.host)
+
+
+class Customer:
+    """A client in memory: `got` are packets that came to it."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self.node = node
+        self.talk = ClientConversation(Wish())
+        self.lease: Lease | None = None
+        self.why: LeaseError | None = None
+        self.ended = False
+        self.got: list[bytes] = []
+        self.waiting_: list[bytes] = []
+        self.stream: Any = None
+
+    def ask(self, wish: Wish | None = None, identity: str = "anonymous") -> Customer:
+        self.talk = ClientConversation(wish or Wish())
+        (exit_,) = [key for key, node in self.node.mesh.nodes.items() if node.name == "exit"]
+        self.node.connect(exit_, PACKETS_PORT, self, via=(), identity=identity).addCallback(self._opened)
+        self.node.mesh.flush()
+        return self
+
+    def _opened(self, stream: Any) -> None:
+        self.stream = stream
+        stream.write(self.talk.ask())
+
+    def send(self, packet: bytes) -> None:
+        frame = PLAIN + packet
+        self.waiting_.append(len(frame).to_bytes(2, "big") + frame)
+        self.stream.packets_ready()
+        self.node.mesh.flush()
+
+    # StreamReader, PacketSource, PacketSink
+
+    def data_received(self, data: memoryview) -> None:
+        self.stream.consumed(len(data))
+        for event in self.talk.receive(data):
+            if isinstance(event, Granted):
+                if self.lease is None:
+                    self.stream.carry(self, self)
+                self.lease = event.lease
+            elif isinstance(event, Refused):
+                self.why = event.why
+
+    def finished(self) -> None:
+        self.ended = True
+
+    def lost(self, why: Any) -> None:
+        self.ended = True
+        self.why = why
+
+    def drained(self) -> None:
+        pass
+
+    def waiting(self) -> int:
+        return sum(map(len, self.waiting_))
+
+    def pour(self, room: memoryview, now: float) -> int:
+        body = b"".join(self.waiting_)
+        self.waiting_.clear()
+        room[: len(body)] = body
+        return len(body)
+
+    def packets_received(self, body: memoryview, marked: bool) -> None:
+        self.got += [frame[HEADER:] for frame in frames(bytes(body))]
+
+
+class GatewayTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = NamedReactor()
+        self.mesh = FakeMesh(self.reactor)
+        self.user, self.node = self.mesh.node("user"), self.mesh.node("exit")
+        self.machine = Machine(INTERFACE)
+        self.folder = new_folder(self)
+        self.proc = self.folder / "proc"
+        for key, value in (("net/ipv4/ip_forward", 0), ("net/ipv6/conf/all/forwarding", 0)):
+            self.sysctl(key, value)
+        self.resolv = self.folder / "resolv.conf"
+        self.resolv.write_text("# none\nnameserver 9.9.9.9\nnameserver fe80::1%eth0\nnameserver\nsearch x\n")
+        self.devices: list[FakeDevice] = []
+        self.broken: Exception | None = None
+        self.tools = TOOLS
+        self.gateway = self.make()
+
+    def sysctl(self, key: str, value: int | None = None) -> int:
+        path = self.proc / key
+        if value is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{value}\n")
+        return int(path.read_text())
+
+    def make(self) -> Gateway:
+        host: Any = HereHost(
+            lambda: Host(
+                RealDisk(), self.folder / "host.log", tools=self.tools, run=self.machine.run, proc=self.proc
+            )
+        )
+        return Gateway(self.node, host, self.open_device, self.resolv)  # type: ignore[arg-type]
+
+    def open_device(self, name: str, mtu: int, addresses: Any) -> FakeDevice:
+        if self.broken is not None:
+            raise self.broken
+        device = FakeDevice()
+        self.devices.append(device)
+        self.addresses = [str(each) for each in addresses]
+        return device
+
+    def apply(self, settings: Exit) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.apply(settings)))
+
+    def start(self, **settings: Any) -> Exit:
+        made = Exit(packets=True, **settings)
+        self.apply(made)
+        return made
+
+    def customer(self, wish: Wish | None = None, identity: str = "anonymous") -> Customer:
+        return Customer(self.user).ask(wish, identity)
+
+    def leased(self, wish: Wish | None = None) -> tuple[Customer, Lease]:
+        customer = self.customer(wish)
+        assert customer.lease is not None, customer.why
+        return customer, customer.lease
+
+    def arrive(self, packet: bytes) -> None:
+        """A packet for a client comes out of the interface."""
+        self.devices[-1].frames.append(PLAIN + packet)
+        for reader in self.reactor.getReaders():
+            reader.doRead()
+        self.mesh.flush()
+
+    @property
+    def rules(self) -> str:
+        return self.machine.tables.get("meshnet_exit", "")
+
+    def dropped(self, way: str = "in") -> dict[str, int]:
+        found: dict[str, int] = self.gateway.describe()[f"dropped_{way}"]
+        return found
+
+    # leases
+
+    def test_lease(self) -> None:
+        """A client gets addresses of both families, a server for names, and packets both ways."""
+        self.start()
+        customer, lease = self.leased()
+        self.assertEqual((str(lease.v4), str(lease.v6)), ("10.181.0.2", "fd6d:6573:6873::2"))
+        self.assertEqual([str(each) for each in lease.dns], ["10.181.0.1", "fd6d:6573:6873::1"])
+        self.assertEqual(self.addresses, ["10.181.0.1/16", "fd6d:6573:6873::1/64"])
+        out = udp(str(lease.v4), INTERNET, (7, 53), b"ask")
+        customer.send(out)
+        self.assertEqual(self.devices[0].written, [PLAIN + out])
+        for address in (str(lease.v4), str(lease.v6)):
+            back = udp(INTERNET if "." in address else "2606::1", address, (53, 7), b"answer")
+            self.arrive(back)
+            self.assertEqual(customer.got.pop(), back)
+        told = self.gateway.describe()
+        self.assertEqual((told["packets_in"], told["packets_out"], told["leases"]), (1, 2, 1))
+        self.assertEqual(told["clients"][0]["caller"], "anonymous")
+
+    def test_families(self) -> None:
+        """Only what is wanted is given; an exit without a family says so."""
+        self.start(pool6=None)
+        self.assertEqual(self.leased(Wish(Wants.V4))[1].dns, ())
+        self.assertIsNone(self.leased()[1].v6)
+        customer = self.customer(Wish(Wants.V6))
+        assert customer.why is not None
+        self.assertIs(customer.why.code, RefusalCode.NO_SUCH_FAMILY)
+        self.assertTrue(customer.ended)
+        self.assertEqual(self.gateway.describe()["refused"], {"no_such_family": 1})
+
+    def test_no_ipv6_here(self) -> None:
+        """A machine without IPv6 serves IPv4."""
+        (self.proc / "net/ipv6/conf/all/forwarding").unlink()
+        self.start()
+        self.assertIsNone(self.leased()[1].v6)
+
+    def test_mtu(self) -> None:
+        """The smallest of what the client, the interface and the path take."""
+        self.start()
+        self.assertEqual(self.leased(Wish(mtu=1_280))[1].mtu, 1_280)
+        self.assertEqual(self.leased(Wish(mtu=9_000))[1].mtu, 1_500)
+
+    def test_callers(self) -> None:
+        """With a list, only those are served, and shown; others are refused as if there were no exit."""
+        self.start(callers=(self.user.public_key,))
+        self.assertTrue(self.customer().ended)
+        customer = self.customer(identity="node")
+        self.assertIsNotNone(customer.lease)
+        told = self.gateway.describe()
+        self.assertEqual(
+            (told["refused"], told["clients"][0]["caller"]), ({"caller": 1}, self.user.public_key.hex())
+        )
+
+    def test_max_clients(self) -> None:
+        """No more at a time; who leaves makes room; those that only connect are bounded, too."""
+        self.start(max_clients=1)
+        first, _ = self.leased()
+        second = self.customer()
+        assert second.why is not None
+        self.assertEqual((second.why.code, second.why.exit_code), (RefusalCode.FULL, 4))
+        first.stream.finish()
+        self.mesh.flush()
+        self.leased()
+        silent = [Customer(self.user) for _ in range(2)]
+        for each in silent:
+            each.node.connect(self.node.public_key, PACKETS_PORT, each, via=()).addCallback(
+                lambda stream, each=each: setattr(each, "stream", stream)
+            )
+        self.mesh.flush()
+        self.assertEqual([each.ended for each in silent], [False, True])
+        self.reactor.advance(ASK_SECONDS)
+        self.mesh.flush()
+        self.assertTrue(silent[0].ended)
+
+    def test_malformed(self) -> None:
+        """A client that speaks something else, or again, is told and goes, with its lease."""
+        self.start()
+        customer, _ = self.leased()
+        customer.stream.write(b"\0\1\1")
+        self.mesh.flush()
+        assert customer.why is not None
+        self.assertIs(customer.why.code, RefusalCode.MALFORMED)
+        self.assertEqual(self.gateway.tenants, {})
+
+    def test_same_addresses(self) -> None:
+        """A client that comes back with its ticket gets its addresses, and takes them from its old stream."""
+        self.start()
+        old, lease = self.leased()
+        new, again = self.leased(Wish(ticket=lease.ticket))
+        self.assertEqual((again.v4, again.ticket), (lease.v4, lease.ticket))
+        assert old.why is not None
+        self.assertIs(old.why.code, RefusalCode.REPLACED)
+        old.send(udp(str(lease.v4), INTERNET, (7, 53), b"late"))
+        self.assertEqual(self.devices[0].written, [])
+        new.stream.reset()
+        self.mesh.flush()
+        self.reactor.advance(REST_SECONDS - 1)
+        _, third = self.leased(Wish(ticket=lease.ticket))
+        self.assertEqual(third.v4, lease.v4)
+        self.assertEqual(self.gateway.describe()["leases"], 3)
+
+    def test_tickets_of_others(self) -> None:
+        """A ticket is good for the caller that got it, and for so long; else the client gets another seat."""
+        self.start()
+        named = self.customer(identity="node")
+        assert named.lease is not None
+        _, other = self.leased(Wish(ticket=named.lease.ticket))
+        self.assertNotEqual(other.v4, named.lease.v4)
+        _, unknown = self.leased(Wish(ticket=b"x" * 16))
+        self.assertNotIn(unknown.ticket, (b"x" * 16, other.ticket))
+
+    # packets
+
+    def test_spoofed(self) -> None:
+        """What is not from a client's own addresses never reaches the kernel, and is counted."""
+        self.start()
+        customer, _ = self.leased()
+        other, theirs = self.leased()
+        for source in (str(theirs.v4), "203.0.113.9", "10.181.0.1"):
+            customer.send(udp(source, INTERNET, (7, 53), b""))
+        for source in (str(theirs.v6), "2001:db8::1"):
+            customer.send(udp(source, "2606::1", (7, 53), b""))
+        customer.send(udp("fe80::1", "ff02::16", (7, 53), b""))
+        self.assertEqual(self.devices[0].written, [])
+        self.assertEqual(self.dropped(), {"source": 5, "target": 1})
+        customer.stream.reset()
+        other.stream.reset()
+        self.mesh.flush()
+        self.assertEqual(self.dropped(), {"source": 5, "target": 1})
+
+    def test_not_ip(self) -> None:
+        """Bytes that are no packet are dropped one by one, and end nothing."""
+        self.start()
+        customer, lease = self.leased()
+        for packet in (b"", b"x" * 40, b"\x45" + bytes(10), b"\x60" + bytes(50)):
+            customer.send(packet)
+        good = udp(str(lease.v4), INTERNET, (7, 53), b"")
+        customer.send(good)
+        self.assertEqual(self.devices[0].written, [PLAIN + good])
+        self.assertEqual(sum(self.dropped().values()), 4)
+
+    def test_for_nobody(self) -> None:
+        """A packet for an address that nobody has goes nowhere."""
+        self.start()
+        customer, lease = self.leased()
+        self.arrive(udp(INTERNET, "10.181.0.77", (53, 7), b""))
+        customer.stream.finish()
+        self.mesh.flush()
+        self.arrive(udp(INTERNET, str(lease.v4), (53, 7), b""))
+        self.assertEqual(customer.got, [])
+
+    def test_congestion(self) -> None:
+        """A cell that a relay has marked marks the packets in it, if their ends understand that."""
+        self.start()
+        _, lease = self.leased()
+        (tenant,) = self.gateway.tenants.values()
+        assert tenant.flow is not None
+        for tos, marked in ((0, 0), (2, 3)):
+            frame = bytearray(PLAIN + udp(str(lease.v4), INTERNET, (7, 53), b"", tos=tos))
+            body = bytearray(len(frame).to_bytes(2, "big")) + frame
+            tenant.flow.packets_received(memoryview(body), True)
+            written = self.devices[0].written[-1][HEADER:]
+            self.assertEqual(written, udp(str(lease.v4), INTERNET, (7, 53), b"", tos=marked))
+
+    def test_rate(self) -> None:
+        """Ten virtual seconds of flood, both ways: what passes is the rate, and a burst."""
+        self.start(rate=1_000_000)
+        customer, lease = self.leased()
+        self.assertEqual(lease.rate, 1_000_000)
+        there = udp(str(lease.v4), INTERNET, (7, 53), bytes(1_200))
+        back = udp(INTERNET, str(lease.v4), (53, 7), bytes(1_200))
+        for _ in range(1_000):
+            for _ in range(15):
+                customer.waiting_.append((len(there) + HEADER).to_bytes(2, "big") + PLAIN + there)
+                self.devices[0].frames.append(PLAIN + back)
+            customer.stream.packets_ready()
+            for reader in self.reactor.getReaders():
+                reader.doRead()
+            self.reactor.advance(0)
+            self.reactor.advance(0.01)
+        for packets in (self.devices[0].written, customer.got):
+            passed = sum(map(len, packets))
+            self.assertGreater(passed, 10_000_000 * 0.97)
+            self.assertLess(passed, 10_000_000 * 1.03 + 131_072 + 60_000)
+        self.assertGreater(self.dropped()["rate"], 5_000)
+
+    def test_other_rate(self) -> None:
+        """A rate that changes holds for those that are there, who are told."""
+        settings = self.start()
+        customer, _ = self.leased()
+        self.apply(evolve(settings, rate=5_000))
+        self.mesh.flush()
+        assert customer.lease is not None
+        self.assertEqual(customer.lease.rate, 5_000)
+        (tenant,) = self.gateway.tenants.values()
+        assert tenant.flow is not None
+        self.assertEqual((tenant.flow.from_client.rate, tenant.flow.to_client.rate), (5_000, 5_000))
+
+    # the system
+
+    def test_system(self) -> None:
+        """Rules before forwarding, and all of it undone; a router stays one."""
+        self.sysctl("net/ipv4/ip_forward", 1)
+        settings = self.start(deny=(rule("8.8.4.4"),))
+        self.assertIn("8.8.4.4", self.rules)
+        self.assertNotIn("\n\t\tdrop\n", self.rules)
+        self.assertEqual(self.sysctl("net/ipv6/conf/all/forwarding"), 1)
+        customer, _ = self.leased()
+        self.apply(evolve(settings, packets=False))
+        self.mesh.flush()
+        assert customer.why is not None
+        self.assertIs(customer.why.code, RefusalCode.STOPPED)
+        self.assertEqual(self.rules, "")
+        self.assertEqual(self.sysctl("net/ipv6/conf/all/forwarding"), 0)
+        self.assertEqual(self.sysctl("net/ipv4/ip_forward"), 1)
+        self.assertTrue(self.devices[0].closed)
+        self.assertEqual((self.node.ports, self.reactor.getReaders()), ({}, []))
+
+    def test_alone(self) -> None:
+        """A machine that was no router forwards nothing else."""
+        self.start()
+        self.assertIn("\n\t\tdrop\n", self.rules)
+
+    def test_killed(self) -> None:
+        """What a killed gateway has left is undone by the next one before it looks at the machine."""
+        self.start()
+        self.gateway = self.make()  # the old one does nothing any more
+        self.node.ports.clear()
+        self.start()
+        self.assertIn("\n\t\tdrop\n", self.rules)
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.stop()))
+        self.assertEqual((self.rules, self.sysctl("net/ipv4/ip_forward")), ("", 0))
+
+    def test_other_rules(self) -> None:
+        """Changed lists become the table, in one step; clients stay."""
+        settings = self.start()
+        self.leased()
+        self.apply(evolve(settings, allow=(PUBLIC, rule("10.9.0.0/16"))))
+        self.assertIn("10.9.0.0/16", self.rules)
+        self.assertEqual((len(self.gateway.tenants), len(self.devices)), (1, 1))
+        self.assertEqual(sum(isinstance(each, Firewall) for each in self.standing()), 1)
+
+    def standing(self) -> tuple[Any, ...]:
+        host: Any = self.gateway.host
+        return tuple(host.host.standing("exit"))
+
+    def test_other_pools(self) -> None:
+        """Other pools are another interface; clients are told to ask again."""
+        settings = self.start()
+        customer, _ = self.leased()
+        self.apply(evolve(settings, pool4=IPv4Network("10.9.0.0/24")))
+        self.mesh.flush()
+        self.assertTrue(customer.ended)
+        self.assertEqual(self.leased()[1].v4, IPv4Address("10.9.0.2"))
+
+    def test_without_nft(self) -> None:
+        """No nftables, no exit: a sentence and exit code 3, and nothing has changed."""
+        self.tools = evolve(TOOLS, nft=None)
+        failure = self.failureResultOf(Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True))))
+        error = failure.value
+        assert isinstance(error, MissingDependencyError)
+        self.assertEqual((error.exit_code, self.gateway.on, self.devices), (3, False, []))
+        self.assertIn("nftables", str(error))
+        self.assertEqual(self.gateway.describe()["why"], str(error))
+
+    def test_refused_by_the_system(self) -> None:
+        """Where the interface or a rule is refused, everything is as before."""
+        self.broken = MissingDependencyError("No right.")
+        self.failureResultOf(Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True))), LocalError)
+        self.broken = None
+        self.machine.refuse = "meshnet_exit"
+        self.failureResultOf(Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True))), LocalError)
+        self.machine.refuse = ""
+        self.assertEqual((self.rules, self.sysctl("net/ipv4/ip_forward"), self.node.ports), ("", 0, {}))
+        self.assertTrue(self.devices[0].closed)
+        self.start()
+        self.leased()
+
+    def test_interface_gone(self) -> None:
+        """When the interface is taken away, clients are told, the system is as before, and it comes again."""
+        self.start()
+        customer, _ = self.leased()
+        self.devices[0].broken = OSError(77, "File descriptor in bad state")
+        for reader in self.reactor.getReaders():
+            reader.doRead()
+        self.mesh.flush()
+        assert customer.why is not None
+        self.assertIs(customer.why.code, RefusalCode.STOPPED)
+        self.assertIn("is gone", self.gateway.describe()["why"])
+        self.assertEqual(self.sysctl("net/ipv4/ip_forward"), 0)
+        self.reactor.advance(AGAIN_SECONDS)
+        self.assertEqual((self.gateway.on, self.gateway.describe()["why"]), (True, ""))
+        self.leased()
+
+    def test_gone_for_good(self) -> None:
+        """An interface that does not come back leaves it off, with the reason."""
+        self.start()
+        self.broken = MissingDependencyError("No right any more.")
+        assert self.gateway._tun is not None
+        self.gateway._tun._lost("it was removed")
+        self.reactor.advance(AGAIN_SECONDS)
+        self.assertEqual((self.gateway.on, self.gateway.describe()["why"]), (False, "No right any more."))
+
+    # names
+
+    def test_names(self) -> None:
+        """Clients ask at the first addresses; a denied name is refused there."""
+        self.start(deny=(rule("*.evil.example"),))
+        self.assertEqual(
+            [socket.host.host for socket in self.reactor.udp], ["10.181.0.1", "fd6d:6573:6873::1"]
+        )
+        self.assertEqual(self.gateway.describe()["dns"], ["9.9.9.9"])
+        self.assertEqual(self.gateway._judge("www.evil.example"), 5)
+        self.assertEqual(self.gateway._judge("evil.example"), 0)
+
+    def test_no_name_servers(self) -> None:
+        """Without servers to ask, no lease names one; the config may."""
+        self.resolv.unlink()
+        settings = self.start()
+        self.assertEqual(self.leased()[1].dns, ())
+        self.apply(evolve(settings, dns=("192.0.2.53",)))
+        self.assertEqual(len(self.leased()[1].dns), 2)
+
+    def test_name_servers(self) -> None:
+        """Of a resolv.conf: addresses, the first three."""
+        text = "nameserver 1.1.1.1\nnameserver ::1 # x\n#nameserver 2.2.2.2\nnameserver x\n"
+        self.assertEqual(name_servers(text), ("1.1.1.1", "::1"))
+        self.assertEqual(len(name_servers("nameserver 1.1.1.1\n" * 9)), module.SERVERS)
