@@ -15,7 +15,7 @@ from secrets import randbelow
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
@@ -109,15 +109,15 @@ class Forwarder:
                 self.stop()
                 raise LocalError(not_bound(f"{address}, port {port}", problem)) from None
 
-    def stop(self) -> None:
-        """Closes everything."""
+    def stop(self) -> Deferred[None]:
+        """Closes everything; fires when the ports are free."""
         ports, self._ports = self._ports, []
-        for port in ports:
-            port.stopListening()
+        closed = DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
         for asking in list(self._asking):
             asking.over(None)
         for connection in list(self._open):
             connection.transport.abortConnection()
+        return closed.addCallback(lambda results: None)
 
     def refuse(self, reason: str) -> None:
         """One query was not asked on, or not answered, for this reason."""

@@ -91,7 +91,7 @@ def survey(host: Host) -> Ground:
 
 
 def name_servers(text: str) -> tuple[str, ...]:
-    """The name servers of a resolv.conf, the first three; what is no address, or only one of a link, is passed
+    """The name servers of a resolv.conf, the first three; what is no address, or one of a link, is passed
     over."""
     found = []
     for line in text.splitlines():
@@ -245,7 +245,7 @@ class Gateway:
             tenant.deny(RefusalCode.STOPPED, why)
         forwarder, self.forwarder = self.forwarder, None
         if forwarder is not None:
-            forwarder.stop()
+            await forwarder.stop()
         tun, self._tun = self._tun, None
         if tun is not None:
             tun.stop()

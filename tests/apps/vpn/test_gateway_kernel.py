@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import socket
+import threading
 from collections.abc import Generator
 from typing import Any
 
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.threads import deferToThread
+from twisted.names.common import ResolverBase
+from twisted.names.dns import IN, A, DNSDatagramProtocol, Record_A, RRHeader
+from twisted.names.server import DNSServerFactory
 from twisted.trial.unittest import TestCase
 
+from apps.vpn import gateway
 from apps.vpn.app import VpnApp
-from apps.vpn.gateway import Gateway
+from apps.vpn.gateway import Gateway, survey
+from apps.vpn.policy import rule
 from apps.vpn.settings import Exit
+from lab.capture import Capture
+from lab.namespaces import CommandError
 from meshnet.cipher.keys import SecretKey
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
@@ -25,7 +37,7 @@ from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
 from tests.support.hosts import hosts_for
 from tests.support.nodes import new_folder
-from tests.support.vpn import NET4, NET6, Customer, HostThere, ReactorThere, opener, three_hosts
+from tests.support.vpn import NET4, NET6, PRIVATE4, Customer, HostThere, ReactorThere, opener, three_hosts
 
 reactor: Any = the_reactor
 
@@ -41,7 +53,35 @@ class ExitThere:
         return getattr(self._node, name)
 
 
+class Echo(DatagramProtocol):
+    """Sends back what comes; notes from whom."""
+
+    def __init__(self, callers: set[str]) -> None:
+        self.callers = callers
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self.callers.add(addr[0])
+        self.transport.write(datagram, addr)
+
+
+class EchoStream(Protocol):
+    """Sends back what comes."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Names(ResolverBase):
+    """Knows one address for everything."""
+
+    def _lookup(self, name: bytes, cls: int, type: int, timeout: Any) -> Deferred[Any]:
+        answer = RRHeader(name, A, IN, 60, Record_A("192.0.2.1"), auth=True)
+        return succeed(([answer], [], []))
+
+
 class GatewayTests(TestCase):
+    """Skipped without root."""
+
     timeout = 30
 
     def make(self, name: str, **table: Any) -> Node:
@@ -58,7 +98,7 @@ class GatewayTests(TestCase):
 
     @inlineCallbacks
     def start(self, **settings: Any) -> Generator[Deferred[Any], Any, None]:
-        hosts = hosts_for(self, "ip", "nft", "ping")
+        hosts = hosts_for(self, "ip", "nft", "ping", "sysctl")
         self.user, self.exit, self.net = three_hosts(hosts)
         self.folder = new_folder(self)
         (self.folder / "resolv.conf").write_text(f"nameserver {NET4}\n")
@@ -88,12 +128,190 @@ class GatewayTests(TestCase):
         return done
 
     @inlineCallbacks
-    def test_ping(self) -> Generator[Deferred[Any], Any, None]:
-        """Echo of both families: from an internet that knows the exit alone, and from the exit itself."""
-        yield self.start()
-        customer = Customer(self.near, self.user)
-        self.addCleanup(customer.stop)
-        lease = yield customer.start(self.far)
-        for address in (NET4, NET6, *map(str, lease.dns)):
-            said = yield deferToThread(self.user.run, "ping", "-n", "-c1", "-W5", address)
+    def customer(self, name: str = "mesh-vpn", host: Any = None) -> Generator[Deferred[Any], Any, Customer]:
+        """A client with an interface in the user's host, or another."""
+        made = Customer(self.near, host or self.user, name)
+        self.addCleanup(made.stop)
+        yield made.start(self.far)
+        return made
+
+    def run_there(self, host: Any, *words: str) -> Deferred[str]:
+        """A command in a host; what it printed, whether it liked it or not."""
+
+        def run() -> str:
+            try:
+                said: str = host.run(*words)
+            except CommandError as why:
+                return str(why)
+            return said
+
+        return deferToThread(run)
+
+    def socket(self, host: Any, family: int, kind: int) -> socket.socket:
+        """A socket in a host."""
+        made: socket.socket = host.inside(lambda: socket.socket(family, kind))
+        made.settimeout(10)
+        self.addCleanup(made.close)
+        return made
+
+    @inlineCallbacks
+    def test_traffic(self) -> Generator[Deferred[Any], Any, None]:
+        """Echo, TCP, UDP and names of both families, to an internet that knows the exit alone."""
+        yield self.start(deny=(rule("*.evil.example"),))
+        customer = yield self.customer()
+        for address in (NET4, NET6, *map(str, customer.lease.dns)):
+            said = yield self.run_there(self.user, "ping", "-n", "-c1", "-W5", address)
             self.assertIn("1 received", said)
+        net = ReactorThere(reactor, self.net)
+        callers: set[str] = set()
+        for family, address in ((socket.AF_INET, NET4), (socket.AF_INET6, NET6)):
+            udp = net.listenUDP(7, Echo(callers), interface=address, maxPacketSize=65_535)
+            tcp = net.listenTCP(7, Factory.forProtocol(EchoStream), interface=address)
+            self.addCleanup(udp.stopListening)
+            self.addCleanup(tcp.stopListening)
+            yield deferToThread(self.talk, family, address)
+        exit_addresses = {str(self.exit.towards(self.net).own4), str(self.exit.towards(self.net).own6)}
+        self.assertEqual(callers, exit_addresses)
+        yield self.look_up(net, customer)
+        clients = self.gateway.describe()["clients"]
+        self.assertEqual((len(clients), clients[0]["dropped_in"].get("source", 0)), (1, 0))
+
+    def talk(self, family: int, address: str) -> None:
+        """2 MB there and back over TCP; datagrams of all sizes, also some that are fragmented."""
+        data = os.urandom(1 << 20) * 2
+        with self.socket(self.user, family, socket.SOCK_STREAM) as stream:
+            stream.connect((address, 7))
+            sender = threading.Thread(target=stream.sendall, args=(data,))
+            sender.start()
+            received = bytearray()
+            while len(received) < len(data):
+                received += stream.recv(1 << 20)
+            sender.join()
+        self.assertEqual(received, data)
+        with self.socket(self.user, family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.connect((address, 7))
+            for size in (0, 1_200, 8_000):
+                datagrams.send(data[:size])
+                self.assertEqual(datagrams.recv(65_535), data[:size])
+
+    @inlineCallbacks
+    def look_up(self, net: Any, customer: Customer) -> Generator[Deferred[Any], Any, None]:
+        """Names by dig, over UDP and TCP, at the exit."""
+        if shutil.which("dig") is None:
+            return
+        factory = DNSServerFactory(clients=[Names()])
+        udp = net.listenUDP(53, DNSDatagramProtocol(factory), interface=NET4)
+        tcp = net.listenTCP(53, factory, interface=NET4)
+        self.addCleanup(udp.stopListening)
+        self.addCleanup(tcp.stopListening)
+        assert customer.lease is not None
+        for server in map(str, customer.lease.dns):
+            for more in ("+notcp", "+tcp"):
+                words = ("dig", f"@{server}", "+short", "+tries=1", "+time=5", more, "a.example")
+                self.assertEqual((yield self.run_there(self.user, *words)), "192.0.2.1\n")
+        said = yield self.run_there(self.user, "dig", f"@{server}", "+tries=1", "x.evil.example")
+        self.assertIn("REFUSED", said)
+
+    @inlineCallbacks
+    def test_refused(self) -> Generator[Deferred[Any], Any, None]:
+        """Private ranges, denied ports, the exit itself and other clients: each answered, none reached."""
+        yield self.start(deny=(rule("public:25"),))
+        yield self.customer()
+        other = yield self.customer(host=self.net)
+        mine = self.exit.towards(self.net).own4
+        places = [(PRIVATE4, 80), (NET4, 25), (str(mine), 53), (str(other.lease.v4), 80), ("10.181.0.1", 80)]
+        places.append(("fc00::1", 80))
+        with Capture(self.net) as capture:
+            for place in places:
+                failed = yield deferToThread(self.connect, *place)
+                self.assertIn(failed, (errno.EHOSTUNREACH, errno.EACCES), place)  # prohibited, and told so
+            failed = yield deferToThread(self.connect, NET4, 26)
+            self.assertEqual(failed, errno.ECONNREFUSED)  # allowed, and nobody there
+        ends = [seen.ends for seen in capture.whole() if seen.ends is not None]
+        reached = {(each.target, each.dport) for each in ends if each.source == str(mine)}
+        self.assertEqual(reached & {*places, (NET4, 26)}, {(NET4, 26)})
+
+    def connect(self, host: str, port: int) -> int | None:
+        """Why a program of the user cannot connect."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with self.socket(self.user, family, socket.SOCK_STREAM) as stream:
+            try:
+                stream.connect((host, port))
+            except OSError as why:
+                return why.errno
+        return 0
+
+    @inlineCallbacks
+    def test_spoofed(self) -> Generator[Deferred[Any], Any, None]:
+        """A client that uses addresses which are not its own: nothing of it comes out, seen by a capture."""
+        yield self.start()
+        customer = yield self.customer()
+        false4, false6 = "203.0.113.9", "2001:db8::9"
+        neighbour = str(customer.lease.v4 + 1)
+        self.user.configure(
+            *(
+                f"addr add {each} dev mesh-vpn"
+                for each in (f"{false4}/32", f"{neighbour}/32", f"{false6}/128")
+            )
+        )
+        with Capture(self.net) as capture:
+            for source, to in (
+                (false4, NET4),
+                (neighbour, NET4),
+                (false6, NET6),
+                (str(customer.lease.v4), NET4),
+            ):
+                family = socket.AF_INET6 if ":" in source else socket.AF_INET
+                with self.socket(self.user, family, socket.SOCK_DGRAM) as datagrams:
+                    datagrams.bind((source, 7_777))
+                    datagrams.sendto(b"x", (to, 7))
+            yield self.until(lambda: any(seen.ends and seen.ends.dport == 7 for seen in capture.packets))
+        sent = [seen.ends for seen in capture.whole() if seen.ends is not None and seen.ends.dport == 7]
+        self.assertEqual([each.source for each in sent], [str(self.exit.towards(self.net).own4)])
+        self.assertEqual(self.gateway.describe()["dropped_in"]["source"], 3)
+
+    def state(self) -> dict[str, str]:
+        """What an exit may change in its machine."""
+        return {
+            "rules": self.exit.run("nft", "list", "ruleset"),
+            "links": self.exit.run("ip", "-o", "link"),
+            "addresses": self.exit.run("ip", "-o", "addr"),
+            "routes": self.exit.run("ip", "route", "show", "table", "all"),
+            "sysctls": self.exit.run("sysctl", "-a", "--pattern", "forwarding|ip_forward|accept_ra$"),
+        }
+
+    @inlineCallbacks
+    def test_restored(self) -> Generator[Deferred[Any], Any, None]:
+        """Off, the machine is as it was; after a kill, the next start makes it so."""
+        yield self.start()
+        during = self.state()
+        yield Deferred.fromCoroutine(self.gateway.stop())
+        before = self.state()
+        self.assertNotIn("meshnet", "".join(before.values()))
+        self.assertNotIn("mesh-exit", "".join(before.values()))
+        self.assertIn("net.ipv4.ip_forward = 0", before["sysctls"])
+        self.assertIn("meshnet_exit", during["rules"])
+        yield Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True)))
+        tun = self.gateway._tun
+        assert tun is not None
+        tun.stop()  # as when the process dies: the interface goes, the rest stays
+        self.assertIn("meshnet_exit", self.state()["rules"])
+        self.host.close()
+        self.host = HostThere(self.exit, self.folder)
+        yield self.host.call(survey)
+        self.assertEqual(self.state(), before)
+        self.gateway.host = self.host
+
+    @inlineCallbacks
+    def test_interface_gone(self) -> Generator[Deferred[Any], Any, None]:
+        """Somebody deletes the interface: clients are told, and it comes again."""
+        self.patch(gateway, "AGAIN_SECONDS", 0.05)
+        yield self.start()
+        customer = yield self.customer()
+        self.exit.configure("link delete mesh-exit")
+        yield customer.over
+        yield self.until(lambda: self.gateway.on and not self.gateway.why)
+        second = yield self.customer("mesh-vpn2")
+        said = yield self.run_there(self.user, "ping", "-n", "-c1", "-W5", NET4)
+        self.assertIn("1 received", said)
+        self.assertEqual(second.lease.v4, customer.lease.v4)
