@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,7 +125,7 @@ def stage() -> Iterator[Stage]:
         raise MissingDependencyError(why)
     require(*PROGRAMS)
     places = {name: Place(name, relay=name in NAMES[1:3]) for name in NAMES}
-    shape = Shape(places, tuple(Cable(pair) for pair in zip(NAMES, NAMES[1:], strict=False)))
+    shape = Shape(places, tuple(Cable(pair) for pair in pairwise(NAMES)))
     with (
         tempfile.TemporaryDirectory(prefix="meshlab-") as name,
         Hosts() as hosts,
@@ -259,8 +260,10 @@ def _programs(it: Stage) -> None:
         ("curl", "-sm3", "-g", f"http://[{WEB6}]/"),
         ("curl", "-sm3", f"http://{NAME}/"),
     ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = [subprocess.Popen(it.client.command(*words), **quiet) for words in tries]
+    running = [
+        subprocess.Popen(it.client.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        for words in tries
+    ]
     for each in running:
         each.wait()
 
