@@ -150,10 +150,10 @@ def _old_internet(hosts: Hosts) -> Host:
     hosts.cable(way_out, web)
     web.configure(f"addr add {WEB4}/32 dev lo", f"addr add {WEB6}/128 dev lo")
     end = way_out.towards(web)
-    way_out.configure(f"route add default via {end.far4}", f"-6 route add default via {end.far6}")
+    way_out.configure(f"route add default via {end.far4}", f"route add default via {end.far6}")
     # The client's old way out: a neighbour that passes nothing on, as far as this mesh knows.
     end = client.towards(first)
-    client.configure(f"route add default via {end.far4}", f"-6 route add default via {end.far6}")
+    client.configure(f"route add default via {end.far4}", f"route add default via {end.far6}")
     client.resolve_by(str(end.far4))
     return web
 
