@@ -250,12 +250,16 @@ def _foreign(it: Stage, capture: Capture) -> list[Seen]:
 
 def _programs(it: Stage) -> None:
     """Programs that know nothing of it, all at once: each tries to get out in its own way."""
+    cable = it.client.towards(it.hosts["r1"])
     tries = [
         ("ping", "-n", "-c", "3", "-i", "0.3", "-W", "1", WEB4),
         ("ping", "-n", "-c", "3", "-i", "0.3", "-W", "1", WEB6),
-        ("ping", "-n", "-c", "2", "-W", "1", str(it.client.towards(it.hosts["r1"]).far4)),
+        ("ping", "-n", "-c", "2", "-W", "1", str(cable.far4)),
         ("dig", "+tries=2", "+time=1", NAME),
-        ("dig", "+tries=1", "+time=1", f"@{it.client.towards(it.hosts['r1']).far4}", NAME),
+        ("dig", "+tries=1", "+time=1", f"@{cable.far4}", NAME),
+        # Bound to the cable: no route leads these into the tunnel.
+        ("ping", "-n", "-c", "2", "-W", "1", "-I", cable.name, WEB4),
+        ("curl", "-sm3", "--interface", cable.name, f"http://{WEB4}/"),
         ("curl", "-sm3", f"http://{WEB4}/"),
         ("curl", "-sm3", "-g", f"http://[{WEB6}]/"),
         ("curl", "-sm3", f"http://{NAME}/"),
