@@ -16,6 +16,7 @@ import pytest
 
 from lab.demos import attach
 from lab.demos.origin import Origin, digest
+from lab.namespaces import refusal
 from lab.processes import environment, python
 from lab.socks import SocksError, connect, get
 
@@ -52,6 +53,19 @@ def test_attach() -> None:
     assert (done.returncode, report["ok"], done.stderr) == (0, True, ""), done.stdout + done.stderr
     assert all(report[step] is True for step in attach.STEPS)
     assert report["bytes"] == attach.SIZE
+
+
+@pytest.mark.long
+def test_vpn() -> None:
+    """Packets over three hops, and none beside them when the exit dies: every step holds."""
+    why = refusal()
+    if why:
+        pytest.skip(why)
+    done = demo("vpn", "--once", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"], done.stderr) == (0, True, ""), done.stdout + done.stderr
+    assert report["leaked_packets"] == 0 and len(report["hops"]) == 3
+    assert all(report["checks"].values()) and len(report["checks"]) == 13
 
 
 @pytest.fixture(scope="module")
