@@ -146,6 +146,31 @@ RPC_REDIAL: Final = 0.5  # after a first failed attempt to reach a peer; doubles
 RPC_REDIAL_MOST: Final = 30.0
 RPC_TEXT: Final = 200  # UTF-8 bytes of an error's sentence
 
+# Topology (docs/topology.md)
+LINKS_STATED: Final = 1_024  # links in one record
+RECORDS: Final = 50_000  # of nodes that are connected to this one
+RECORDS_APART: Final = 8_192  # of nodes that are not, as far as is known
+RECORDS_APART_PER_PEER: Final = 4_096  # of these, told by one neighbour
+RECORD_AHEAD: Final = 2 * 3_600  # a record may be issued so far in the future: clocks differ
+RECORD_LIFE: Final = 24 * 3_600  # a record that claims a longer life is refused
+RECORD_BURST: Final = 6  # records of one node, at once …
+RECORD_STEP: Final = 60.0  # … and one more in so many seconds
+OFFERS: Final = 1_024  # names in one frame
+RECORDS_ASKED: Final = 256  # records asked of one neighbour and not yet come
+RECORDS_WANTED: Final = 8_192  # records one neighbour has offered and nobody sent yet
+ASK_SECONDS: Final = 2.0  # then another neighbour is asked
+RECORDS_OWED: Final = 4_096  # records a neighbour has asked for and not yet got
+SPREAD_SHARE: Final = 0.02  # of a link's capacity, for records
+SPREAD_LEAST: Final = 4_000  # bytes per second that a link may always use for records
+SPREAD_BURST: Final = 256 << 10  # bytes at once, for the first meeting
+OFFER_SECONDS: Final = 0.1  # news are gathered so long before they are offered
+SUMMARY_SECONDS: Final = 300.0  # between comparisons of all records with a neighbour
+BUCKETS: Final = 4_096  # digests in one comparison
+POLICY_TEXT: Final = 2_000  # characters of a path policy
+POLICY_PATHS: Final = 16  # paths that share no relay, in one answer
+SUSPECTS: Final = 4_096  # relays whose circuits are counted
+PATHS_WEIGHED: Final = 64  # candidates looked at for one choice
+
 # Logs (docs/operations.md)
 LOG_BURST: Final = 100  # lines of one place in the sources, in LOG_WINDOW
 LOG_WINDOW: Final = 10.0

@@ -1,0 +1,199 @@
+"""The graph that records make: links that both of their ends state, and what is known of each.
+
+A link goes both ways, and each way is an `Edge`: as slow as the slower statement says and as wide as the
+narrower. Records come from the book, which has checked them; nothing here looks at signatures or clocks.
+Node and edge objects are shared with whoever asks, and not to be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from attrs import define, field
+
+from meshnet.topology.claims import BEYOND, Mark, judge, one_sided
+from meshnet.topology.record import RELAYS, LinkRow, Name, Record
+
+UNKNOWN_DELAY: Final = 0.05  # seconds, where nobody has measured
+UNKNOWN_CAPACITY: Final = 125_000.0  # bytes per second
+NONE: Final = Mark(0)
+Weight = Callable[["Edge", "Node"], float]
+"""What an edge costs that leads to a node; positive."""
+Table = dict[Name, tuple[tuple[Name, float], ...]]
+"""For each node, others and costs."""
+
+
+@define(eq=False, slots=True)
+class Edge:
+    """One way over a link: `delay` and `jitter` in seconds, `loss` 0 to 1, `capacity` in bytes per second,
+    `price` in units a MiB."""
+
+    delay: float
+    jitter: float
+    loss: float
+    capacity: float
+    price: int
+    marks: Mark
+
+
+@define(eq=False, slots=True)
+class Node:
+    """A node, its edges by the names they lead to, and what it is distrusted for."""
+
+    record: Record
+    edges: dict[Name, Edge] = field(factory=dict)
+    marks: Mark = NONE
+    noted: Mark = NONE
+    """What was found out about it otherwise than by its record."""
+
+    @property
+    def relays(self) -> bool:
+        """Whether it carries circuits of others."""
+        return bool(self.record.statement.flags & RELAYS)
+
+
+class Graph:
+    """`version` grows with each change. `nodes` has every node with a record, connected or not."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Name, Node] = {}
+        self.version = 0
+        self._weighted: dict[Weight, tuple[int, Table, Table]] = {}
+        self._seen: dict[tuple[Name, Name], float] = {}
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes
+
+    def put(self, record: Record) -> None:
+        """A node's new record; replaces its last."""
+        self.version += 1
+        node = self.nodes.get(record.name)
+        if node is None:
+            node = self.nodes[record.name] = Node(record)
+        else:
+            for gone in [other for other in node.edges if other not in record.links]:
+                self._cut(node, gone)
+            node.record = record
+        for other, row in record.links.items():
+            self._join(node, Name(other), row)
+        self._judge(node)
+
+    def remove(self, name: Name) -> None:
+        """The node's record is gone."""
+        node = self.nodes.pop(name, None)
+        if node is None:
+            return
+        self.version += 1
+        for other in list(node.edges):
+            self._cut(node, other)
+
+    def note(self, name: Name, mark: Mark, on: bool) -> None:
+        """Marks a node for what it did, or takes that back; harmless for an unknown one."""
+        node = self.nodes.get(name)
+        if node is not None:
+            noted = node.noted | mark if on else node.noted & ~mark
+            if noted != node.noted:
+                node.noted = noted
+                node.marks = node.marks & ~mark | noted
+                self.version += 1
+
+    def seen(self, one: Name, other: Name, rate: float) -> None:
+        """`rate` bytes per second were carried from `one` to `other`, over which more was wanted."""
+        if len(self._seen) < len(self.nodes) + 1_024:
+            self._seen[one, other] = max(rate, self._seen.get((one, other), 0.0))
+            node = self.nodes.get(one)
+            edge = None if node is None else node.edges.get(other)
+            if edge is not None and edge.capacity > BEYOND * self._seen[one, other]:
+                edge.marks |= Mark.UNSEEN_CAPACITY
+                self.version += 1
+
+    def _join(self, node: Node, name: Name, row: LinkRow) -> None:
+        other = self.nodes.get(name)
+        back = None if other is None else other.record.links.get(node.record.name)
+        if other is None or back is None:
+            node.edges.pop(name, None)
+            return
+        marks = judge(node.record, row, other.record, back)
+        node.edges[name] = _edge(row, back, marks)
+        other.edges[node.record.name] = _edge(back, row, marks)
+        self._judge(other)
+
+    def _cut(self, node: Node, name: Name) -> None:
+        node.edges.pop(name, None)
+        other = self.nodes.get(name)
+        if other is not None:
+            other.edges.pop(node.record.name, None)
+            self._judge(other)
+
+    def _judge(self, node: Node) -> None:
+        known = [name for name in node.record.links if name in self.nodes]
+        alone = one_sided(len(known), len(node.edges))
+        node.marks = node.noted | (Mark.ONE_SIDED if alone else NONE)
+
+    # asking
+
+    def edge(self, one: Name, other: Name) -> Edge | None:
+        """The way from one node to another; None if there is no link."""
+        node = self.nodes.get(one)
+        return None if node is None else node.edges.get(other)
+
+    def weighted(self, weight: Weight) -> Table:
+        """For each node, where its edges lead and what they cost: made once for each version and weight."""
+        return self._both(weight)[0]
+
+    def weighted_back(self, weight: Weight) -> Table:
+        """For each node, where edges lead to it from, and what these cost."""
+        return self._both(weight)[1]
+
+    def _both(self, weight: Weight) -> tuple[Table, Table]:
+        kept = self._weighted.get(weight)
+        if kept is not None and kept[0] == self.version:
+            return kept[1], kept[2]
+        nodes = self.nodes
+        ahead: Table = {
+            name: tuple((other, weight(edge, nodes[other])) for other, edge in node.edges.items())
+            for name, node in nodes.items()
+        }
+        behind: Table = {
+            name: tuple((other, weight(nodes[other].edges[name], node)) for other in node.edges)
+            for name, node in nodes.items()
+        }
+        self._weighted[weight] = (self.version, ahead, behind)
+        return ahead, behind
+
+    def component(self, start: Name) -> list[Name]:
+        """All nodes that links connect with `start`, the nearest first, itself included; empty if it has no
+        record."""
+        if start not in self.nodes:
+            return []
+        found, todo = {start}, [start]
+        for name in todo:
+            for other in self.nodes[name].edges:
+                if other not in found:
+                    found.add(other)
+                    todo.append(other)
+        return todo
+
+    def links(self) -> Iterator[tuple[Name, Name, Edge]]:
+        """Every link once, by the smaller name first, with the edge that leads from it."""
+        for name, node in self.nodes.items():
+            for other, edge in node.edges.items():
+                if name < other:
+                    yield name, other, edge
+
+
+def _edge(row: LinkRow, back: LinkRow, marks: Mark) -> Edge:
+    delay = max(row.delay, back.delay) / 1e6
+    narrow = min(row.capacity, back.capacity) or max(row.capacity, back.capacity)
+    return Edge(
+        delay=delay or UNKNOWN_DELAY,
+        jitter=max(row.jitter, back.jitter) * 16e-6,
+        loss=max(row.loss, back.loss) / 65_535,
+        capacity=narrow * 125.0 or UNKNOWN_CAPACITY,
+        price=row.price,
+        marks=marks,
+    )
