@@ -116,10 +116,14 @@ class GossipNetwork:
         """The node states its links, or others."""
         unix = int(START + self.now + node.skew)
         node.issued = max(unix, node.issued + 1)
-        stated = tuple(rows) if rows is not None else tuple(
-            LinkRow(name, int(link.delay * 1e6), 0, 0, int(link.capacity / 125))
-            for name, link in node.links.items()
-            if link.up
+        stated = (
+            tuple(rows)
+            if rows is not None
+            else tuple(
+                LinkRow(name, int(link.delay * 1e6), 0, 0, int(link.capacity / 125))
+                for name, link in node.links.items()
+                if link.up
+            )
         )
         statement = Statement(
             1, self._network, node.key.public, node.issued, LIFE, RELAYS, node.country, -128, 0, b"\0\0",

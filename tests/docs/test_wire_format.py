@@ -19,7 +19,9 @@ from meshnet.errors import Reason
 from meshnet.link import frame
 from meshnet.session import items, keys
 from meshnet.session.codes import Code
-from tests.docs.pages import ROOT, number, page, plain, section, table
+from meshnet.topology import frames as spoken
+from meshnet.topology import record
+from tests.docs.pages import ROOT, number, page, plain, section, table, tables
 
 PAGE = page("docs/wire-format.md")
 MESSAGES: dict[int, Any] = {
@@ -32,6 +34,13 @@ MESSAGES: dict[int, Any] = {
     circuit.DESTROY: circuit.Destroy,
 }
 CELL = "label u32 · seq u64 · body"
+TOPOLOGY = {
+    str(spoken.OFFER): ["OFFER", "rows (§9)"],
+    str(spoken.ASK): ["ASK", "count u16 · names 8 each"],
+    str(spoken.RECORD): ["RECORD", "a link-state record (§9)"],
+    str(spoken.DIGEST): ["DIGEST", "level u8 · digests u64 each"],
+    str(spoken.SUMMARY): ["SUMMARY", "level u8 · count u16 · buckets u16 each · more u8 · rows (§9)"],
+}
 LIMITS: dict[str, tuple[str, ...]] = {
     "docs/operations.md": (
         "SECRET_",
@@ -44,6 +53,10 @@ LIMITS: dict[str, tuple[str, ...]] = {
         "LOG_",
     ),
     "docs/rpc.md": ("RPC_",),
+    "docs/topology.md": (
+        *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
+        *("SUSPECTS", "PATHS_"),
+    ),
     "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),
 }
@@ -99,6 +112,7 @@ def test_frames() -> None:
         str(circuit.CELL_FORWARD): ["CELL forward", CELL],
         str(circuit.CELL_BACKWARD): ["CELL back", CELL],
     }
+    expected |= TOPOLOGY
     assert built == expected
     assert frame.CELL == circuit.CELL_FORWARD
     assert f"(`0x{frame.MARKED:02x}`)" in part("2")
@@ -108,6 +122,23 @@ def test_frames() -> None:
 def test_hello_tail() -> None:
     """What follows HELLO."""
     assert [row[:3] for row in table(part("2"), "type", "name", "value")] == tlvs(frame.HelloTail)
+
+
+def test_link_state() -> None:
+    """The fields of a record and of its links, in order and with their sizes, and what they add up to."""
+    of_record, of_link = [body for head, body in tables(part("9")) if head[:2] == ["field", "size"]]
+    for rows, cls in ((of_record, record.Statement), (of_link, record.LinkRow)):
+        assert [row[0] for row in rows] == [name for name, _ in fields(cls)]
+        for row, (_, kind) in zip(rows, fields(cls), strict=True):
+            assert row[1] == ("u16 count" if row[0] == "links" else signed_text(kind)), row
+    assert "166 bytes and 26 for each link" in part("9") and record.LARGEST == 166 + 26 * limits.LINKS_STATED
+    assert f"tag `{record.TAG.decode()}`" in part("9")
+
+
+def signed_text(kind: Any) -> str:
+    """The same as `kind_text`, of kinds that may be signed."""
+    kind = get_args(kind)[1] if get_origin(kind) is Annotated else kind
+    return f"i{kind.size * 8}" if getattr(kind, "signed", False) else kind_text(kind)
 
 
 def test_acts() -> None:
@@ -231,7 +262,7 @@ def page_of(limit: str) -> str:
 def test_citations() -> None:
     """Sources cite sections that are there."""
     there = set(re.findall(r"^## (\d+)\. ", PAGE, re.MULTILINE))
-    assert there == {str(each) for each in range(9)}
+    assert there == {str(each) for each in range(10)}
     for folder in ("meshnet", "apps", "lab", "plugins", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             for cited in re.findall(r"wire-format\.md §+(\d+)", path.read_text()):

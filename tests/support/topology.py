@@ -39,8 +39,13 @@ def record(number: int, rows: Iterable[LinkRow], **changes: object) -> Record:
 
 def data(number: int, rows: Iterable[LinkRow], **changes: object) -> bytes:
     """Its bytes."""
-    statement = evolve(STATEMENT, key=key(number).public, links=tuple(rows), **changes)
-    return issue(statement, key(number))
+    return issue(statement(key=key(number).public, links=tuple(rows), **changes), key(number))
+
+
+def statement(**changes: object) -> Statement:
+    """An ordinary statement, changed."""
+    made: Statement = evolve(STATEMENT, **changes)  # type: ignore[misc]  # an attrs class by @message
+    return made
 
 
 def graph(links: Mapping[tuple[int, int], int], **of_nodes: Mapping[int, object]) -> Graph:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +13,7 @@ from meshnet.errors import CodecError
 from meshnet.limits import LINKS_STATED
 from meshnet.topology import record as records
 from meshnet.topology.record import LinkRow, Record, issue, moved, peek, read, recall
-from tests.support.topology import STATEMENT, data, key, name, record, row
+from tests.support.topology import data, key, name, record, row, statement
 
 
 class Bytes(SynchronousTestCase):
@@ -62,7 +61,7 @@ class Refused(SynchronousTestCase):
     def refuse(self, **changes: object) -> None:
         """A record with these changes must not be read."""
         with self.assertRaises(CodecError):
-            read(issue(evolve(STATEMENT, key=key(1).public, **changes), key(1)))
+            read(issue(statement(key=key(1).public, **changes), key(1)))
 
     def test_statements(self) -> None:
         """A version, country, place, life, link or key that cannot be."""
@@ -84,7 +83,7 @@ class Refused(SynchronousTestCase):
     def test_of_another(self) -> None:
         """Nobody issues a record about another key."""
         with self.assertRaises(BadKeyError):
-            issue(evolve(STATEMENT, key=key(2).public), key(1))
+            issue(statement(key=key(2).public), key(1))
 
 
 class Moved(SynchronousTestCase):

@@ -14,9 +14,9 @@ from meshnet.errors import CodecError
 from meshnet.limits import ASK_SECONDS, SPREAD_BURST, SPREAD_LEAST, SPREAD_SHARE
 from meshnet.topology import frames
 from meshnet.topology.book import Book, Verdict
-from meshnet.topology.record import LinkRow, Name, Statement, issue, name_of
+from meshnet.topology.record import LinkRow, Name, issue, name_of
 from meshnet.topology.spread import Spread
-from tests.support.topology import UNIX, data, name, record, row
+from tests.support.topology import UNIX, data, name, record, row, statement
 
 SEED = 20
 
@@ -87,12 +87,10 @@ class Networks(SynchronousTestCase):
         network = grid(2)
         network.run(10.0)
         stranger = SecretKey(bytes(31) + b"\x09")
-        statement = Statement(
-            1, 7, stranger.public, int(START), 180, 1, b"\0\0", -128, 0, b"\0\0", bytes(8), 0, 0, bytes(33), ()
-        )  # fmt: skip
+        made = statement(key=stranger.public, network=7, issued=int(START))
         node = network.nodes[0]
         other = network.nodes[1].name
-        node.spread.receive(other, frames.RECORD, issue(statement, stranger), network.now, START)
+        node.spread.receive(other, frames.RECORD, issue(made, stranger), network.now, START)
         self.assertEqual(node.book.counts[Verdict.NETWORK], 1)
         self.assertIsNone(node.book.get(name_of(stranger.public)))
 
