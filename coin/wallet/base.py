@@ -53,10 +53,12 @@ _FALSE: Final = ("0", "f", "F", "FALSE", "false", "False", "")
 
 @frozen
 class Entry:
-    """An address and its keys. `key` is None where the wallet is encrypted or only watches; `number` is that
-    of BIP 32 where there is one; `change` says that it stands on the chain of change."""
+    """An address and its keys. `text` is the address as its coin writes it; `key` is None where the wallet is
+    encrypted or only watches; `number` is that of BIP 32 where there is one; `change` says that it stands on
+    the chain of change."""
 
     address: Address
+    text: str
     public: PublicKey
     key: SecretKey | None = field(default=None, repr=False)
     number: int | None = None
@@ -65,13 +67,26 @@ class Entry:
 
     def without_key(self) -> Entry:
         """The same, of an encrypted wallet."""
-        return Entry(self.address, self.public, None, self.number, self.change, self.more)
+        return evolve(self, key=None)
 
     def with_key(self, key: SecretKey) -> Entry:
         """The same with its key; raises DamagedWalletError if it is another's."""
         if key.public != self.public:
             raise DamagedWalletError("A secret key of the wallet belongs to another address.")
-        return Entry(self.address, self.public, key, self.number, self.change, self.more)
+        return evolve(self, key=key)
+
+
+def new_entry(
+    form: Form,
+    public: PublicKey,
+    key: SecretKey | None = None,
+    number: int | None = None,
+    *,
+    change: bool = False,
+    more: tuple[tuple[str, Any], ...] = (),
+) -> Entry:
+    """The entry of a public key, in the form of a coin."""
+    return Entry(form.address(public), form.text(public), public, key, number, change, more)
 
 
 @define(eq=False)
@@ -148,13 +163,13 @@ class Wallet(ABC):
     @property
     def texts(self) -> list[str]:
         """Its addresses as people write them."""
-        return [self.form.text(each.public) for each in self.entries]
+        return [each.text for each in self.entries]
 
     @property
     def fingerprint(self) -> str:
         """What two wallets of the same seed have in common: kind and first address; empty where that says
         nothing."""
-        return f"{self.kind}-{self.form.text(self.entries[0].public)}" if self.entries else ""
+        return f"{self.kind}-{self.entries[0].text}" if self.entries else ""
 
     @property
     def seed(self) -> str:
@@ -216,9 +231,13 @@ class Wallet(ABC):
     def _grow(self, count: int) -> Sequence[Entry]:
         """The new entries, which are its own now."""
 
+    @abstractmethod
     def copy(self) -> Self:
         """One that may be changed alone."""
-        return evolve(self, meta=dict(self.meta))
+
+    @abstractmethod
+    def state(self) -> object:
+        """All that is written, to compare with what it is later; quickly, if little has changed."""
 
     # -- encryption
 
@@ -252,11 +271,7 @@ class Wallet(ABC):
 
     def _pack(self) -> dict[str, str]:
         """Its secrets by name: the seeds, and each key by its address."""
-        packed = {
-            self.form.text(each.public): each.key.secret.hex()
-            for each in self.entries
-            if each.key is not None
-        }
+        packed = {each.text: each.key.secret.hex() for each in self.entries if each.key is not None}
         return {**{name: self.meta.get(name, "") for name in self._seeds()}, **packed}
 
     def _unpack(self, secrets: Mapping[str, str]) -> None:
@@ -307,9 +322,13 @@ class ListWallet(Wallet):
         """See `Wallet`."""
         return evolve(self, meta=dict(self.meta), entries=list(self._entries))
 
+    def state(self) -> object:
+        """See `Wallet`."""
+        return dict(self.meta), list(self._entries)
+
     def _unpack(self, secrets: Mapping[str, str]) -> None:
         super()._unpack(secrets)
-        self._entries = [with_secret(each, self.form, secrets) for each in self._entries]
+        self._entries = [with_secret(each, secrets) for each in self._entries]
 
     def _strip(self) -> None:
         super()._strip()
@@ -320,14 +339,14 @@ class ListWallet(Wallet):
         return {"entries": [entry_row(each, self.form, public, secret) for each in self._entries]}
 
 
-def with_secret(entry: Entry, form: Form, secrets: Mapping[str, str]) -> Entry:
+def with_secret(entry: Entry, secrets: Mapping[str, str]) -> Entry:
     """An entry with its key out of decrypted secrets; raises KeyError, UsageError."""
-    return entry.with_key(parse_hex_secret(secrets[form.text(entry.public)]))
+    return entry.with_key(parse_hex_secret(secrets[entry.text]))
 
 
 def entry_row(entry: Entry, form: Form, public: str, secret: str) -> dict[str, Any]:
     """An entry as files have it; no key of the name `secret` where that is empty."""
-    row: dict[str, Any] = {"address": form.text(entry.public), public: entry.public.hex()}
+    row: dict[str, Any] = {"address": entry.text, public: entry.public.hex()}
     if secret:
         row[secret] = form.secret_text(entry.key) if entry.key is not None else ""
     if entry.number is not None:
@@ -346,9 +365,9 @@ def read_entry(
         raise ValueError
     known = ("address", public, secret, "child_number")
     more = tuple((name, value) for name, value in row.items() if name not in known)
-    if row["address"] != form.text(key) or row[public] != key.hex():
+    entry = new_entry(form, key, None, number, change=change, more=more)
+    if row["address"] != entry.text or row[public] != key.hex():
         raise ValueError
-    entry = Entry(form.address(key), key, None, number, change, more)
     if hidden:
         return entry.with_key(form.parse_secret(hidden))
     if secret and not encrypted:

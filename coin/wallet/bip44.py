@@ -62,6 +62,11 @@ class Account:
         """One that may be changed alone."""
         return evolve(self, chains=[evolve(each, entries=list(each.entries)) for each in self.chains])
 
+    def state(self) -> object:
+        """All that is written."""
+        chains = [(each.name, each.parent, list(each.entries)) for each in self.chains]
+        return self.name, self.index, self.coin, self.key, chains
+
 
 @define(eq=False)
 class Bip44(Wallet):
@@ -120,6 +125,10 @@ class Bip44(Wallet):
                 return each
         raise DamagedWalletError(f"Account {account.index} of the wallet has no chain {name}.")
 
+    def state(self) -> object:
+        """See `Wallet`."""
+        return dict(self.meta), [each.state() for each in self.accounts]
+
     def add_account(self, name: str) -> Account:
         """The next account, without addresses; raises EncryptedError, WordsError."""
         self.need_secrets()
@@ -155,7 +164,7 @@ class Bip44(Wallet):
 
     def _with_key(self, entry: Entry, parent: ExtendedKey, secrets: Mapping[str, str]) -> Entry:
         """An entry with its key, which an encrypted wallet may not have yet."""
-        packed = secrets.get(self.form.text(entry.public))
+        packed = secrets.get(entry.text)
         if packed is not None:
             return entry.with_key(parse_hex_secret(packed))
         assert entry.number is not None

@@ -51,7 +51,7 @@ def _block(opening: str, parts: Sequence[str], closing: str, indent: int, line: 
 
 
 def _quoted(text: str) -> str:
-    return '"' + _ESCAPED.sub(_escape, text) + '"'
+    return f'"{_ESCAPED.sub(_escape, text)}"' if _ESCAPED.search(text) else f'"{text}"'
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -178,7 +178,7 @@ def _address(arguments: Namespace, call: Call) -> int:
     wallet = open_wallet(arguments)
     if not arguments.new:
         entries = [each for each in wallet.entries if each.change or not arguments.change]
-        return show_addresses(arguments, [wallet.form.text(each.public) for each in entries])
+        return show_addresses(arguments, [each.text for each in entries])
     password = None if isinstance(wallet, Bip44) else password_for(wallet, arguments)
     made = change_wallet(arguments, password, lambda it: _grown(it, arguments.new, arguments.change))
     return show_addresses(arguments, made)
@@ -186,7 +186,7 @@ def _address(arguments: Namespace, call: Call) -> int:
 
 def _grown(wallet: Wallet, count: int, change: bool) -> Sequence[str]:
     made = set(wallet.grow(count, change=change))
-    return [wallet.form.text(each.public) for each in wallet.entries if each.address in made]
+    return [each.text for each in wallet.entries if each.address in made]
 
 
 def show_addresses(arguments: Namespace, texts: Sequence[str]) -> int:
@@ -310,7 +310,7 @@ def _import(arguments: Namespace, call: Call) -> int:
 
     def work(it: Wallet) -> Sequence[str]:
         assert isinstance(it, Collection)
-        return [it.form.text(it.add(each).public) for each in keys]
+        return [it.add(each).text for each in keys]
 
     return show_addresses(arguments, change_wallet(arguments, password, work))
 

@@ -28,7 +28,7 @@ from coin.wallet.errors import (
     WalletError,
 )
 from coin.wallet.forms import SKYCOIN
-from coin.wallet.keeping import changing, create_wallet, decrypt, encrypt, read_wallet, with_secrets
+from coin.wallet.keeping import Opened, changing, create_wallet, decrypt, encrypt, read_wallet, with_secrets
 from coin.wallet.kinds import Collection, Deterministic, Watching
 from coin.wallet.scanning import AHEAD, Active, scan
 from coin.wallet.wallet import KINDS, decode_wallet, new_bip44, new_collection, new_wallet, new_watching
@@ -229,8 +229,13 @@ class Folder:
             return result
         with changing(self._disk, join(self.path, name), self._load) as opened:
             result, opened.wallet = with_secrets(opened.wallet, password, self._random, work)
-        self._keep(name, opened.wallet)
+        self._changed(name, opened)
         return result
+
+    def _changed(self, name: str, opened: Opened) -> Wallet:
+        """Remembers what is in the file now."""
+        written = opened.written
+        return opened.wallet if written is None else self._keep(name, opened.wallet, sha256(written))
 
     def replace(self, name: str, work: Callable[[Wallet], Wallet]) -> Wallet:
         """Puts what `work` makes of a wallet in its place. Raises as `change`."""
@@ -239,7 +244,7 @@ class Folder:
             return self._keep(name, work(known))
         with changing(self._disk, join(self.path, name), self._load) as opened:
             opened.wallet = work(opened.wallet.copy())
-        return self._keep(name, opened.wallet)
+        return self._changed(name, opened)
 
     def view(self, name: str, work: Callable[[Wallet], T], password: str | None = None) -> T:
         """What `work` says of the wallet with its secrets; nothing is written. Raises as `change`."""

@@ -69,18 +69,20 @@ def create_wallet(disk: Disk, path: StrPath, wallet: Wallet) -> None:
     create_file(disk, path, wallet.encode(), 0o600)
 
 
-def save_wallet(disk: Disk, path: StrPath, wallet: Wallet) -> None:
-    """Replaces the file by the wallet in today's format: the old one or the new one is there whatever
-    happens. Durable on return. What an older format had is kept beside it. The caller holds the lock, if
-    others may use the file."""
+def save_wallet(disk: Disk, path: StrPath, wallet: Wallet) -> bytes:
+    """Replaces the file by the wallet in today's format, and returns its bytes: the old one or the new one is
+    there whatever happens. Durable on return. What an older format had is kept beside it. The caller holds
+    the lock, if others may use the file."""
     wallet.meta.setdefault("filename", base_of(str(path)))
     old = wallet.version
     if old != VERSION:
         _back_up(disk, path, old)
         wallet.meta.update(version=VERSION, coin=wallet.form.name)
-    write_file(disk, path, wallet.encode(), 0o600)
+    data = wallet.encode()
+    write_file(disk, path, data, 0o600)
     if wallet.encrypted:
         _forget_plain(disk, path)
+    return data
 
 
 def _back_up(disk: Disk, path: StrPath, version: str) -> None:
@@ -131,10 +133,11 @@ def held(disk: Disk, path: StrPath) -> Iterator[None]:
 
 @define
 class Opened:
-    """A wallet that is being changed: `wallet` is what may be changed, and what is written if it was."""
+    """A wallet that is being changed: `wallet` is what may be changed, and what is written if it was; then
+    `written` are its bytes."""
 
     wallet: Wallet
-    before: bytes = field(repr=False)
+    written: bytes | None = field(default=None, repr=False)
 
 
 @contextlib.contextmanager
@@ -143,10 +146,10 @@ def changing(disk: Disk, path: StrPath, load: Load = load_wallet) -> Iterator[Op
     `wallet` is written, if that is another; when it raises, nothing is."""
     with held(disk, path):
         wallet = load(disk, path)
-        opened = Opened(wallet, wallet.encode())
+        opened, before = Opened(wallet), wallet.state()
         yield opened
-        if opened.wallet.encode() != opened.before:
-            save_wallet(disk, path, opened.wallet)
+        if opened.wallet.state() != before:
+            opened.written = save_wallet(disk, path, opened.wallet)
 
 
 def with_secrets(
@@ -161,9 +164,9 @@ def with_secrets(
     if not wallet.encrypted:
         raise NotEncryptedError(f"The wallet {wallet.filename} is not encrypted; leave the password out.")
     plain = wallet.unlocked(password)
-    before = plain.encode()
+    before = plain.state()
     result = work(plain)
-    if plain.encode() == before:
+    if plain.state() == before:
         return result, wallet
     sealing = plain.sealing or new_sealing(password, random)
     return result, plain.locked(sealing, random)

@@ -17,7 +17,7 @@ from attrs import define, field
 
 from coin.chain.derivation import HARDENED, DerivationError, ExtendedKey, parse_extended
 from coin.chain.seeds import next_key
-from coin.wallet.base import Entry, ListWallet, read_entries
+from coin.wallet.base import Entry, ListWallet, new_entry, read_entries
 from coin.wallet.errors import DamagedWalletError, DuplicateWalletError, WalletError
 from coin.wallet.forms import Form
 from meshnet.cipher.keys import SecretKey
@@ -35,7 +35,7 @@ class Deterministic(ListWallet):
         last = self._last()
         for _ in range(count):
             last, key = next_key(last)
-            self._entries.append(Entry(self.form.address(key.public), key.public, key))
+            self._entries.append(new_entry(self.form, key.public, key))
         self.meta["lastSeed"] = last.hex()
         return self._entries[-count:]
 
@@ -89,9 +89,9 @@ class Collection(ListWallet):
         """Takes a key; raises EncryptedError, and DuplicateWalletError if it has it."""
         self.need_secrets()
         self._room(1)
-        entry = Entry(self.form.address(key.public), key.public, key)
+        entry = new_entry(self.form, key.public, key)
         if any(each.public == key.public for each in self._entries):
-            raise DuplicateWalletError(f"{self.form.text(key.public)} is in this wallet already.")
+            raise DuplicateWalletError(f"{entry.text} is in this wallet already.")
         self._entries.append(entry)
         return entry
 
@@ -148,7 +148,7 @@ def derive(parent: ExtendedKey, number: int, count: int, form: Form, *, change: 
             raise WalletError("There are no more addresses of this key.")
         try:
             child = parent.child(number)
-            made.append(Entry(form.address(child.public), child.public, child.secret, number, change))
+            made.append(new_entry(form, child.public, child.secret, number, change=change))
         except DerivationError:
             pass
         number += 1

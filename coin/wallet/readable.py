@@ -28,7 +28,7 @@ def wallet_json(wallet: Wallet, filename: str | None = None) -> Json:
 
 
 def _entry_json(wallet: Wallet, entry: Entry) -> Json:
-    row: Json = {"address": wallet.form.text(entry.public), "public_key": entry.public.hex()}
+    row: Json = {"address": entry.text, "public_key": entry.public.hex()}
     if entry.number is not None:
         row["child_number"] = entry.number
     if isinstance(wallet, Bip44):
