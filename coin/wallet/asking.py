@@ -7,6 +7,7 @@ for, or for passwords the first line of `--password-file`.
 from __future__ import annotations
 
 import getpass
+import hmac
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -67,7 +68,7 @@ def new_password(arguments: Namespace) -> str:
     """A password for a wallet: typed twice, so that it is what was meant."""
     password = ask_password(arguments, "new password")
     typed = sys.stdin.isatty() and not arguments.password_file
-    if typed and ask_line("the same again") != password:
+    if typed and not hmac.compare_digest(ask_line("the same again").encode(), password.encode()):
         raise PasswordError("The two passwords are not the same.")
     if not password:
         raise PasswordError("The password must not be empty.")

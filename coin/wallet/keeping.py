@@ -158,7 +158,7 @@ def with_secrets(
     """What `work` says of a copy of the wallet that has its secrets, and the wallet as it is then, encrypted
     as it was. Without a password an encrypted wallet is worked on as it is. Raises NotEncryptedError for a
     password that is not needed, PasswordError, and what `work` raises."""
-    if password is None or password == "":
+    if not password:
         copy = wallet.copy()
         return work(copy), copy
     if not wallet.encrypted:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.fuzz import circuits, codecs, links, sessions, texts
+from tests.fuzz import circuits, codecs, links, sessions, texts, wallets
 from tests.fuzz.target import Target
 
-TARGETS: dict[str, Target] = {
-    target.name: target for module in (links, circuits, sessions, codecs, texts) for target in module.TARGETS
-}
+MODULES = (links, circuits, sessions, codecs, texts, wallets)
+TARGETS: dict[str, Target] = {target.name: target for module in MODULES for target in module.TARGETS}
