@@ -3,6 +3,7 @@
 coin node DIR                     run a node with the coin; the directory is made at the first start
 coin newchain NAME                make a private chain
 coin status | block | tx | address | outputs | pending | supply | richlist | peers | verify
+coin api key new | list | revoke
 coin balance | decode | encode
 coin wallet new | list | address | scan | label | encrypt | decrypt | recover | import | seed | export
 coin wallet balance | outputs | history | send | sign | broadcast
@@ -19,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from coin.api.cli import API
 from coin.chain.address import address_text, parse_address
 from coin.files_cli import export_arguments, export_blocks, import_arguments, import_blocks
 from coin.newchain import chain_file, new_chain
@@ -354,6 +356,7 @@ VERBS: Final[Sequence[Verb | Group]] = (
             _verb("verify", "read the stored blocks again and check them", _verify),
             _verb("import", "add blocks from a file, also the Go node's", import_blocks, import_arguments),
             _verb("export", "write the chain to a file, also the Go node's", export_blocks, export_arguments),
+            API,
             WALLET,
         ),
     ),

@@ -10,6 +10,7 @@ GET  /history      the same, offset, limit: the newest first, of all of them tog
 GET  /pending      GET /supply     GET /richlist count    GET /peers
 POST /transaction  raw: hex        takes a signed transaction and passes it on
 POST /verify       looks at all of the store; answers when that is over, or in between
+GET  /keys         the API's keys   POST /keys   name, scopes, rate: a new one   POST /keys/revoke   id
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from coin.api.key_routes import KeyRoutes
 from coin.api.service import Api, Parts
 from coin.chain.params import Chain
 from coin.counts import CoinCollector
@@ -262,6 +264,9 @@ class CoinService(Service):
             "GET /peers": ask("peers"),
             "POST /transaction": ask("inject"),
             "POST /verify": self._verify,
+            "GET /keys": lambda body: self._api().list(body),
+            "POST /keys": lambda body: self._api().make(body),
+            "POST /keys/revoke": lambda body: self._api().revoke(body),
         }
 
     def _verify(self, body: Json) -> Deferred[Json]:
@@ -282,6 +287,13 @@ class CoinService(Service):
         cancel = self._node.clock.call_later(VERIFY_SECONDS, over)
         upkeep.settled().addCallback(over)
         return answer
+
+    def _api(self) -> KeyRoutes:
+        self._need()
+        api = self.api
+        if api is None:
+            raise LocalError("The coin has no API on this node: write a section [coin.api] into its config.")
+        return KeyRoutes(api.admission.keys, api.write, api.streams.revoked, self._node.clock.unix)
 
     def _need(self) -> tuple[Chain, StoreBooks, Network]:
         if self.chain is None or self.books is None or self.network is None:

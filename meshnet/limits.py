@@ -227,9 +227,13 @@ COIN_POOL_BYTES: Final = 16 << 20
 COIN_POOL_SECONDS: Final = 3 * 86_400  # a loose transaction that no block takes is forgotten
 COIN_SIGNERS: Final = 8  # processes that check signatures
 COIN_RUNS: Final = 8  # runs of blocks that wait to be stored
-COIN_EVENT_LISTENERS: Final = 256  # at once
+COIN_KEYS: Final = 1_000  # of the API, in all
+COIN_KEY_RATE: Final = 100_000  # requests per second that one may be given
+COIN_EVENT_LISTENERS: Final = 128  # at once
 COIN_EVENT_ADDRESSES: Final = 10_000  # that one of them watches
 COIN_EVENT_CONFIRMATIONS: Final = 1_000  # after which one may ask to hear of a transaction
+COIN_EVENT_MESSAGE: Final = 512 << 10  # bytes of what a client says on a WebSocket
+COIN_EVENT_FRAMES: Final = 1_000  # of one WebSocket in a second
 COIN_EVENT_REPLAYS: Final = 4  # of them whose past is read at the same time; others wait
 COIN_EVENT_STALL_SECONDS: Final = 60.0  # in which one reads nothing; then it is told goodbye
 

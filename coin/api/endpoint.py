@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from attrs import field, frozen
 
@@ -71,7 +72,7 @@ class Parameter:
         text = texts.get(self.name, "")
         if not text:
             if self.missing:
-                raise bad(self.missing)
+                raise bad(self.missing, self.name)
             given[self.name] = self.default
             return
         try:
@@ -79,7 +80,8 @@ class Parameter:
         except ValueError as error:
             from coin.api.golang.text import quote
 
-            raise bad(self.wrong.format(error=error, quoted=quote(text), value=text)) from None
+            told = self.wrong.format(error=error, quoted=quote(text), value=text)
+            raise bad(told, self.name) from None
 
 
 @frozen
@@ -135,16 +137,21 @@ def version_of(path: str) -> int:
 
 
 class Table:
-    """All endpoints by path and method."""
+    """All endpoints by path and method. A part of a path in braces, `{address}`, stands for any text: that of
+    the parameter it names."""
 
     def __init__(self, *groups: tuple[Endpoint, ...]) -> None:
         self._paths: dict[str, dict[str, Endpoint]] = {}
+        self._open: dict[int, list[tuple[str, ...]]] = {}
         for group in groups:
             for each in group:
                 methods = self._paths.setdefault(each.path, {})
                 if each.method in methods:
                     raise ValueError(f"{each.method} {each.path} is there twice")
                 methods[each.method] = each
+                if "{" in each.path and len(methods) == 1:
+                    parts = tuple(each.path.split("/"))
+                    self._open.setdefault(len(parts), []).append(parts)
 
     def __iter__(self) -> Any:
         return (each for methods in self._paths.values() for each in methods.values())
@@ -152,3 +159,16 @@ class Table:
     def at(self, path: str) -> Mapping[str, Endpoint]:
         """What a path has, by method; nothing if there is no such path."""
         return self._paths.get(path, {})
+
+    def find(self, path: str) -> tuple[Mapping[str, Endpoint], Mapping[str, str]]:
+        """What a path of a request has, and the parameters that are in the path."""
+        found = self._paths.get(path)
+        if found is not None:
+            return found, {}
+        given = path.split("/")
+        for parts in self._open.get(len(given), ()):
+            pairs = list(zip(parts, given, strict=True))
+            if all(part == text or (part.startswith("{") and text) for part, text in pairs):
+                named = {part[1:-1]: unquote(text) for part, text in pairs if part != text}
+                return self._paths["/".join(parts)], named
+        return {}, {}

@@ -30,6 +30,7 @@ REASONS: Final = {
     413: "Request Entity Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
+    426: "Upgrade Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
@@ -48,7 +49,9 @@ _WORDS: Final = {
     413: "too_large",
     415: "media_type",
     422: "refused",
+    426: "usage",
     429: "too_many",
+    501: "missing_dependency",
     503: "unavailable",
 }
 _LONGEST: Final = 4_096
@@ -75,9 +78,9 @@ class ApiError(MeshError):
         self.headers = headers
 
 
-def bad(text: str) -> ApiError:
+def bad(text: str, field: str | None = None) -> ApiError:
     """The usual one, 400."""
-    return ApiError(400, text)
+    return ApiError(400, text, field=field)
 
 
 def refusal_of(error: MeshError) -> ApiError:

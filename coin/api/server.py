@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
 from coin.api.answer import Answer
+from coin.api.keys import Key
 from coin.api.refusals import REASONS, ApiError, body_of
 from meshnet.limits import (
     COIN_API_BODY,
@@ -51,9 +52,10 @@ class _Body(BytesIO):
 
 class ApiRequest(Request):
     """A request. `word` is its method, `where` its path, `query` what follows the question mark; `version` is
-    that of the errors it gets."""
+    that of the errors it gets; `key` the API key that it came with, if that is good."""
 
     version = 1
+    key: Key | None = None
     word = ""
     where = ""
     query = ""
@@ -139,7 +141,8 @@ _CLOSING: Final = b"Vary: Accept-Encoding\r\nConnection: close\r\n\r\n"
 
 class ApiChannel(HTTPChannel):
     """A connection, with deadlines. `since` is when the present request began to come, or to be answered;
-    `streams` that whoever answers it minds the time himself."""
+    `streams` that whoever answers it minds the time himself; `takes` gets all bytes when it speaks another
+    protocol; `leaving` that its last bytes are on their way."""
 
     requestFactory: Any = ApiRequest
     maxHeaders = COIN_API_HEADERS
@@ -152,6 +155,8 @@ class ApiChannel(HTTPChannel):
         self.since: float | None = None
         self.idle = 0.0
         self.streams = False
+        self.takes: Callable[[bytes], None] | None = None
+        self.leaving = False
         self.turned_away = False
 
     def connectionMade(self) -> None:
@@ -162,6 +167,9 @@ class ApiChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """The first byte of a request begins its time."""
+        if self.takes is not None:
+            self.takes(data)
+            return
         if self.since is None:
             self.since = self.factory.now()
         super().dataReceived(data)
@@ -274,4 +282,5 @@ class ApiFactory(ServerFactory[ApiChannel]):
     def close(self) -> None:
         """Ends all connections."""
         for channel in list(self.channels):
-            channel.abort()
+            if not channel.leaving:
+                channel.abort()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
@@ -17,18 +18,24 @@ from attrs import define
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 
+from coin.api.admission import Admission
 from coin.api.answer import Answer, to_json
 from coin.api.endpoint import ApiSet, Endpoint, Given, Table, version_of
 from coin.api.golang.decoding import BadBodyError
 from coin.api.guard import Guard, new_guard
+from coin.api.keys import Keys
 from coin.api.notes import Notes
 from coin.api.refusals import JSON, ApiError, bad, refusal_of
 from coin.api.server import SWEEP_SECONDS, ApiFactory, ApiRequest
 from coin.api.settings import ApiSection
+from coin.api.streams import Streams
 from coin.api.table import TABLE
 from coin.api.tokens import KEY_SIZE, Tokens
 from coin.api.view import View
 from coin.chain.params import Chain
+from coin.events.history import Piece, read_piece
+from coin.events.hub import Hub
+from coin.events.wanted import Wanted
 from coin.replication.network import Network
 from coin.replication.service import Peers
 from coin.replication.store_books import StoreBooks
@@ -43,6 +50,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 FORM: Final = b"application/x-www-form-urlencoded"
 _LARGEST_PASSWORD: Final = 4_096
+KEYS: Final = "api-keys.json"
 _BODIES: Final = ("POST", "PUT", "PATCH")
 
 
@@ -83,6 +91,11 @@ class Api:
         self._notes = Notes(disk, parts.folder / "notes")
         self._writer = DiskThread(reactor)
         self._reactor = reactor
+        self.admission = Admission(Keys(disk, str(parts.folder / KEYS)), section.keys)
+        service = parts.books.service
+        self.streams = Streams(Hub(service.height, partial(_piece, parts.books), clock.now))
+        service.added = self.streams.hub.added
+        service.came = lambda it, who, why: self.streams.hub.came(it, who, clock.unix(), why)
         self._port: Any = None
         self._cancel: Callable[[], None] | None = None
 
@@ -124,12 +137,14 @@ class Api:
 
     def _sweep(self) -> None:
         self.factory.sweep()
+        self.streams.tick()
         self._cancel = self.clock.call_later(SWEEP_SECONDS, self._sweep)
 
     def stop(self) -> Deferred[Any]:
         """Takes no more, and ends all connections."""
         if self._cancel is not None:
             self._cancel()
+        self.streams.stop()
         self.factory.close()
         port, self._port = self._port, None
         stopped = maybeDeferred(port.stopListening) if port is not None else succeed(None)
@@ -147,6 +162,10 @@ class Api:
         """Reads or keeps notes, one after the other."""
         return self._writer.call(call, self._notes, *args, **kwargs)
 
+    def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Runs what writes to files beside the chain, one after the other."""
+        return self._writer.call(call, *args, **kwargs)
+
     def view(self) -> View:
         """The store as it is now. In the reading thread."""
         store = self.parts.books.store
@@ -156,14 +175,15 @@ class Api:
         return Deferred.fromCoroutine(self._answer(request))
 
     async def _answer(self, request: ApiRequest) -> Answer | None:
-        methods = self.table.at(request.where)
+        methods, named = self.table.find(request.where)
         request.version = version_of(request.where) if methods or request.where.startswith("/api/v3/") else 1
         headers = self._check(request, methods)
         try:
             if headers is not None and request.word == "OPTIONS":
                 return Answer(204, b"", JSON, headers=headers)
             endpoint = self._endpoint(request, methods)
-            given = endpoint.read(_texts(request, endpoint))
+            self.admission.check(request, endpoint, self.clock.now())
+            given = endpoint.read({**_texts(request, endpoint), **named})
             answer = await self._ask(request, endpoint, given)
         except ApiError:
             raise
@@ -177,11 +197,13 @@ class Api:
         """All that comes before the method; what scripts of other pages are told, None if that is nothing."""
         guard = self.guard
         assert guard is not None
-        guard.check_user(request.header)
+        request.key = self.admission.key_of(request)
+        if request.key is None:
+            guard.check_user(request.header)
         if request.version == 2 and request.word == "POST" and not _is_json(request.header(b"content-type")):
             raise ApiError(415)
         guard.check_place(request.header)
-        if all(each.csrf for each in methods.values()):
+        if request.key is None and all(each.csrf for each in methods.values()):
             guard.check_token(request.word, request.header, self.clock.unix())
         origin = request.header(b"origin")
         if origin is None or origin not in guard.pages:
@@ -223,6 +245,10 @@ _PREFLIGHT: Final = (
     (b"Access-Control-Allow-Methods", b"GET, POST"),
     (b"Access-Control-Allow-Headers", b"Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token"),
 )
+
+
+def _piece(books: StoreBooks, wanted: Wanted, start: int, height: int) -> Deferred[Piece]:
+    return books.read(books.store.look, lambda connection: read_piece(connection, wanted, start, height))
 
 
 def _is_json(kind: bytes | None) -> bool:

@@ -1,6 +1,6 @@
 """The section `[coin.api]` of a node's config: where the REST API is served, what of it, to whom.
 
-[coin.api]   listen, sets, hosts, username, password, csrf, header_check
+[coin.api]   listen, sets, hosts, username, password, csrf, header_check, keys
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ SetName = Literal["READ", "STATUS", "TXN", "WALLET", "NET_CTRL", "INSECURE_WALLE
 class ApiSection:
     """`[coin.api]`. `listen` is an address and a port; `sets` what is served; `hosts` are names beside the
     address itself that clients may use for the server, as `host:port`; `username` and the first line of the
-    file `password` (0600) are asked for if one is set; `csrf` and `header_check` as in the Go node."""
+    file `password` (0600) are asked for if one is set; `csrf` and `header_check` as in the Go node; `keys`
+    says which versions ask for an API key."""
 
     listen: HostPort = ("127.0.0.1", 6_420)
     sets: tuple[SetName, ...] = ("READ", "TXN")
@@ -28,3 +29,4 @@ class ApiSection:
     password: Path | None = None
     csrf: bool = True
     header_check: bool = True
+    keys: Literal["none", "v3", "all"] = "v3"

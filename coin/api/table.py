@@ -7,7 +7,9 @@ from typing import Final
 from coin.api import (
     blocks,
     document,
+    events,
     figures,
+    histories,
     notes,
     outputs,
     peers,
@@ -29,4 +31,6 @@ TABLE: Final = Table(
     verifying.ENDPOINTS,
     notes.ENDPOINTS,
     document.ENDPOINTS,
+    histories.ENDPOINTS,
+    events.ENDPOINTS,
 )

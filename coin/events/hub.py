@@ -60,7 +60,7 @@ class Listener:
         self._until = place.height
         self._reading = False
         self._pumping = False
-        self._changes: deque[Callable[[], None]] = deque()
+        self._change: Callable[[], None] | None = None
 
     @property
     def caught_up(self) -> bool:
@@ -69,8 +69,8 @@ class Listener:
 
     def change(self, call: Callable[[], None]) -> None:
         """Calls when `wanted` may be changed: with the events before `place` told, and nothing of those
-        behind it looked up."""
-        self._changes.append(call)
+        behind it looked up. A change that waits is forgotten for a later one."""
+        self._change = call
         self.pump()
 
     def pause(self) -> None:
@@ -112,8 +112,9 @@ class Listener:
             return True
         if self._reading:
             return False
-        if self._changes:
-            self._changes.popleft()()
+        if self._change is not None:
+            change, self._change = self._change, None
+            change()
             return True
         if self.caught_up:
             return False
@@ -123,7 +124,7 @@ class Listener:
             return True
         self._reading = True
         self._hub.replay(self)
-        return False
+        return bool(self._ahead) or self.place.height < self._until  # read already
 
     def _tell(self, content: Content, older: Content | None) -> bool:
         """The events of a height from `place` on; False if it was paused in the midst of them."""

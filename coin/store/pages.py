@@ -22,6 +22,7 @@ from coin.store.rows import CONFIRMED, OUTPUT, Confirmed, confirmed_of, unspent_
 from meshnet.storage.database import Connection
 from meshnet.storage.disk import CorruptFileError
 
+_HIGHEST: Final = (1 << 63) - 1
 _AT_ONCE: Final = 500
 """Values of one IN (…)."""
 
@@ -42,7 +43,7 @@ class _Asked:
         self._source = "SELECT number AS tx FROM tx WHERE 1"
         self._owners: tuple[int, ...] = ()
         if addresses is None:
-            self.total = int(connection.execute("SELECT coalesce(max(number), 0) FROM tx")[0][0])
+            self.total = count(connection)
             return
         marks = ",".join("?" * len(addresses))
         rows = connection.execute(
@@ -119,6 +120,29 @@ def confirmed(connection: Connection, numbers: Sequence[int]) -> list[Confirmed]
     return [found[number] for number in numbers]
 
 
+def page_from(
+    connection: Connection, owner: int | None, number: int | None, limit: int, *, newest: bool
+) -> tuple[list[Confirmed], bool]:
+    """At most `limit` transactions behind that of a number (None: from the first), of an address's row or of
+    all (None), the newest first or the oldest; and whether there are more. In the order of their numbers."""
+    bound = number if number is not None else _HIGHEST if newest else 0
+    side, order = ("<", "DESC") if newest else (">", "ASC")
+    table, column, where = (
+        ("tx", "number", "1") if owner is None else ("history", "tx", f"address = {owner:d}")
+    )
+    statement = (
+        f"SELECT {column} FROM {table} WHERE {where} AND {column} {side} ? "  # noqa: S608
+        f"ORDER BY {column} {order} LIMIT ?"
+    )
+    found = [each for (each,) in connection.execute(statement, (min(bound, _HIGHEST), limit + 1))]
+    return confirmed(connection, found[:limit]), len(found) > limit
+
+
+def count(connection: Connection) -> int:
+    """How many transactions there are."""
+    return int(connection.execute("SELECT coalesce(max(number), 0) FROM tx")[0][0])
+
+
 def spent_by(connection: Connection, it: Transaction) -> tuple[Unspent, ...]:
     """The outputs that a transaction spends, in its order, whether or not they are spent already; those that
     are not in the chain are left out."""
@@ -130,7 +154,7 @@ def first_number(connection: Connection, sequence: int) -> int:
     """The number of the first transaction of a block; of the next one to come if there is no such block."""
     rows = connection.execute("SELECT data FROM block WHERE sequence = ?", (sequence,))
     if not rows:
-        return int(connection.execute("SELECT coalesce(max(number), 0) + 1 FROM tx")[0][0])
+        return count(connection) + 1
     first = decode_block(rows[0][0]).transactions[0].id
     found = connection.execute("SELECT number FROM tx WHERE id = ?", (first,))
     if not found:

@@ -30,7 +30,7 @@ from coin.chain.transaction import Transaction, Unspent
 from coin.store.batch import Batch
 from coin.store.figures import Balance, Supply, balances, richest, supply, unspents_of
 from coin.store.integrity import Progress, Report, check, rebuild_from, refill, reindex, whole_block
-from coin.store.pages import Page, page, spent_by
+from coin.store.pages import Page, count, page, spent_by
 from coin.store.pool import Pool
 from coin.store.rows import (
     CONFIRMED,
@@ -197,7 +197,7 @@ class ChainStore:
     def transaction_count(self, address: Address | None = None) -> int:
         """How many transactions there are, or touch an address."""
         if address is None:
-            return int(self._rows("SELECT coalesce(max(number), 0) FROM tx")[0][0])
+            return self._database.read(count)
         rows = self._rows("SELECT txs FROM address WHERE address = ?", address)
         return int(rows[0][0]) if rows else 0
 

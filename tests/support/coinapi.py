@@ -25,6 +25,7 @@ from coin.api.service import Api, Parts
 from coin.api.settings import ApiSection
 from coin.api.table import TABLE
 from coin.chain.params import Chain
+from coin.chain.rules import signers
 from coin.replication.addresses import Addresses
 from coin.replication.introduction import Ourselves
 from coin.replication.network import Network
@@ -69,6 +70,8 @@ class _AtOnce:
 
     def __init__(self, store: ChainStore) -> None:
         self.store = store
+        self.added: Callable[..., None] = lambda blocks, changes: None
+        self.came: Callable[..., None] = lambda it, owners, why: None
 
     @property
     def height(self) -> int:
@@ -80,7 +83,17 @@ class _AtOnce:
     write = read
 
     async def inject(self, transactions: Any, unix: float) -> Any:
-        return self.store.pool.add(transactions, unix)
+        taken = self.store.pool.add(transactions, unix)
+        for it, each in zip(transactions, taken, strict=True):
+            if each.new:
+                self.came(it, signers(it), str(each.refused or ""))
+        return taken
+
+    def add(self, blocks: Any) -> None:
+        """Blocks come."""
+        added = self.store.add(blocks, [[signers(it) for it in block.transactions] for block in blocks])
+        assert added.refused is None
+        self.added(blocks, added.applied)
 
 
 class _Reactor:
@@ -116,7 +129,7 @@ class Served:
         peers: Any = SimpleNamespace(dialling=())
         parts = Parts(chain, self.books, self.network, peers, publishes, folder)
         self.api = Api(_Reactor(), self.clock, DISK, section or ApiSection(csrf=False), parts, table)
-        self.api._writer = SimpleNamespace(call=maybeDeferred, close=succeed)  # type: ignore[assignment]
+        self.api._writer = SimpleNamespace(call=maybeDeferred, close=lambda: succeed(None))  # type: ignore[assignment]
         self.api.start()
 
     def connect(self) -> Connection:

@@ -51,6 +51,7 @@ def test_operations(endpoint: Endpoint) -> None:
     """The same sets, parameters with their types, and bodies."""
     operation = OPERATIONS[endpoint.method.lower(), endpoint.path]
     assert {ApiSet(each) for each in operation["x-sets"]} == endpoint.sets
+    assert operation.get("x-scope", "") == endpoint.scope
     if endpoint.body is None:
         told = {name: kind for name, (kind, _) in parameters(operation).items()}
         assert told == {each.name: each.kind.type for each in endpoint.parameters}
