@@ -42,13 +42,15 @@ class Struct:
 
     def read(self, data: bytes) -> dict[str, Any]:
         """The fields that are given; raises BadBodyError."""
-        value = _value(data)
+        text = data.decode("utf-8", "replace").lstrip(" \t\r\n")
+        value = _value(text)
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise BadBodyError(
-                f"json: cannot unmarshal {_KINDS[type(value)]} into Go value of type {self.name}"
-            )
+            # Python takes the 1 of "1.x" for a number, and Go does not.
+            kind = _KINDS[type(value)]
+            why = fault(text) or f"json: cannot unmarshal {kind} into Go value of type {self.name}"
+            raise BadBodyError(why)
         return self._fill(value, self.name.rpartition(".")[2], "")
 
     def _fill(self, table: dict[str, Any], root: str, path: str) -> dict[str, Any]:
@@ -90,8 +92,7 @@ def _misfit(value: Any, root: str, path: str, wanted: str) -> BadBodyError:
     return BadBodyError(f"json: cannot unmarshal {kind} into Go struct field {root}.{path} of type {wanted}")
 
 
-def _value(data: bytes) -> Any:
-    text = data.decode("utf-8", "replace").lstrip(" \t\r\n")
+def _value(text: str) -> Any:
     try:
         value, _ = _DECODER.raw_decode(text)
     except RecursionError:
