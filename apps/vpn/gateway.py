@@ -39,6 +39,7 @@ from apps.vpn.tenant import Tenant, TenantFlow
 from apps.vpn.tun.device import Device
 from apps.vpn.tun.linux import open_linux
 from apps.vpn.tun.reader import Tun
+from apps.vpn.tun.rtnetlink import set_up
 from meshnet.errors import LocalError, MeshError
 from meshnet.node.app import Json, MeshNode
 from meshnet.streams import PortListener, Stream, StreamReader
@@ -48,6 +49,11 @@ OWNER: Final = "exit"
 INTERFACE: Final = "mesh-exit"
 TABLE: Final = "meshnet_exit"
 MTU: Final = 1_500
+LARGEST_FORWARDED: Final = 65_536
+"""As much as kernels and cards join when they receive: an interface that takes less gets it in single packets.
+Flows cut what is larger than a cell."""
+QUEUE_LENGTH: Final = 1_000
+"""Packets that wait in the kernel; senders elsewhere are not stopped by it being full."""
 AGAIN_SECONDS: Final = 5.0
 """From the loss of the interface to the next attempt."""
 SERVERS: Final = 3
@@ -63,7 +69,9 @@ Open = Callable[[str, int, Sequence[IPv4Interface | IPv6Interface]], Device]
 
 def open_device(name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> Device:
     """The interface, up. Raises MissingDependencyError where there is none, or no right to have one."""
-    return open_linux(name, mtu, addresses)
+    device = open_linux(name, mtu, addresses)
+    set_up(device.name, device.index, mtu, LARGEST_FORWARDED, QUEUE_LENGTH)
+    return device
 
 
 @frozen

@@ -54,6 +54,12 @@ class TenantFlow(PacketFlow):
         self.from_client.change(rate)
         self.to_client.change(rate)
 
+    def offer(self, frame: memoryview, now: float) -> bool:
+        """Takes a frame, and the next one: what is too much for this client is dropped here, by its own
+        queue, where flows are told apart and marked; not in the device's, which is everybody's."""
+        super().offer(frame, now)
+        return True
+
     def waiting(self) -> int:
         """Nothing, while the client is over its rate."""
         return 0 if self._held_back is not None else self.least

@@ -231,6 +231,21 @@ class GatewayTests(TestCase):
         reached = {(each.target, each.dport) for each in ends if each.source == str(mine)}
         self.assertEqual(reached & {*places, (NET4, 26)}, {(NET4, 26)})
 
+    @inlineCallbacks
+    def test_uninvited(self) -> Generator[Deferred[Any], Any, None]:
+        """Nobody out there can begin anything with a client, also one who knows its address and the way."""
+        yield self.start()
+        customer = yield self.customer()
+        self.net.configure(f"route add 10.181.0.0/16 via {self.exit.towards(self.net).own4}")
+        with Capture(self.user) as capture:
+            with self.socket(self.net, socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+                datagrams.bind((NET4, 7))
+                datagrams.sendto(b"x", (str(customer.lease.v4), 9))
+            said = yield self.run_there(self.user, "ping", "-n", "-c1", "-W5", NET4)
+        self.assertIn("1 received", said)
+        heard = [seen.ends for seen in capture.whole() if seen.ends is not None and not seen.outgoing]
+        self.assertEqual({(each.source, each.dport) for each in heard}, {(NET4, 0)})
+
     def connect(self, host: str, port: int) -> int | None:
         """Why a program of the user cannot connect."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
