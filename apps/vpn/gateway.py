@@ -50,7 +50,7 @@ INTERFACE: Final = "mesh-exit"
 TABLE: Final = "meshnet_exit"
 MTU: Final = 1_500
 LARGEST_FORWARDED: Final = 65_536
-"""As much as kernels and cards join when they receive: an interface that takes less gets it in single packets.
+"""As much as kernels and cards join when they receive; an interface that takes less gets single packets.
 Flows cut what is larger than a cell."""
 QUEUE_LENGTH: Final = 1_000
 """Packets that wait in the kernel; senders elsewhere are not stopped by it being full."""
