@@ -6,7 +6,8 @@
 The kernel forwards, filters and translates (`ruleset.py`); here packets only get in and out, with their
 source addresses looked at. What is changed in the system is in the host's book under the owner `exit`, and is
 undone when the gateway stops, or at the next start if it could not. The interface and what hangs on it go by
-themselves with the process.
+themselves with the process. Who takes them away meanwhile (a firewall that is loaded anew flushes all tables)
+is noticed within a tenth of a second, and they are put back; if they cannot be, nothing passes any more.
 
 `apply` makes it as the settings say, from whatever it was; calls wait for each other.
 """
@@ -25,8 +26,9 @@ from twisted.logger import Logger
 
 from apps.vpn.forwarder import REFUSED, Forwarder
 from apps.vpn.host.changes import AnyChange, Sysctl
-from apps.vpn.host.host import RESOLV, Host
+from apps.vpn.host.host import BOOK, RESOLV, Host
 from apps.vpn.host.service import HostThread
+from apps.vpn.host.watch import HostWatch
 from apps.vpn.lease import LEAST_MTU, PACKETS_PORT, TICKET_SIZE, Lease, Offloads, RefusalCode, Wants, Wish
 from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.headers import target
@@ -72,6 +74,12 @@ def open_device(name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Int
     device = open_linux(name, mtu, addresses)
     set_up(device.name, device.index, mtu, LARGEST_FORWARDED, QUEUE_LENGTH)
     return device
+
+
+def watch_host(gateway: Gateway, changed: Callable[[], None]) -> HostWatch:
+    """Notices of what others change."""
+    node = gateway.node
+    return HostWatch(node.reactor, node.clock.call_later, gateway.resolv, changed)
 
 
 @frozen
@@ -120,6 +128,8 @@ class Gateway:
     host: HostThread
     open_device: Open = open_device
     resolv: Path = RESOLV
+    watch: Callable[[Gateway, Callable[[], None]], HostWatch] = watch_host
+    repairs: int = field(default=0, init=False)
     leases: int = field(default=0, init=False)
     refused: dict[str, int] = field(factory=dict, init=False)
     tenants: dict[int, Tenant] = field(factory=dict, init=False)
@@ -136,11 +146,21 @@ class Gateway:
     _listener: PortListener | None = field(default=None, init=False)
     _past: _Totals = field(factory=lambda: _Totals(), init=False)
     _later: Callable[[], None] | None = field(default=None, init=False)
+    _watch: HostWatch | None = field(default=None, init=False)
 
     @property
     def on(self) -> bool:
         """Whether packets pass."""
         return self._tun is not None
+
+    async def begin(self, settings: Exit) -> None:
+        """At the node's start: undoes what an earlier run has left, then makes it as the settings say. Raises
+        as `apply`."""
+        if settings.packets:
+            await self.apply(settings)
+        elif self.node.disk.exists(self.node.data / BOOK):
+            for fault in await self.host.call(lambda host: host.undo(OWNER)):
+                _log.warn("{fault}", fault=fault)
 
     async def apply(self, settings: Exit) -> None:
         """Makes it as the settings say. Raises LocalError, MissingDependencyError; then it is off."""
@@ -194,6 +214,7 @@ class Gateway:
             raise
         assert self._tun is not None
         self._tun.start()
+        self._watch = self.watch(self, self._changed)
         self.why = ""
         _log.info("IP packets leave here over {name}", name=INTERFACE)
 
@@ -246,6 +267,9 @@ class Gateway:
                 tenant.change(evolve(tenant.lease, rate=settings.rate))
 
     async def _stop(self, why: str) -> list[str]:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
@@ -261,6 +285,31 @@ class Gateway:
             self._later()
             self._later = None
         return await self.host.call(lambda host: host.undo(OWNER))
+
+    def _changed(self) -> None:
+        """Somebody has changed addresses, tables or resolv.conf: perhaps ours."""
+        if self.forwarder is not None and not self._settings.dns:
+            self.forwarder.servers = name_servers(_read(self.resolv)) or self.forwarder.servers
+        Deferred.fromCoroutine(self._repair()).addErrback(
+            lambda failure: _log.failure("not put back", failure)
+        )
+
+    async def _repair(self) -> None:
+        """Puts back what is missing; without it nothing passes."""
+        await self._lock.acquire()
+        try:
+            if not self.on:
+                return
+            for change in await self.host.call(lambda host: host.repair(OWNER)):
+                self.repairs += 1
+                _log.warn("put back what somebody took away: {what}", what=change.sentence)
+        except MeshError as why:
+            await self._stop("the exit's rules were taken away")
+            self._settings = evolve(self._settings, packets=False)
+            self.why = f"Somebody took the exit's rules away, and they cannot be put back: {why}"
+            _log.error("{why}", why=self.why)
+        finally:
+            self._lock.release()
 
     def _lost(self, why: MeshError) -> None:
         """The interface was taken away under us: cleans up, and tries again."""
@@ -405,6 +454,7 @@ class Gateway:
             "max_clients": settings.max_clients,
             "seats_resting": 0 if pools is None else pools.resting,
             "leases": self.leases,
+            "repairs": self.repairs,
             "refused": dict(sorted(self.refused.items())),
             "packets_in": totals.frames_in,
             "bytes_in": totals.bytes_in,

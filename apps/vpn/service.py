@@ -102,7 +102,7 @@ class VpnService(Service):
         node.registry.register(self._collector)
         node.registry.register(GatewayCollector(self._gateway.describe))
 
-    def startService(self) -> Deferred[None] | None:
+    def startService(self) -> Deferred[None]:
         """Binds what the config names; raises LocalError if something is taken. Fires when packets pass, if
         they shall; fails with LocalError where they cannot."""
         super().startService()
@@ -119,9 +119,7 @@ class VpnService(Service):
         except LocalError:
             self.stopService()
             raise
-        if not settings.exit.packets:
-            return None
-        return Deferred.fromCoroutine(self._gateway.apply(settings.exit)).addErrback(self._not_started)
+        return Deferred.fromCoroutine(self._gateway.begin(settings.exit)).addErrback(self._not_started)
 
     def _not_started(self, failure: Failure) -> Deferred[None]:
         return self.stopService().addCallback(lambda done: failure)

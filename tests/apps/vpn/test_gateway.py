@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -135,6 +136,7 @@ class GatewayTests(SynchronousTestCase):
         self.resolv.write_text("# none\nnameserver 9.9.9.9\nnameserver fe80::1%eth0\nnameserver\nsearch x\n")
         self.devices: list[FakeDevice] = []
         self.broken: Exception | None = None
+        self.watched: list[str] = []
         self.tools = TOOLS
         self.gateway = self.make()
 
@@ -151,7 +153,11 @@ class GatewayTests(SynchronousTestCase):
                 RealDisk(), self.folder / "host.log", tools=self.tools, run=self.machine.run, proc=self.proc
             )
         )
-        return Gateway(self.node, host, self.open_device, self.resolv)  # type: ignore[arg-type]
+        return Gateway(self.node, host, self.open_device, self.resolv, self.watch)  # type: ignore[arg-type]
+
+    def watch(self, gateway: Gateway, changed: Callable[[], None]) -> Any:
+        self.changed = changed
+        return SimpleNamespace(stop=lambda: self.watched.append("stopped"))
 
     def open_device(self, name: str, mtu: int, addresses: Any) -> FakeDevice:
         if self.broken is not None:
@@ -425,6 +431,46 @@ class GatewayTests(SynchronousTestCase):
         self.assertIn("\n\t\tdrop\n", self.rules)
         self.successResultOf(Deferred.fromCoroutine(self.gateway.stop()))
         self.assertEqual((self.rules, self.sysctl("net/ipv4/ip_forward")), ("", 0))
+
+    def test_left_behind(self) -> None:
+        """A node that is no exit any more undoes what its last run has left, at its start."""
+        self.start()
+        self.gateway = self.make()
+        self.node.disk, self.node.data = RealDisk(), self.folder
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.begin(Exit())))
+        self.assertEqual((self.rules, self.sysctl("net/ipv4/ip_forward")), ("", 0))
+        self.assertFalse(self.gateway.on)
+
+    def test_rules_taken_away(self) -> None:
+        """Rules that somebody flushes are put back; clients stay."""
+        self.start()
+        self.leased()
+        rules = self.machine.tables.pop("meshnet_exit")
+        self.sysctl("net/ipv4/ip_forward", 0)
+        self.changed()
+        self.assertEqual((self.rules, self.sysctl("net/ipv4/ip_forward")), (rules, 1))
+        self.assertEqual((len(self.gateway.tenants), self.gateway.describe()["repairs"]), (1, 2))
+
+    def test_rules_gone(self) -> None:
+        """Where they cannot be put back, nothing passes any more."""
+        self.start()
+        customer, _ = self.leased()
+        self.machine.tables.clear()
+        self.machine.refuse = "meshnet_exit"
+        self.changed()
+        self.mesh.flush()
+        self.assertTrue(customer.ended)
+        self.assertEqual((self.gateway.on, self.watched), (False, ["stopped"]))
+        self.assertIn("cannot be put back", self.gateway.describe()["why"])
+        self.changed()
+
+    def test_other_servers(self) -> None:
+        """Other name servers of the system are asked from then on; a file without any changes nothing."""
+        self.start()
+        for text, servers in (("nameserver 1.1.1.1\n", ["1.1.1.1"]), ("", ["1.1.1.1"])):
+            self.resolv.write_text(text)
+            self.changed()
+            self.assertEqual(self.gateway.describe()["dns"], servers)
 
     def test_other_rules(self) -> None:
         """Changed lists become the table, in one step; clients stay."""

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from apps.vpn import gateway
 from apps.vpn.app import VpnApp
-from apps.vpn.gateway import Gateway, survey
+from apps.vpn.gateway import Gateway, survey, watch_host
 from apps.vpn.policy import rule
 from apps.vpn.settings import Exit
 from lab.capture import Capture
@@ -114,9 +114,12 @@ class GatewayTests(TestCase):
         yield self.until(lambda: any(link["up"] for link in self.near.links()))
         there: Any = ExitThere(self.far, ReactorThere(reactor, self.exit))
         self.host: Any = HostThere(self.exit, self.folder)
-        self.gateway = Gateway(there, self.host, opener(self.exit), self.folder / "resolv.conf")
+        self.gateway = Gateway(there, self.host, opener(self.exit), self.folder / "resolv.conf", self.watch)
         yield Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True, **settings)))
         self.addCleanup(lambda: Deferred.fromCoroutine(self.gateway.stop()))
+
+    def watch(self, made: Gateway, changed: Any) -> Any:
+        return self.exit.inside(lambda: watch_host(made, changed))
 
     def until(self, true: Any) -> Deferred[None]:
         done: Deferred[None] = Deferred()
@@ -316,6 +319,15 @@ class GatewayTests(TestCase):
         yield self.host.call(survey)
         self.assertEqual(self.state(), before)
         self.gateway.host = self.host
+
+    @inlineCallbacks
+    def test_flushed(self) -> Generator[Deferred[Any], Any, None]:
+        """A firewall that is loaded anew takes all tables away: the exit's come back."""
+        yield self.start()
+        before = self.exit.run("nft", "-s", "list", "table", "inet", "meshnet_exit")
+        self.exit.run("nft", "flush", "ruleset")
+        yield self.until(lambda: self.gateway.repairs)
+        self.assertEqual(self.exit.run("nft", "-s", "list", "table", "inet", "meshnet_exit"), before)
 
     @inlineCallbacks
     def test_interface_gone(self) -> Generator[Deferred[Any], Any, None]:
