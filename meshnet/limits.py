@@ -181,6 +181,8 @@ LOG_RECENT: Final = 500  # lines kept in memory
 
 # Packets (docs/vpn.md)
 TUN_FLOW_BYTES: Final = 2 << 20  # of packets that wait for one stream
+TUN_LEARNED: Final = 4_096  # keys that a mesh interface has only heard of
+TUN_ANSWERS_PER_SECOND: Final = 32 << 10  # bytes of ICMP errors
 
 # Storage
 SECRET_FILE: Final = 64 << 10  # a key file or another secret

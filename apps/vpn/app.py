@@ -25,7 +25,7 @@ class VpnApp:
     settings = VpnSettings
 
     def verbs(self) -> Sequence[Verb | Group]:
-        """`socks`, `forward`, `serve`, `exit`, and the group `vpn`."""
+        """`socks`, `forward`, `serve`, `exit`, and the groups `vpn` and `tun`."""
         from apps.vpn.cli import VERBS
 
         return VERBS

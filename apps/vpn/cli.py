@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from apps.vpn import gateway_cli
 from apps.vpn.client.cli import TUNNEL_VERBS
+from apps.vpn.mesh.cli import TUN
 from meshnet.cli.show import print_json, print_table, size
 from meshnet.errors import UsageError
 from meshnet.node.app import Group, Json, Verb
@@ -241,4 +242,5 @@ VERBS: Final = (
     Verb("serve", "mesh ports that lead to local addresses: list, add, remove", _serve_arguments, _serve),
     Verb("exit", "connect to the old internet for others: show, on, off, rules", _exit_arguments, _exit),
     Group("vpn", "all packets of this machine through an exit; an exit", (*TUNNEL_VERBS, gateway_cli.EXIT)),
+    TUN,
 )

@@ -6,6 +6,7 @@
     GET POST DELETE /tunnel     POST: the keys of [vpn] that differ; DELETE: take it down
     POST            /doctor     looks after what the tunnel has changed in the system
     GET POST        /exit       POST: enabled, packets, rate, allow, deny (added), remove (from either list)
+    GET POST        /tun        POST: up, and keys of [tun] that shall differ
 
 What is added lasts until the node stops; what shall stay stands in the config.
 """
@@ -29,6 +30,7 @@ from apps.vpn.counts import ROLES, Counts, GatewayCollector, VpnCollector
 from apps.vpn.gateway import Gateway
 from apps.vpn.host.service import host_of
 from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, show
+from apps.vpn.mesh.control import MeshInterface
 from apps.vpn.ports import ExitPort, MeshPort, ServePort
 from apps.vpn.settings import Exit, Forward, Rate, RuleText, Serve, Socks, VpnSettings
 from apps.vpn.socks_datagrams import Answers
@@ -98,6 +100,7 @@ class VpnService(Service):
         self._tunnel = TunnelClient(node, self._host)
         self._tunnel_routes = TunnelRoutes(self._tunnel, settings.vpn, node.lookup)
         node.registry.register(TunnelCollector(self._tunnel))
+        self._tun = MeshInterface(node, settings.tun)
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
         node.registry.register(GatewayCollector(self._gateway.describe))
@@ -116,6 +119,7 @@ class VpnService(Service):
                 self.add_serve(serve)
             self._exit.apply()
             self._tunnel.begin(settings.vpn)
+            self._tun.start()
         except LocalError:
             self.stopService()
             raise
@@ -127,6 +131,7 @@ class VpnService(Service):
     def stopService(self) -> Deferred[None]:
         """Closes every listener and every connection, and undoes what was changed in the system."""
         super().stopService()
+        self._tun.down()
         local: list[LocalListener] = [*self._socks.values(), *self._forwards.values()]
         mesh: list[MeshPort] = [*self._served.values(), self._exit]
         waiting = [listener.stop() for listener in local]
@@ -239,6 +244,7 @@ class VpnService(Service):
             "serve": [each.describe() for each in self._served.values()],
             "exit": {**self._exit.describe(), "packets": self._gateway.describe()},
             "tunnel": self._tunnel.describe(),
+            "tun": self._tun.status(),
             "counts": {name: role.counts.as_json() for name, role in self._roles.items()},
         }
 
@@ -254,6 +260,7 @@ class VpnService(Service):
             "GET /serve": lambda body: self._list(body, "serve"),
             "POST /serve": lambda body: self.add_serve(self._read(Serve, body)).describe(),
             "DELETE /serve": self._remove_served,
+            **self._tun.routes(),
             "GET /exit": lambda body: self._list(body, "exit"),
             "POST /exit": self._change_exit,
             "GET /tunnel": lambda body: self._tunnel_routes.show(body),

@@ -6,6 +6,7 @@
     [vpn]        exit, via, hops, identity, killswitch, dns, split, outside, mtu, interface, up
     [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout, rate,
                  packets, pool4, pool6, max_clients, dns
+    [tun]        enabled, name, mtu, hops, callers, max_peers, idle, dns
 
 A route `via` is a list of keys; left out it is the node's configured route, empty a direct link.
 """
@@ -22,6 +23,7 @@ from apps.vpn.host.plan import networks
 from apps.vpn.lease import LEAST_MTU, MOST_MTU
 from apps.vpn.policy import PUBLIC, Policy, Rule, rule
 from apps.vpn.pools import POOL4, POOL6, Pools
+from apps.vpn.tun.device import check_name
 from meshnet.cipher.address import Address, Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.limits import HOPS
@@ -33,6 +35,8 @@ Identity = Literal["anonymous", "node"]
 Callers = Literal["any"] | tuple[PublicKey, ...]
 Via = tuple[PublicKey, ...] | None
 Streams = Annotated[int, Between(1, 65_536)]
+Mtu = Annotated[int, Between(1_280, 59_000)]
+Hops = Annotated[int, Between(1, HOPS)]
 Rate = Annotated[int, Between(0, 100_000_000_000)]
 
 
@@ -210,6 +214,29 @@ class Tunnel:
 
 
 @frozen
+class Tun:
+    """[tun]: the mesh interface, by which any program reaches any node at its mesh IPv6 address.
+
+    `name` is the interface's, `%d` being the first number that is free; `mtu` its largest packet. `hops`
+    picks the relays to each node by chance, so many nodes on the way, the last included; without, they are
+    those of [[route]] and [[known]]. `callers` may send packets here, and have to prove their keys;
+    `max_peers` nodes at a time, each forgotten after `idle` seconds. `dns`: names under .mesh are answered.
+    """
+
+    enabled: bool = False
+    name: str = "mesh%d"
+    mtu: Mtu = 1_500
+    hops: Hops | None = None
+    callers: Callers = "any"
+    max_peers: Annotated[int, Between(1, 65_536)] = 256
+    idle: Annotated[float, Between(10, 86_400)] = 300.0
+    dns: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        check_name(self.name)
+
+
+@frozen
 class VpnSettings:
     """All of them."""
 
@@ -218,3 +245,4 @@ class VpnSettings:
     serve: tuple[Serve, ...] = ()
     exit: Exit = Exit()
     vpn: Tunnel | None = None
+    tun: Tun = Tun()

@@ -171,6 +171,9 @@ class FakeStream:
         self.clock.call_later(0, self._pass_packets)
 
     def _pass_packets(self) -> None:
+        if self.met is not None:  # the other end is asked first, as OPEN goes before PACKETS
+            self.met.append(self._pass_packets)
+            return
         while not self.gone and self.source is not None and self.source.waiting():
             room = bytearray(self.largest_packets)
             size = self.source.pour(memoryview(room), self.clock.now())

@@ -14,6 +14,8 @@ LARGEST_SUPERPACKET: Final = 60_000
 QUEUE_LENGTH: Final = 500
 """Packets that wait in the kernel while nobody reads."""
 
+LONGEST_NAME: Final = 15
+
 CSUM: Final = 0x01
 TSO4: Final = 0x02
 TSO6: Final = 0x04
@@ -47,3 +49,17 @@ class Device(Protocol):
 
     def close(self) -> None:
         """The interface goes too. Twice is once."""
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless Linux would take it as an interface's name."""
+    plain = name.replace("%d", "", 1)
+    if (
+        not plain
+        or not plain.isascii()
+        or len(name.replace("%d", "00", 1)) > LONGEST_NAME
+        or not all(c.isalnum() or c in "-_." for c in plain)
+    ):
+        raise ValueError(
+            f"{name!r} is no name of an interface: at most {LONGEST_NAME} letters, digits, '-', '_', '.'"
+        )

@@ -82,6 +82,16 @@ class PacketFlow:
         if self.least:
             stream.packets_ready()
 
+    def uncarry(self) -> None:
+        """The stream is gone; packets wait for another."""
+        self._stream = None
+
+    def refuse(self, told: Callable[[memoryview], None]) -> None:
+        """There will be no stream: what waits is dropped, the sender of the first told."""
+        if self._head is not None:
+            told(memoryview(self._head))
+        self.stop()
+
     def stop(self) -> None:
         """The stream is gone; what waits is dropped."""
         self._stream = None

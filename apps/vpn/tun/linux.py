@@ -21,11 +21,9 @@ from typing import Final
 
 from apps.vpn.packets.cut import singles
 from apps.vpn.packets.virtio import ECN, Gso
-from apps.vpn.tun.device import CSUM, LARGEST_SUPERPACKET, QUEUE_LENGTH, TSO4, TSO6, USO4, USO6
+from apps.vpn.tun.device import CSUM, LARGEST_SUPERPACKET, QUEUE_LENGTH, TSO4, TSO6, USO4, USO6, check_name
 from apps.vpn.tun.rtnetlink import Interface, Network, add_address, add_route, set_up
-from meshnet.errors import LocalError, MissingDependencyError, UsageError
-
-LONGEST_NAME: Final = 15
+from meshnet.errors import LocalError, MissingDependencyError
 
 TUNSETIFF: Final = 0x400454CA
 TUNSETOFFLOAD: Final = 0x400454D0
@@ -110,20 +108,6 @@ def open_linux(
         os.close(descriptor)
         raise
     return LinuxDevice(descriptor, name, index, mtu, offloads)
-
-
-def check_name(name: str) -> None:
-    """Raises UsageError unless Linux would take it as an interface's name."""
-    plain = name.replace("%d", "", 1)
-    if (
-        not plain
-        or not plain.isascii()
-        or len(name.replace("%d", "00", 1)) > LONGEST_NAME
-        or not all(c.isalnum() or c in "-_." for c in plain)
-    ):
-        raise UsageError(
-            f"{name!r} is no name of an interface; use at most {LONGEST_NAME} letters, digits, '-', '_', '.'."
-        )
 
 
 def _attach(descriptor: int, name: str, wanted: int) -> tuple[str, int]:

@@ -1,0 +1,165 @@
+"""`meshnet tun`: the mesh interface of a running node, up and down.
+
+GET  /tun                 what it is and whom it reaches
+POST /tun   up: true, and the keys of [tun] that shall differ; up: false
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from ipaddress import IPv6Address, IPv6Interface
+from typing import Any
+
+import attrs
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from apps.vpn.host.tools import find_tools, run
+from apps.vpn.mesh.addresses import NETWORK
+from apps.vpn.mesh.names import NameServer, tell_system
+from apps.vpn.mesh.network import MeshNetwork, OpenDevice
+from apps.vpn.settings import Callers, Hops, Mtu, Tun
+from apps.vpn.tun.device import Device
+from meshnet.errors import LocalError, MeshError, MissingDependencyError, UsageError
+from meshnet.node.app import Json, MeshNode, Route
+from meshnet.node.schema import read_body, read_query
+
+_log = Logger()
+
+
+@frozen
+class NoArguments:
+    """Body of a GET."""
+
+
+@frozen
+class ChangeTun:
+    """Body of POST /tun."""
+
+    up: bool
+    name: str | None = None
+    mtu: Mtu | None = None
+    hops: Hops | None = None
+    callers: Callers | None = None
+
+
+def open_mesh(settings: Tun, address: IPv6Interface) -> Device:
+    """The interface of this system, with its address and the route to the mesh. Raises LocalError,
+    UsageError, MissingDependencyError."""
+    if sys.platform.startswith("linux"):
+        from apps.vpn.tun.linux import open_linux
+
+        return open_linux(settings.name, settings.mtu, [address], [NETWORK])
+    raise MissingDependencyError("This system has no TUN devices that are known here; Linux and macOS have.")
+
+
+class MeshInterface:
+    """The interface of one node, whether up or not. `gone` holds why the last one vanished."""
+
+    def __init__(self, node: MeshNode, settings: Tun, open_device: OpenDevice = open_mesh) -> None:
+        self.settings = settings
+        self.network: MeshNetwork | None = None
+        self.gone: MeshError | None = None
+        self.server: NameServer | None = None
+        self.names_note = ""
+        self._node = node
+        self._open = open_device
+
+    def start(self) -> None:
+        """Up, if the config says so; raises LocalError, UsageError."""
+        if self.settings.enabled:
+            self.up(self.settings)
+
+    def up(self, settings: Tun) -> None:
+        """Brings it up; raises LocalError, UsageError."""
+        if self.network is not None:
+            name = self.network.tun.device.name
+            raise LocalError(f"The mesh interface {name} is up already; `meshnet tun down` first.")
+        network = MeshNetwork(self._node, settings, self._open, self._vanished)
+        network.start()
+        self.network, self.gone, self.names_note = network, None, ""
+        if settings.dns:
+            self._serve_names(network)
+
+    def down(self) -> None:
+        """Takes it down; harmless if it is."""
+        server, self.server = self.server, None
+        if server is not None:
+            server.stop()
+        network, self.network = self.network, None
+        if network is not None:
+            network.stop()
+
+    def _vanished(self, why: MeshError) -> None:
+        _log.warn("{why}", why=why)
+        self.gone = why
+        self.network = None
+        self.down()
+
+    def _serve_names(self, network: MeshNetwork) -> None:
+        server = NameServer(self._node.reactor, network.address, network.names)
+        try:
+            server.start()
+        except LocalError as problem:
+            self.names_note = str(problem)
+            return
+        self.server = server
+        reactor = self._node.reactor
+        told: Deferred[None] = deferToThreadPool(
+            reactor, reactor.getThreadPool(), self._tell, network.tun.device.name, network.address
+        )
+        told.addErrback(self._untold)
+
+    @staticmethod
+    def _tell(device: str, address: IPv6Address) -> None:
+        tell_system(find_tools(), run, device, address)
+
+    def _untold(self, failure: Failure) -> None:
+        self.names_note = str(failure.value)
+
+    def refresh(self) -> None:
+        """Names of the config may have changed."""
+        if self.network is not None:
+            self.network.refresh()
+
+    # what is asked of it
+
+    def status(self) -> Json:
+        """`up`, and what the interface says of itself."""
+        if self.network is None:
+            return {"up": False, "gone": str(self.gone) if self.gone is not None else None}
+        names = {
+            "server": str(self.network.address) if self.server is not None else None,
+            "asked": self.server.asked if self.server is not None else 0,
+            "note": self.names_note or None,
+        }
+        return {"gone": None, **self.network.status(), "names": names}
+
+    def routes(self) -> Mapping[str, Route]:
+        """As in the module's docstring."""
+        return {"GET /tun": self._show, "POST /tun": self._change}
+
+    def _show(self, body: Json) -> Json:
+        read_query(NoArguments, body)
+        return self.status()
+
+    def _change(self, body: Json) -> Json:
+        asked = read_body(ChangeTun, body, self._node.lookup)
+        if asked.up:
+            given: dict[str, Any] = {
+                name: value
+                for name in ("name", "mtu", "hops", "callers")
+                if (value := getattr(asked, name)) is not None
+            }
+            try:
+                settings = attrs.evolve(self.settings, **given)
+            except ValueError as problem:
+                raise UsageError(f"{str(problem)[0].upper()}{str(problem)[1:]}.") from None
+            self.up(settings)
+        else:
+            self.down()
+        return self.status()
