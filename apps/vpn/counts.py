@@ -8,10 +8,15 @@ text of a peer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from apps.vpn.packets.faults import named
+
+if TYPE_CHECKING:
+    from apps.vpn.mesh.control import MeshInterface
 
 ROLES: Final = ("socks", "forward", "serve", "exit")
 
@@ -107,3 +112,33 @@ class GatewayCollector(Collector):
         queries = CounterMetricFamily("meshnet_vpn_exit_queries", "Names that clients asked for.")
         queries.add_metric([], told["queries"])
         yield from (clients, leases, refused, packets, size, dropped, queries)
+
+
+class TunCollector(Collector):
+    """Reads the counts of the mesh interface when Prometheus asks."""
+
+    def __init__(self, tun: MeshInterface) -> None:
+        self._tun = tun
+
+    def collect(self) -> Iterator[Metric]:
+        """Four families; directions as those of bytes."""
+        sums = self._tun.sums()
+        peers = GaugeMetricFamily("meshnet_tun_peers", "Nodes that packets pass to or from now.")
+        peers.add_metric([], self._tun.reached)
+        packets = CounterMetricFamily(
+            "meshnet_tun_packets",
+            "Packets of the mesh interface, superpackets being one.",
+            labels=["direction"],
+        )
+        size = CounterMetricFamily("meshnet_tun_bytes", "Bytes of them.", labels=["direction"])
+        dropped = CounterMetricFamily(
+            "meshnet_tun_dropped_packets", "Packets dropped, by reason.", labels=["direction", "reason"]
+        )
+        packets.add_metric(["from_mesh"], sums.frames_in)
+        packets.add_metric(["to_mesh"], sums.frames_out)
+        size.add_metric(["from_mesh"], sums.bytes_in)
+        size.add_metric(["to_mesh"], sums.bytes_out)
+        for direction, counts in (("from_mesh", sums.dropped_in), ("to_mesh", sums.dropped_out)):
+            for reason, number in named(counts).items():
+                dropped.add_metric([direction, reason], number)
+        yield from (peers, packets, size, dropped)

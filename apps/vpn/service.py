@@ -26,7 +26,7 @@ from zope.interface import implementer
 from apps.vpn.client.collector import TunnelCollector
 from apps.vpn.client.routes import TunnelRoutes
 from apps.vpn.client.service import TunnelClient
-from apps.vpn.counts import ROLES, Counts, GatewayCollector, VpnCollector
+from apps.vpn.counts import ROLES, Counts, GatewayCollector, TunCollector, VpnCollector
 from apps.vpn.gateway import Gateway
 from apps.vpn.host.service import host_of
 from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, show
@@ -104,6 +104,7 @@ class VpnService(Service):
         self._collector = VpnCollector({name: role.counts for name, role in self._roles.items()})
         node.registry.register(self._collector)
         node.registry.register(GatewayCollector(self._gateway.describe))
+        node.registry.register(TunCollector(self._tun))
 
     def startService(self) -> Deferred[None]:
         """Binds what the config names; raises LocalError if something is taken. Fires when packets pass, if
@@ -260,7 +261,8 @@ class VpnService(Service):
             "GET /serve": lambda body: self._list(body, "serve"),
             "POST /serve": lambda body: self.add_serve(self._read(Serve, body)).describe(),
             "DELETE /serve": self._remove_served,
-            **self._tun.routes(),
+            "GET /tun": lambda body: self._tun.show(body),
+            "POST /tun": lambda body: self._tun.change(body),
             "GET /exit": lambda body: self._list(body, "exit"),
             "POST /exit": self._change_exit,
             "GET /tunnel": lambda body: self._tunnel_routes.show(body),

@@ -21,9 +21,10 @@ from twisted.internet.task import Clock
 from apps.vpn import settings as vpn
 from apps.vpn.client.collector import TunnelCollector
 from apps.vpn.client.service import TunnelClient
-from apps.vpn.counts import Counts, GatewayCollector, VpnCollector
+from apps.vpn.counts import Counts, GatewayCollector, TunCollector, VpnCollector
 from apps.vpn.gateway import Gateway
 from apps.vpn.host.service import HostThread
+from apps.vpn.mesh.control import MeshInterface
 from apps.vpn.service import VpnService
 from coin import settings as coin
 from coin.api.settings import ApiSection
@@ -60,6 +61,7 @@ SECTIONS = {
     "[[serve]]": vpn.Serve,
     "[vpn]": vpn.Tunnel,
     "[exit]": vpn.Exit,
+    "[tun]": vpn.Tun,
     "[coin]": coin.CoinSection,
     "[coin.api]": ApiSection,
 }
@@ -192,6 +194,9 @@ def test_metrics(tmp_path: Path) -> None:
     counts.refuse("caller")
     node.registry.register(VpnCollector({"socks": counts}))
     gateway = Gateway(node, HostThread(None, lambda: None))  # type: ignore[arg-type]
+    tun = MeshInterface(node, vpn.Tun())
+    tun._past.dropped_in[1] += 1
+    node.registry.register(TunCollector(tun))
     lost = {"dropped_in": {"source": 1}, "refused": {"full": 1}}
     node.registry.register(GatewayCollector(lambda: {**gateway.describe(), **lost}))
     node.registry.register(TunnelCollector(TunnelClient(node, HostThread(None, lambda: None))))  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ POST /tun   up: true, and the keys of [tun] that shall differ; up: false
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Interface
 from typing import Any
 
@@ -24,8 +23,9 @@ from apps.vpn.mesh.names import NameServer, tell_system
 from apps.vpn.mesh.network import MeshNetwork, OpenDevice
 from apps.vpn.settings import Callers, Hops, Mtu, Tun
 from apps.vpn.tun.device import Device
+from apps.vpn.tun.flow import Totals
 from meshnet.errors import LocalError, MeshError, MissingDependencyError, UsageError
-from meshnet.node.app import Json, MeshNode, Route
+from meshnet.node.app import Json, MeshNode
 from meshnet.node.schema import read_body, read_query
 
 _log = Logger()
@@ -66,6 +66,7 @@ class MeshInterface:
         self.gone: MeshError | None = None
         self.server: NameServer | None = None
         self.names_note = ""
+        self._past = Totals()
         self._node = node
         self._open = open_device
 
@@ -93,11 +94,11 @@ class MeshInterface:
         network, self.network = self.network, None
         if network is not None:
             network.stop()
+            self._past.add(network.sums())
 
     def _vanished(self, why: MeshError) -> None:
         _log.warn("{why}", why=why)
         self.gone = why
-        self.network = None
         self.down()
 
     def _serve_names(self, network: MeshNetwork) -> None:
@@ -139,27 +140,38 @@ class MeshInterface:
         }
         return {"gone": None, **self.network.status(), "names": names}
 
-    def routes(self) -> Mapping[str, Route]:
-        """As in the module's docstring."""
-        return {"GET /tun": self._show, "POST /tun": self._change}
+    def sums(self) -> Totals:
+        """What has passed since the node's start."""
+        sums = Totals()
+        sums.add(self._past)
+        if self.network is not None:
+            sums.add(self.network.sums())
+        return sums
 
-    def _show(self, body: Json) -> Json:
+    @property
+    def reached(self) -> int:
+        """Nodes that packets pass to or from now."""
+        return self.network.reached if self.network is not None else 0
+
+    def show(self, body: Json) -> Json:
+        """GET /tun."""
         read_query(NoArguments, body)
         return self.status()
 
-    def _change(self, body: Json) -> Json:
+    def change(self, body: Json) -> Json:
+        """POST /tun."""
         asked = read_body(ChangeTun, body, self._node.lookup)
-        if asked.up:
-            given: dict[str, Any] = {
-                name: value
-                for name in ("name", "mtu", "hops", "callers")
-                if (value := getattr(asked, name)) is not None
-            }
-            try:
-                settings = attrs.evolve(self.settings, **given)
-            except ValueError as problem:
-                raise UsageError(f"{str(problem)[0].upper()}{str(problem)[1:]}.") from None
-            self.up(settings)
-        else:
+        if not asked.up:
             self.down()
+            return self.status()
+        given: dict[str, Any] = {
+            name: value
+            for name in ("name", "mtu", "hops", "callers")
+            if (value := getattr(asked, name)) is not None
+        }
+        try:
+            settings = attrs.evolve(self.settings, **given)
+        except ValueError as problem:
+            raise UsageError(f"{str(problem)[0].upper()}{str(problem)[1:]}.") from None
+        self.up(settings)
         return self.status()

@@ -15,19 +15,20 @@ from ipaddress import IPv6Interface
 from random import SystemRandom
 from typing import Final
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apps.vpn.bucket import Bucket
 from apps.vpn.mesh.addresses import Addresses
-from apps.vpn.mesh.peer import PeerCore, PeerInputs, make_peer
+from apps.vpn.mesh.peer import FIRST_REST, STANDS, PeerCore, PeerInputs, make_peer
 from apps.vpn.packets import icmp
 from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.virtio import AHEAD, HEADER
 from apps.vpn.settings import Tun as TunSettings
 from apps.vpn.tun.device import Device
-from apps.vpn.tun.flow import PacketFlow
+from apps.vpn.tun.flow import PacketFlow, Totals
 from apps.vpn.tun.reader import Tun
 from apps.vpn.ways import pick_way
 from meshnet.cipher.keys import PublicKey, mesh_ipv6
@@ -85,18 +86,11 @@ class Peer:
         ours = stream is self.core.ours
         if not self.core.drop(stream):
             return
-        if ours and not self.core.met:
+        if ours and self._network.now() - self.core.since < STANDS:
             self.inputs.broke(why)
         else:
-            self.core.met = False
+            self.core.rest = FIRST_REST
             self.inputs.alone()
-
-    def taken(self, stream: Stream) -> None:
-        """The other side has taken our call."""
-        if stream is self.core.ours:
-            self.core.met = True
-            self.core.why = None
-            self.core.rest = 1.0
 
 
 class MeshNetwork:
@@ -124,6 +118,7 @@ class MeshNetwork:
         self._answers = Bucket(TUN_ANSWERS_PER_SECOND, node.clock.now())
         self._cancel: Callable[[], None] = lambda: None
         self._choose = SystemRandom().choice
+        self.totals = Totals()
         self.tun: Tun
 
     def start(self) -> None:
@@ -149,14 +144,32 @@ class MeshNetwork:
             self._listener.stop()
             self._listener = None
         for peer in list(self._peers.values()):
-            peer.inputs.stop()
-        self._peers.clear()
-        self._by_key.clear()
+            self._forget(peer)
         self.tun.stop()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._node.clock.now()
 
     def refresh(self) -> None:
         """Reads again who is known."""
         self.names.take(self._node.known(), self._node.neighbours())
+
+    def sums(self) -> Totals:
+        """What has passed since the start, by all peers together."""
+        sums = evolve(
+            self.totals, dropped_in=[*self.totals.dropped_in], dropped_out=[*self.totals.dropped_out]
+        )
+        for peer in self._peers.values():
+            sums.add(peer.core.flow)
+        for fault, number in enumerate(self.tun.strays):
+            sums.dropped_out[fault] += number
+        return sums
+
+    @property
+    def reached(self) -> int:
+        """Nodes that packets pass to or from now."""
+        return sum(peer.core.state == "joined" for peer in self._peers.values())
 
     def status(self) -> Json:
         """The interface and who is reached over it."""
@@ -267,6 +280,7 @@ class MeshNetwork:
 
     def _forget(self, peer: Peer) -> None:
         peer.inputs.stop()
+        self.totals.add(peer.core.flow)
         self._peers.pop(peer.core.address, None)
         self._by_key.pop(peer.core.key, None)
 
@@ -298,8 +312,8 @@ class MeshNetwork:
     def _await(self, opening: Deferred[Stream], peer: Peer, reader: PeerReader) -> None:
         def opened(stream: Stream) -> None:
             reader.stream = stream
+            peer.core.since = self.now()
             peer.inputs.answered(stream)
-            stream.when_met(lambda: peer.taken(stream))
 
         def unopened(failure: Failure) -> None:
             if not isinstance(failure.value, MeshError):

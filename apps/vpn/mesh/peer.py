@@ -24,6 +24,8 @@ from meshnet.streams import Stream
 
 FIRST_REST: Final = 1.0
 LONGEST_REST: Final = 30.0
+STANDS: Final = 5.0
+"""Seconds that a call lives which did not come to nothing."""
 GIVEN_UP: Final = 5.0
 """Seconds after which the call that is not used is ended: what is on its way there arrives."""
 
@@ -47,7 +49,7 @@ class PeerInputs(Protocol):
         """Both calls are over."""
 
     def broke(self, why: MeshError) -> None:
-        """Our call was over before the other side took it, and there is no other."""
+        """Our call was over as soon as it stood, refused as a rule, and there is no other."""
 
     def quiet(self) -> None:
         """Nothing has passed for long."""
@@ -65,7 +67,7 @@ class PeerCore:
 
     `dial` begins a call, `later` runs a call after seconds and returns what cancels it, `refuse` answers what
     waits as unreachable. `smaller` is true if our key is the smaller one. `theirs` and `ours` are the streams
-    of their call and ours, `met` says that ours was taken.
+    of their call and ours, `since` is when ours stood.
     """
 
     key: PublicKey
@@ -79,7 +81,7 @@ class PeerCore:
     ours: Stream | None = None
     theirs: Stream | None = None
     via: tuple[PublicKey, ...] = ()
-    met: bool = False
+    since: float = 0.0
     why: MeshError | None = None
     rest: float = FIRST_REST
     calls: int = 0
@@ -122,7 +124,6 @@ class PeerCore:
         """Ends both calls."""
         streams = [each for each in (self.ours, self.theirs) if each is not None]
         self.ours = self.theirs = self._used = self._aside = None
-        self.met = False
         for stream in streams:
             stream.reset()
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from attrs import define, field
+
 from apps.vpn.packets.cut import Pieces
 from apps.vpn.packets.ecn import mark
-from apps.vpn.packets.faults import Fault, named
+from apps.vpn.packets.faults import Fault, named, new_counts
 from apps.vpn.packets.headers import check
 from apps.vpn.packets.queue import PacketQueue
 from apps.vpn.packets.virtio import SIZE
@@ -47,6 +49,30 @@ def admit_all(frame: memoryview) -> int:
     return Fault.NONE
 
 
+@define
+class Totals:
+    """Counts of flows, those that have ended too; as the flows' own."""
+
+    frames_in: int = 0
+    bytes_in: int = 0
+    frames_out: int = 0
+    bytes_out: int = 0
+    marked: int = 0
+    dropped_in: list[int] = field(factory=new_counts)
+    dropped_out: list[int] = field(factory=new_counts)
+
+    def add(self, other: PacketFlow | Totals) -> None:
+        """Adds those of a flow, or of several."""
+        self.frames_in += other.frames_in
+        self.bytes_in += other.bytes_in
+        self.frames_out += other.frames_out
+        self.bytes_out += other.bytes_out
+        self.marked += other.marked
+        for fault in Fault:
+            self.dropped_in[fault] += other.dropped_in[fault]
+            self.dropped_out[fault] += other.dropped_out[fault]
+
+
 class PacketFlow:
     """Source and sink of one stream (`meshnet.streams.PacketSource`, `PacketSink`).
 
@@ -66,8 +92,8 @@ class PacketFlow:
         self._write = tun.device.write
         self.admit = admit
         self._stream: Carrier | None = None
-        self.dropped_out = [0] * len(Fault)
-        self.dropped_in = [0] * len(Fault)
+        self.dropped_out = new_counts()
+        self.dropped_in = new_counts()
         self._queue = PacketQueue(TUN_FLOW_BYTES, self.dropped_out)
         self._head: bytes | bytearray | None = None
         self._pieces: Pieces | None = None

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from apps.vpn.packets.faults import Fault
+from apps.vpn.packets.faults import Fault, new_counts
 from apps.vpn.packets.merge import Intake
 from apps.vpn.packets.virtio import PLAIN
 from apps.vpn.tun.device import USO4, Device
@@ -57,7 +57,7 @@ class Tun:
         self.device = device
         self.now = now
         self.too_large: Callable[[memoryview, int], None] = lambda frame, most: None
-        self.strays = [0] * len(Fault)
+        self.strays = new_counts()
         self.waits_for: PacketFlow | None = None
         self._reactor = reactor
         self._gone = gone

@@ -46,7 +46,7 @@ class ServiceTests(SynchronousTestCase):
         verifyObject(IAppService, self.start())
         self.assertEqual((self.reactor.tcpServers, self.user.ports), ([], {}))
         self.assertEqual(
-            [verb.name for verb in VpnApp().verbs()], ["socks", "forward", "serve", "exit", "vpn"]
+            [verb.name for verb in VpnApp().verbs()], ["socks", "forward", "serve", "exit", "vpn", "tun"]
         )
 
     def test_config(self) -> None:

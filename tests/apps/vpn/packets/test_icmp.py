@@ -94,4 +94,3 @@ class IcmpTests(SynchronousTestCase):
         answer = unreachable(changed, OWN4 if version == 4 else OWN6)
         if answer is not None:
             self.assertEqual(check(memoryview(plain(answer))), Fault.NONE)
-
