@@ -131,7 +131,7 @@ def tell_system(tools: Tools, run: Run, device: str, address: IPv6Address) -> No
     for arguments in (("dns", device, str(address)), ("domain", device, f"~{ZONE}")):
         told = run((tools.resolvectl, *arguments), "")
         if told.code:
-            raise LocalError(f"systemd-resolved does not take the names of the mesh: {told.why}.")
+            raise LocalError(f"The resolver of systemd does not take the names of the mesh: {told.why}.")
 
 
 Tell = Callable[[str, IPv6Address], object]
