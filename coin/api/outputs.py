@@ -14,7 +14,7 @@ from coin.chain.address import Address, address_text
 from coin.chain.transaction import Transaction, Unspent
 from coin.readable import header_json, shown_hours_at, unspent_json
 from coin.store.figures import Amount, Balance
-from coin.store.store import Kept
+from coin.store.reading import Kept
 from meshnet.node.app import Json
 
 _ALL: Final = 1 << 62

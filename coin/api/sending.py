@@ -84,7 +84,7 @@ def need_peers(api: Api) -> None:
 
 async def inject(api: Api, it: Transaction, *, broadcast: bool) -> None:
     """Checks it, takes it into the pool and, unless told not to, passes it on; raises ApiError."""
-    await api.read(lambda: inspect_new(api.view(), it))
+    await api.look(lambda view: inspect_new(view, it))
     if broadcast:
         need_peers(api)
         found = await _answered(lambda answer: api.parts.network.inject(it, answer))
@@ -111,7 +111,7 @@ async def _inject(api: Api, given: Given) -> Any:
 
 async def _resend(api: Api, given: Given) -> Any:
     books = api.parts.books
-    ids = await api.read(books.pool.valid)
+    ids = await api.look(lambda view: view.pool.valid())
     need_peers(api)
     api.parts.network.announce(ids)
     await books.service.write(books.pool.announced, ids, api.clock.unix())

@@ -152,10 +152,6 @@ class Api:
 
     # -- answering
 
-    def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Runs a look into the store in the reading thread."""
-        return self.parts.books.read(call, *args, **kwargs)
-
     def note(
         self, call: Callable[Concatenate[Notes, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
@@ -166,10 +162,9 @@ class Api:
         """Runs what writes to files beside the chain, one after the other."""
         return self._writer.call(call, *args, **kwargs)
 
-    def view(self) -> View:
-        """The store as it is now. In the reading thread."""
-        store = self.parts.books.store
-        return View(store, store.head)
+    def look(self, call: Callable[[View], T]) -> Deferred[T]:
+        """What `call` finds in the store, in a thread of its own; what it gives must be whole."""
+        return self.parts.books.service.ask(lambda store: call(View(store)))
 
     def _serve(self, request: ApiRequest) -> Deferred[Answer | None]:
         return Deferred.fromCoroutine(self._answer(request))
@@ -228,17 +223,14 @@ class Api:
     async def _ask(self, request: ApiRequest, endpoint: Endpoint, given: Given) -> Answer | None:
         packs = b"gzip" in (request.header(b"accept-encoding") or b"")
         if endpoint.look is not None:
-            return await self.read(self._look, endpoint, given, packs)
+            look = endpoint.look
+            return await self.look(lambda view: _made(endpoint, look(view, given), packs))
         if endpoint.act is not None:
             found = endpoint.act(self, given)
             return _made(endpoint, await found if inspect.isawaitable(found) else found, packs)
         assert endpoint.take is not None
         endpoint.take(self, request, given)
         return None
-
-    def _look(self, endpoint: Endpoint, given: Given, packs: bool) -> Answer:
-        assert endpoint.look is not None
-        return _made(endpoint, endpoint.look(self.view(), given), packs)
 
 
 _PREFLIGHT: Final = (

@@ -84,7 +84,7 @@ def _fiber(api: Api) -> Json:
 
 
 async def _health(api: Api, given: Given) -> Any:
-    found = await api.read(lambda: metadata(api.view()))
+    found = await api.look(metadata)
     unix, parts = api.clock.unix(), api.parts
     age = int(unix) - found["head"]["timestamp"]
     outgoing = sum(peer.outgoing for peer in parts.network.peers.values())

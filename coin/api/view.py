@@ -1,6 +1,6 @@
 """What an endpoint that only reads sees: the store of a chain, its pool, its parameters.
 
-It is used in the thread that reads the store, and by nobody else at that time.
+It is used in the thread that reads for the API, and by nobody else.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from attrs import frozen
 
 from coin.chain.params import Chain
 from coin.chain.rules import Head
-from coin.store.pool import Pool
-from coin.store.store import ChainStore
+from coin.store.pool import PoolReader
+from coin.store.reading import StoreReader
 
 
 @frozen
 class View:
-    """A store as one request sees it; `head` is that of its beginning."""
+    """A store as one request sees it: one state of it, until it is answered."""
 
-    store: ChainStore
-    head: Head
+    store: StoreReader
+
+    @property
+    def head(self) -> Head:
+        """The last block."""
+        return self.store.head
 
     @property
     def chain(self) -> Chain:
@@ -26,7 +30,7 @@ class View:
         return self.store.chain
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> PoolReader:
         """The loose transactions."""
         return self.store.pool
 

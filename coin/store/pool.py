@@ -35,7 +35,7 @@ from coin.chain.transaction import Transaction, Unspent, decode_transaction
 from coin.store.rows import find_unspent
 from coin.store.verdicts import signers_or_none
 from meshnet.limits import COIN_POOL, COIN_POOL_BYTES, COIN_POOL_SECONDS
-from meshnet.storage.database import Connection, Database
+from meshnet.storage.database import Connection, Database, Reader
 
 CONFLICTS: Final = 4
 """Loose transactions that spend the same output."""
@@ -77,14 +77,81 @@ class Loose:
         return SoftRuleError(self.rule, self.refusal) if self.rule else None
 
 
-class Pool:
+class PoolReader:
+    """Questions to the pool of a store."""
+
+    def __init__(self, database: Database | Reader, chain: Chain) -> None:
+        self._reads = database
+        self._chain = chain
+
+    def __len__(self) -> int:
+        return int(self._rows("SELECT count(*) FROM loose")[0][0])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all together."""
+        return int(self._rows("SELECT coalesce(sum(size), 0) FROM loose")[0][0])
+
+    def get(self, number: bytes) -> Loose | None:
+        """The one of an id."""
+        rows = self._rows(_LOOSE + "WHERE id = ?", number)
+        return _loose(rows[0]) if rows else None
+
+    def all(self) -> list[Loose]:
+        """All, the oldest first."""
+        return [_loose(row) for row in self._rows(_LOOSE + "ORDER BY received, number")]
+
+    def valid(self) -> list[bytes]:
+        """Ids of those that break no rule, those that burn most for their bytes first."""
+        return [row[0] for row in self._rows("SELECT id FROM loose WHERE rate >= 0 ORDER BY rate DESC, id")]
+
+    def spenders(self, output: bytes) -> list[bytes]:
+        """Ids of those that spend an output: more than one are in conflict."""
+        statement = "SELECT id FROM loose_input JOIN loose ON number = loose WHERE output = ? ORDER BY id"
+        return [row[0] for row in self._rows(statement, output)]
+
+    def touching(self, address: Address) -> list[Loose]:
+        """Those that spend what an address owns or give to it; who burns most for its bytes first."""
+        return [_loose(row) for row in self._rows(_TOUCHING, address)]
+
+    def unknown(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Those of the ids that are neither here nor in the chain."""
+        statement = (
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM loose WHERE id = ?1) "
+            "OR EXISTS (SELECT 1 FROM tx WHERE id = ?1)"
+        )
+        return self._reads.read(
+            lambda connection: [each for each in ids if not connection.execute(statement, (each,))]
+        )
+
+    def candidates(self) -> Mapping[Transaction, int]:
+        """Those that a block may take now, and the hours they burn."""
+        limits, locked = self._chain.block, self._chain.locked
+
+        def look(connection: Connection) -> dict[Transaction, int]:
+            found = {}
+            time = _head_time(connection)
+            for row in connection.execute(_LOOSE + "ORDER BY rate DESC, id"):
+                it = _loose(row).transaction
+                try:
+                    inputs = find_inputs(it, finder(connection))
+                    found[it] = check_soft(it, inputs, time, limits, locked)
+                except RuleError:
+                    continue
+            return found
+
+        return self._reads.read(look)
+
+    def _rows(self, statement: str, *parameters: bytes) -> list[tuple[Any, ...]]:
+        return self._reads.read(lambda connection: connection.execute(statement, parameters))
+
+
+class Pool(PoolReader):
     """The pool of a store. `time` of the head comes with each call that needs it, from the store."""
 
     def __init__(self, database: Database, chain: Chain) -> None:
+        super().__init__(database, chain)
         self._database = database
-        self._chain = chain
-
-    # -- writing
 
     def add(
         self,
@@ -164,69 +231,6 @@ class Pool:
         rows = [(int(unix * _NANO), each) for each in ids]
         with self._database.transaction() as connection:
             connection.execute_many("UPDATE loose SET announced = ? WHERE id = ?", rows)
-
-    # -- reading
-
-    def __len__(self) -> int:
-        return int(self._rows("SELECT count(*) FROM loose")[0][0])
-
-    @property
-    def size(self) -> int:
-        """Bytes of all together."""
-        return int(self._rows("SELECT coalesce(sum(size), 0) FROM loose")[0][0])
-
-    def get(self, number: bytes) -> Loose | None:
-        """The one of an id."""
-        rows = self._rows(_LOOSE + "WHERE id = ?", number)
-        return _loose(rows[0]) if rows else None
-
-    def all(self) -> list[Loose]:
-        """All, the oldest first."""
-        return [_loose(row) for row in self._rows(_LOOSE + "ORDER BY received, number")]
-
-    def valid(self) -> list[bytes]:
-        """Ids of those that break no rule, those that burn most for their bytes first."""
-        return [row[0] for row in self._rows("SELECT id FROM loose WHERE rate >= 0 ORDER BY rate DESC, id")]
-
-    def spenders(self, output: bytes) -> list[bytes]:
-        """Ids of those that spend an output: more than one are in conflict."""
-        statement = "SELECT id FROM loose_input JOIN loose ON number = loose WHERE output = ? ORDER BY id"
-        return [row[0] for row in self._rows(statement, output)]
-
-    def touching(self, address: Address) -> list[Loose]:
-        """Those that spend what an address owns or give to it; who burns most for its bytes first."""
-        return [_loose(row) for row in self._rows(_TOUCHING, address)]
-
-    def unknown(self, ids: Sequence[bytes]) -> list[bytes]:
-        """Those of the ids that are neither here nor in the chain."""
-        statement = (
-            "SELECT 1 WHERE EXISTS (SELECT 1 FROM loose WHERE id = ?1) "
-            "OR EXISTS (SELECT 1 FROM tx WHERE id = ?1)"
-        )
-        return self._database.read(
-            lambda connection: [each for each in ids if not connection.execute(statement, (each,))]
-        )
-
-    def candidates(self) -> Mapping[Transaction, int]:
-        """Those that a block may take now, and the hours they burn."""
-        limits, locked = self._chain.block, self._chain.locked
-
-        def look(connection: Connection) -> dict[Transaction, int]:
-            found = {}
-            time = _head_time(connection)
-            for row in connection.execute(_LOOSE + "ORDER BY rate DESC, id"):
-                it = _loose(row).transaction
-                try:
-                    inputs = find_inputs(it, finder(connection))
-                    found[it] = check_soft(it, inputs, time, limits, locked)
-                except RuleError:
-                    continue
-            return found
-
-        return self._database.read(look)
-
-    def _rows(self, statement: str, *parameters: bytes) -> list[tuple[Any, ...]]:
-        return self._database.read(lambda connection: connection.execute(statement, parameters))
 
 
 class _Room:

@@ -20,6 +20,7 @@ from coin.chain.rules import Applied, Signers
 from coin.chain.transaction import Transaction
 from coin.store.integrity import Progress, Report
 from coin.store.pool import Taken
+from coin.store.reading import SteadyReader, StoreReader
 from coin.store.signing import Signing
 from coin.store.store import Added, ChainStore
 from coin.store.verdicts import Verdict
@@ -55,6 +56,8 @@ class ChainService:
         self._writer = DiskThread(reactor)
         self._reader = DiskThread(reactor) if store.separate_reader else self._writer
         self._checker = DiskThread(reactor) if store.separate_reader else self._writer
+        self._asker = DiskThread(reactor) if store.separate_reader else self._writer
+        self._steady: SteadyReader | None = None
         self._ending = threading.Event()
         self._runs = 0
         self._last: Deferred[None] = Deferred()
@@ -68,6 +71,17 @@ class ChainService:
     def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """The result of a method of the store or the pool that only reads."""
         return self._reader.call(call, *args, **kwargs)
+
+    def ask(self, call: Callable[[StoreReader], T]) -> Deferred[T]:
+        """What `call` finds in one state of the store. It has a thread and a connection of its own: questions
+        of the network (`read`) do not wait for it, however long it takes."""
+        return self._asker.call(self._ask, call)
+
+    def _ask(self, call: Callable[[StoreReader], T]) -> T:
+        if self._steady is None:
+            self._steady = self.store.beside()
+        with self._steady.steadily() as reader:
+            return call(reader)
 
     def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """The result of one that writes; durable when it is there."""
@@ -138,6 +152,9 @@ class ChainService:
         await self._last
         if self._reader is not self._writer:
             await self._reader.close()
+            await self._asker.close()
+        if self._steady is not None:
+            self._steady.close()
         last = self._writer.call(self.store.close)
         await self._writer.close()
         await self._off(self.signing.close)

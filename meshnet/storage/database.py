@@ -58,6 +58,7 @@ __all__ = [
     "Found",
     "Migration",
     "Profile",
+    "Reader",
     "Rebuild",
     "Schema",
     "Work",
@@ -164,6 +165,13 @@ class Database:
         finally:
             connection.close()
 
+    def reader(self) -> Reader:
+        """A reader for another thread. Without a reading connection: over the only one there is, for the
+        thread that writes."""
+        if self._connect_reader is None:
+            return Reader(self._writer, own=False)
+        return Reader(self._connect_reader(), own=True)
+
     def backup_to(self, path: StrPath) -> None:
         """A copy of the present state at `path`, in place of any file there; durable on return. The database
         can be used meanwhile, where it has a reading connection of its own."""
@@ -195,6 +203,39 @@ class Database:
     def _check(self) -> None:
         if self._broken is not None:
             raise StorageError(f"{self.path} takes no more writes: {self._broken}") from self._broken
+
+
+class Reader:
+    """Reads a database over a connection of its own, for one thread at a time, which may be any."""
+
+    def __init__(self, connection: Connection, *, own: bool) -> None:
+        self._connection = connection
+        self._own = own
+        self._steady = False
+
+    def read(self, work: Work[T]) -> T:
+        """The result of `work`, which sees one state of the database throughout and writes nothing."""
+        if self._steady:
+            return work(self._connection)
+        with self.steadily():
+            return work(self._connection)
+
+    @contextlib.contextmanager
+    def steadily(self) -> Iterator[None]:
+        """All that is read inside is of the state at the first look; not one inside another."""
+        self._connection.execute("BEGIN")
+        self._steady = True
+        try:
+            yield
+        finally:
+            self._steady = False
+            with contextlib.suppress(StorageError):
+                self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Ends the connection, before the database is closed."""
+        if self._own:
+            self._connection.close()
 
 
 def open_database(

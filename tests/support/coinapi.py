@@ -33,6 +33,7 @@ from coin.replication.store_books import StoreBooks
 from coin.store.feed import feed
 from coin.store.gofile import read_go_file
 from coin.store.pool import put
+from coin.store.reading import StoreReader
 from coin.store.signing import Signing
 from coin.store.store import ChainStore, open_store
 from meshnet.node.clock import NodeClock
@@ -81,6 +82,9 @@ class _AtOnce:
         return maybeDeferred(call, *args, **kwargs)
 
     write = read
+
+    def ask(self, call: Callable[[StoreReader], Any]) -> Deferred[Any]:
+        return maybeDeferred(call, self.store)
 
     async def inject(self, transactions: Any, unix: float) -> Any:
         taken = self.store.pool.add(transactions, unix)

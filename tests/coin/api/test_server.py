@@ -213,7 +213,7 @@ class Attacks(Case):
         from twisted.internet.defer import Deferred
 
         waiting: Deferred[None] = Deferred()
-        self.served.api.read = lambda call, *rest: waiting  # type: ignore[method-assign,assignment]
+        self.served.api.look = lambda call: waiting  # type: ignore[method-assign,assignment]
         client = self.served.connect()
         client.send(GET.replace(b"version", b"coinSupply"))
         client.channel.connectionLost()
