@@ -58,6 +58,12 @@ class Seen:
     data: bytes = field(repr=False)
 
     @property
+    def leaves(self) -> bool:
+        """Whether it is an IP packet on its way out; neighbour discovery of IPv6 apart, which no filter of
+        the IP layer is asked about."""
+        return self.outgoing and self.ends is not None and not _local_talk(self.data)
+
+    @property
     def ends(self) -> Ends | None:
         """Addresses, protocol and ports of an IP packet; None for what is none."""
         return ends(self.data) if self.protocol in (ETH_P_IP, ETH_P_IPV6) else None
@@ -165,15 +171,10 @@ class Capture:
         return list(self.packets)
 
     def leaving(self, *interfaces: str) -> list[Seen]:
-        """IP packets that left by these interfaces (any, if none is named); neighbour discovery of IPv6
-        apart, which no filter of the IP layer is asked about. Raises MissedPacketsError."""
+        """IP packets that left by these interfaces (any, if none is named), as `Seen.leaves` has it. Raises
+        MissedPacketsError."""
         return [
-            seen
-            for seen in self.whole()
-            if seen.outgoing
-            and (not interfaces or seen.interface in interfaces)
-            and seen.ends is not None
-            and not _local_talk(seen.data)
+            seen for seen in self.whole() if seen.leaves and (not interfaces or seen.interface in interfaces)
         ]
 
     def save(self, file: Path) -> None:

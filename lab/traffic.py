@@ -20,6 +20,7 @@ from lab.namespaces import CommandError, Host
 from lab.processes import Processes
 from meshnet.errors import TimedOutError
 
+IPERF_PORT: Final = 5_201
 PATIENCE: Final = 20.0
 """Seconds that a program may take beyond those it was given."""
 _TIME: Final = re.compile(r"time=([\d.]+) ms")
@@ -66,13 +67,15 @@ class Server:
 
     host: Host
     address: str
+    port: int = IPERF_PORT
 
     @classmethod
-    def start(cls, processes: Processes, host: Host, address: str, log: Path) -> Self:
+    def start(cls, processes: Processes, host: Host, address: str, log: Path, port: int = IPERF_PORT) -> Self:
         """Starts it and waits until it listens. Raises MeshError with its log."""
-        process = host.start(processes, "iperf3", ["iperf3", "-s", "-B", address, "--forceflush"], log)
+        words = ["iperf3", "-s", "-B", address, "-p", str(port), "--forceflush"]
+        process = host.start(processes, "iperf3", words, log)
         process.wait_for(lambda: "listening" in process.tail(), 10.0, "its port")
-        return cls(host, address)
+        return cls(host, address, port)
 
 
 def tcp(client: Host, server: Server, seconds: int, omit: int = 0) -> Transfer:
@@ -91,7 +94,7 @@ def flood(client: Host, server: Server, seconds: int, size: int = 1_200, rate: s
 
 
 def _iperf(client: Host, server: Server, seconds: int, omit: int, *more: str) -> dict[str, Any]:
-    words = ["iperf3", "-J", "-c", server.address, "-t", str(seconds), *more]
+    words = ["iperf3", "-J", "-c", server.address, "-p", str(server.port), "-t", str(seconds), *more]
     if omit:
         words += ["-O", str(omit)]
     try:

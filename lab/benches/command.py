@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--profile", action="store_true", help="profile what is measured (on stderr)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the rows as JSON there")
     parser.add_argument("--quick", action="store_true", help="few samples: a try-out, not a measurement")
-    parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="how long soak runs (30)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="of soak (30) and vpn_soak (10)")
     parser.add_argument(
         "--against", default="", metavar="A,B", help=f"for vpn, other networks: {', '.join(OTHERS)}"
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attrs import asdict, frozen
 
-LONG = frozenset({"soak", "vpn"})
+LONG = frozenset({"soak", "vpn", "vpn_soak"})
 """Benches that `all` leaves out: they take long, or need root and other programs."""
 BENCHES = {
     "coin": "blocks into the coin's store, signatures in processes",
@@ -22,6 +22,7 @@ BENCHES = {
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",
     "setup": "circuit set-up over three relays, and how many one relay does",
     "soak": "a long run of eight nodes with falls: what was lost, what grew (--minutes)",
+    "vpn_soak": "a long run of the VPN with relays killed (root): what leaked, stalled, grew (--minutes)",
     "storage": "the journal's group commit on a real disk; power cuts on simulated ones",
     "stream": "a stream through three relays, five processes",
     "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
@@ -35,12 +36,13 @@ OTHERS = ("yggdrasil", "tinc", "nebula", "wireguard-go")
 @frozen
 class Options:
     """How to run a bench: `profile` adds a profile of what is measured on stderr, `quick` takes small
-    numbers of samples (for tests; its figures mean nothing), `minutes` are those of a soak. `against` names
+    numbers of samples (for tests; its figures mean nothing), `minutes` are those of a soak (None: its own).
+    `against` names
     the other networks of `vpn`, which takes so many `rounds` with flows of so many `seconds`."""
 
     profile: bool = False
     quick: bool = False
-    minutes: float = 30.0
+    minutes: float | None = None
     against: tuple[str, ...] = ()
     rounds: int = 5
     seconds: int = 3

@@ -11,10 +11,12 @@ import time
 from lab.benches.rows import Options, Row
 from lab.load.soak import DESCRIPTORS_GROW, MEMORY_GROWS, soak
 
+MINUTES = 30.0
+
 
 def run(options: Options) -> list[Row]:
     """The rows; `soak_faults` counts whatever must not be."""
-    seconds = 20.0 if options.quick else options.minutes * 60
+    seconds = 20.0 if options.quick else (options.minutes or MINUTES) * 60
     seed = int(time.time())
     report = soak(seconds, seed, _say)
     for fault in report.faults:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -117,15 +117,19 @@ def _sections(place: Place) -> Sections:
     return {"exit": {"enabled": True, "packets": True, "allow": allow, "dns": [WEB4]}}
 
 
+def row() -> Shape:
+    """The hosts that have nodes."""
+    places = {name: Place(name, relay=name in NAMES[1:3]) for name in NAMES}
+    return Shape(places, tuple(Cable(pair) for pair in pairwise(NAMES)))
+
+
 @contextlib.contextmanager
-def stage() -> Iterator[Stage]:
-    """Everything; on leaving, all of it is gone."""
+def stage(shape: Shape) -> Iterator[Stage]:
+    """Nodes in this shape, and web behind the one called exit; on leaving, all of it is gone."""
     why = refusal()
     if why:
         raise MissingDependencyError(why)
     require(*PROGRAMS)
-    places = {name: Place(name, relay=name in NAMES[1:3]) for name in NAMES}
-    shape = Shape(places, tuple(Cable(pair) for pair in pairwise(NAMES)))
     with (
         tempfile.TemporaryDirectory(prefix="meshlab-") as name,
         Hosts() as hosts,
@@ -137,7 +141,7 @@ def stage() -> Iterator[Stage]:
         addresses = [word for address in (WEB4, WEB6) for word in ("--address", address)]
         words = python("-m", "lab.demos.oldnet", "--name", NAME, *addresses)
         server = web.start(processes, "web", words, folder / "web.log")
-        say("starting four nodes and a piece of the old internet …")
+        say(f"starting {len(lab.plans)} nodes and a piece of the old internet …")
         lab.start(processes)
         server.wait_for(lambda: "ready" in server.tail(), 10.0, "its word")
         iperf = Server.start(processes, web, WEB4, folder / "iperf3.log")
@@ -161,7 +165,7 @@ def _old_internet(hosts: Hosts) -> Host:
 def once() -> dict[str, Any]:
     """The whole thing with its checks; `ok` is true only if each holds. Raises MeshError."""
     begun = time.monotonic()
-    with stage() as it:
+    with stage(row()) as it:
         before = it.system()
         it.check("unreachable_before", not it.tries("curl", "-sm2", f"http://{WEB4}/"))
         say("bringing the VPN up over three hops …")
@@ -236,16 +240,17 @@ def _reads(packets: Sequence[Seen]) -> bool:
     return any(word in seen.data for seen in packets for word in words)
 
 
-def _foreign(it: Stage, capture: Capture) -> list[Seen]:
-    """What left the client and is not its link with r1."""
-    end = it.client.towards(it.hosts["r1"])
-    link = (str(end.own4), str(end.far4), 6, PORT)
+def foreign(it: Stage, packets: Iterable[Seen]) -> list[Seen]:
+    """Which of them left the client by a cable and are not of a link of its node, nor neighbour discovery."""
+    links = {(end.name, str(end.own4), str(end.far4), 6, PORT) for end in it.client.cables.values()}
+    cables = {end.name for end in it.client.cables.values()}
 
     def is_link(seen: Seen) -> bool:
         ends = seen.ends
-        return ends is not None and (ends.source, ends.target, ends.protocol, ends.dport) == link
+        link = ends and (seen.interface, ends.source, ends.target, ends.protocol, ends.dport)
+        return link in links
 
-    return [seen for seen in capture.leaving(end.name) if not is_link(seen)]
+    return [seen for seen in packets if seen.interface in cables and seen.leaves and not is_link(seen)]
 
 
 def _programs(it: Stage) -> None:
@@ -278,13 +283,13 @@ def _kill_switch(it: Stage) -> dict[str, Any]:
     with Capture(it.client, it.client.towards(it.hosts["r1"]).name) as capture:
         it.lab["exit"].process.kill()
         _silence(lambda: _programs(it))
-    leaked = _foreign(it, capture)
+    leaked = foreign(it, capture.whole())
     it.check("kill_switch_exit_dead", not leaked and bool(capture.packets))
     say("killing the client's node as well …")
     with Capture(it.client, it.client.towards(it.hosts["r1"]).name) as capture:
         it.lab["client"].process.kill()
         _silence(lambda: _programs(it))
-    leaked_alone = _foreign(it, capture)
+    leaked_alone = foreign(it, capture.whole())
     it.check("kill_switch_node_dead", not leaked_alone)
     it.lab.launch(it.processes, "client").wait_for_links(1)
     return {"leaked_packets": len(leaked) + len(leaked_alone)}
@@ -322,7 +327,7 @@ def told(report: dict[str, Any]) -> str:
 
 def watch() -> None:
     """The VPN up, its status every second, and how to get into the hosts, until Ctrl-C."""
-    with stage() as it:
+    with stage(row()) as it:
         it.vpn("up", "--exit", "exit", "--via", "r1,r2", "--killswitch")
         shell = f"ip netns exec {it.client.space} {it.lab.folder}/bin/shell client"
         clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
