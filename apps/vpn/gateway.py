@@ -29,7 +29,7 @@ from apps.vpn.host.changes import AnyChange, Sysctl
 from apps.vpn.host.host import BOOK, RESOLV, Host
 from apps.vpn.host.service import HostThread
 from apps.vpn.host.watch import HostWatch
-from apps.vpn.lease import LEAST_MTU, PACKETS_PORT, TICKET_SIZE, Lease, Offloads, RefusalCode, Wants, Wish
+from apps.vpn.lease import PACKETS_PORT, TICKET_SIZE, Lease, Offloads, RefusalCode, Wants, Wish
 from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.headers import target
 from apps.vpn.packets.virtio import AHEAD
@@ -38,7 +38,7 @@ from apps.vpn.ruleset import Gateway as Rules
 from apps.vpn.ruleset import table
 from apps.vpn.settings import Exit
 from apps.vpn.tenant import Tenant, TenantFlow
-from apps.vpn.tun.device import Device
+from apps.vpn.tun.device import LEAST_MTU, Device
 from apps.vpn.tun.linux import open_linux
 from apps.vpn.tun.reader import Tun
 from apps.vpn.tun.rtnetlink import set_up

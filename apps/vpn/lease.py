@@ -24,6 +24,7 @@ from typing import Annotated, Any, Final
 
 from attrs import evolve, frozen
 
+from apps.vpn.tun.device import LEAST_MTU, MOST_MTU
 from meshnet.codec import U8, U16, U64, Fixed, Var, decode, encode, message
 from meshnet.errors import CodecError, MeshError
 
@@ -34,10 +35,6 @@ LARGEST_MESSAGE: Final = 512
 """Bytes of a message without its length; no kind needs more, and newer ones may append a little."""
 LONGEST_TEXT: Final = 200
 TICKET_SIZE: Final = 16
-LEAST_MTU: Final = 1_280
-"""The least that IPv6 allows (RFC 8200 §5)."""
-MOST_MTU: Final = 59_000
-"""A packet of so many bytes still fits into the largest cell with its headers."""
 _APPENDED: Final = 64
 
 _NO_V4: Final = bytes(4)

@@ -20,10 +20,9 @@ from attrs import field, frozen
 
 from apps.vpn.host.changes import device_name
 from apps.vpn.host.plan import networks
-from apps.vpn.lease import LEAST_MTU, MOST_MTU
 from apps.vpn.policy import PUBLIC, Policy, Rule, rule
 from apps.vpn.pools import POOL4, POOL6, Pools
-from apps.vpn.tun.device import check_name
+from apps.vpn.tun.device import LEAST_MTU, MOST_MTU, check_name
 from meshnet.cipher.address import Address, Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.limits import HOPS

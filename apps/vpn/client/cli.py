@@ -17,18 +17,11 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from typing import Any, Final
 
-from apps.vpn.client.doctor import examine
-from apps.vpn.host.host import BOOK, Host
-from meshnet.cli.files import load_settings
 from meshnet.cli.show import print_json, progress, progress_done, size
 from meshnet.cli.watch import watch, watch_arguments
 from meshnet.errors import MeshError, UnreachableError, UsageError
 from meshnet.node.app import Json, Verb
-from meshnet.node.dropins import find_dropins
 from meshnet.node.presence import age
-from meshnet.storage.disk import LockedError, RealDisk
-from meshnet.storage.quarantine import NAME as QUARANTINE
-from meshnet.storage.quarantine import Quarantine
 
 Call = Callable[[str, str, Json | None], Json]
 PARTIAL: Final = 7  # exit code: some of it was not undone
@@ -150,9 +143,7 @@ class _Looks:
         if self._arguments.no_trace or tunnel["state"] != "up":
             return None
         if time.monotonic() >= self._next:
-            body: Json = {"target": tunnel["exit"], "count": 1}
-            if tunnel["via"] is not None:
-                body["via"] = tunnel["via"]
+            body: Json = {"target": tunnel["exit"], "via": tunnel["via"], "count": 1}
             progress("measuring the way …")
             try:
                 self._hops = self._call("POST", "/trace", body)["hops"]
@@ -176,8 +167,7 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
         print(f"last trouble {tunnel['why']}")
     if "exit" in tunnel:
         print(f"exit         {tunnel['exit']}")
-        via = tunnel["via"]
-        print(f"via          {'as configured' if via is None else ', '.join(via) or 'a direct link'}")
+        print(f"via          {', '.join(tunnel['via']) or 'a direct link'}")
     for at, hop in enumerate(hops or (), 1):
         said = hop["error"]["message"] if "error" in hop else f"{hop['rtt_ms']:.1f} ms"
         print(f"  hop {at}      {hop['key'][:16]}…  {said}")
@@ -240,6 +230,14 @@ def _doctor(arguments: Namespace, call: Call) -> int:
 
 def _without_node(arguments: Namespace) -> list[Json]:
     """The node's book, opened here: nobody else does, since its directory is locked. Raises UsageError."""
+    from apps.vpn.client.doctor import examine  # for this alone: the other verbs are quicker without
+    from apps.vpn.host.host import BOOK, Host
+    from meshnet.cli.files import load_settings
+    from meshnet.node.dropins import find_dropins
+    from meshnet.storage.disk import LockedError, RealDisk
+    from meshnet.storage.quarantine import NAME as QUARANTINE
+    from meshnet.storage.quarantine import Quarantine
+
     disk = RealDisk()
     data = load_settings(arguments.node, find_dropins()).node.data
     try:

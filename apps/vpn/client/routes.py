@@ -15,8 +15,8 @@ from attrs import asdict, evolve, frozen
 from twisted.internet.defer import Deferred
 
 from apps.vpn.client.service import TunnelClient
-from apps.vpn.lease import LEAST_MTU, MOST_MTU
 from apps.vpn.settings import Identity, InterfaceName, NetworkText, Tunnel, Via
+from apps.vpn.tun.device import LEAST_MTU, MOST_MTU
 from meshnet.cipher.address import Target
 from meshnet.errors import UsageError
 from meshnet.limits import HOPS

@@ -377,7 +377,7 @@ class TunnelClient:
             via = self._call.via if self._call is not None else settings.via
             shown |= {
                 "exit": proves(settings.exit).hex(),
-                "via": None if via is None else [key.hex() for key in via],
+                "via": [key.hex() for key in self._node.route_to(settings.exit, via)],
                 "interface": settings.interface,
                 "split": list(settings.split),
                 "outside": list(settings.outside),

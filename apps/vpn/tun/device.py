@@ -13,6 +13,10 @@ LARGEST_SUPERPACKET: Final = 60_000
 """Bytes of a packet that the kernel may hand us at once: with all headers it still fits into a cell."""
 QUEUE_LENGTH: Final = 500
 """Packets that wait in the kernel while nobody reads."""
+LEAST_MTU: Final = 1_280
+"""The least that IPv6 allows (RFC 8200 §5)."""
+MOST_MTU: Final = 59_000
+"""A packet of so many bytes still fits into the largest cell with its headers."""
 
 LONGEST_NAME: Final = 15
 

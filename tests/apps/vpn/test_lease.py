@@ -13,8 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from apps.vpn.lease import (
     LARGEST_MESSAGE,
-    LEAST_MTU,
-    MOST_MTU,
     Asked,
     Broken,
     ClientConversation,
@@ -39,6 +37,7 @@ from apps.vpn.lease import (
 from apps.vpn.lease import Ask as AskMessage
 from apps.vpn.lease import Grant as GrantMessage
 from apps.vpn.lease import Refuse as RefuseMessage
+from apps.vpn.tun.device import LEAST_MTU, MOST_MTU
 from meshnet.errors import CodecError
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "vpn.json").read_text())
