@@ -163,6 +163,8 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
     """For a person."""
     since = f" for {age(tunnel['up_seconds'])}" if "up_seconds" in tunnel else ""
     print(f"state        {_STATES.get(tunnel['state'], tunnel['state'])}{since}")
+    if tunnel.get("stalled_seconds", 0) >= _STALLED:
+        print(f"             but nothing has come through for {age(tunnel['stalled_seconds'])}")
     if tunnel["why"]:
         print(f"last trouble {tunnel['why']}")
     if "exit" in tunnel:
@@ -187,6 +189,7 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
         print(f"note         {note}")
 
 
+_STALLED: Final = 3.0
 _STATES: Final = {"blocked": "blocked by the kill switch"}
 
 

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from apps.vpn.client import system
 from apps.vpn.client.call import ExitCall
 from apps.vpn.client.doctor import examine
+from apps.vpn.client.health import Health
 from apps.vpn.client.life import TunnelCore, tunnel_life
 from apps.vpn.client.rates import Rates
 from apps.vpn.host.host import BOOK, RESOLV, Host
@@ -38,13 +39,16 @@ from apps.vpn.tun.rtnetlink import set_up
 from apps.vpn.ways import pick_way
 from meshnet.cipher.address import Address, node_key, proves
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import LocalError, MeshError, UsageError
+from meshnet.errors import LinkLostError, LocalError, MeshError, UsageError
 from meshnet.node.app import Json, MeshNode
 
 EVENTS: Final = 32
 """Things that happened, the last of which `describe` shows."""
 HOPELESS: Final = frozenset({RefusalCode.NO_SUCH_FAMILY, RefusalCode.MALFORMED})
 """What an exit will say again tomorrow."""
+
+STALLED: Final = 10.0
+"""Seconds without a sign of the exit, though it was sent something, until another way is picked."""
 
 _log = Logger()
 
@@ -95,7 +99,9 @@ class TunnelClient:
         self._stopping = False
         self.redials = 0
         self.repairs = 0
-        self.rates = Rates(node.clock, self.totals)
+        self.rates = Rates()
+        self._health = Health()
+        self._stop_ticking: Callable[[], None] = lambda: None
 
     # what users ask for
 
@@ -293,10 +299,30 @@ class TunnelClient:
             self._watch = HostWatch(self._node.reactor, clock.call_later, self._resolv, self._changed)
         self._since = clock.now()
         self._note("up")
-        self.rates.begin()
+        self.rates.clear()
+        self._health = Health()
+        self._stop_ticking()
+        self._tick()
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(self.describe())
+
+    def _tick(self) -> None:
+        """Once a second while packets pass, or should."""
+        clock = self._node.clock
+        self._stop_ticking = clock.call_later(1.0, self._tick)
+        now, stream = clock.now(), self._call.stream if self._call is not None else None
+        self.rates.sample(now, *self.totals())
+        if stream is None or self._flow is None or self._core.state != "up":
+            return
+        flow = stream.flow()
+        progress = flow.cells_arrived + flow.cells_in
+        self._health.look(now, progress, bool(flow.in_flight or self._flow.held))
+        if self._health.stalled(now) >= STALLED and self._wanted.hops:
+            call, self._call = self._call, None
+            if call is not None:
+                call.end()
+            self._over(LinkLostError(f"nothing came through for {STALLED:.0f} s; another way is tried"))
 
     def _unmade(self, failure: Failure) -> None:
         if self._core.state == "making":
@@ -310,7 +336,7 @@ class TunnelClient:
             self._flow.stop()
 
     def _close(self) -> None:
-        self.rates.stop()
+        self._stop_ticking()
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
@@ -394,6 +420,7 @@ class TunnelClient:
             }
         if core.state == "up":
             shown["up_seconds"] = round(self._node.clock.now() - self._since, 1)
+            shown["stalled_seconds"] = round(self._health.stalled(self._node.clock.now()), 1)
             shown["rates"] = self.rates.describe()
             shown |= self._described_flow()
         shown |= {"redials": self.redials, "repairs": self.repairs}
