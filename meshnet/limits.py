@@ -181,6 +181,7 @@ LOG_RECENT: Final = 500  # lines kept in memory
 
 # Packets (docs/vpn.md)
 TUN_FLOW_BYTES: Final = 2 << 20  # of packets that wait for one stream
+TUN_SEGMENTS: Final = 512  # packets that one superpacket may stand for, so that no few bytes become many
 TUN_LEARNED: Final = 4_096  # keys that a mesh interface has only heard of
 TUN_ANSWERS_PER_SECOND: Final = 32 << 10  # bytes of ICMP errors
 

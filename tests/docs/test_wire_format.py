@@ -10,6 +10,8 @@ import pytest
 
 from apps.vpn import datagrams, lease
 from apps.vpn import messages as exit_messages
+from apps.vpn.mesh.network import MESH_PORT
+from apps.vpn.packets import virtio
 from meshnet import limits
 from meshnet.cipher import address, bolt8, onion_error, sphinx
 from meshnet.circuit import created, tail
@@ -237,6 +239,20 @@ def test_leases() -> None:
     assert f"Version is {lease.VERSION}." in text
     assert f"from {lease.LEAST_MTU:,} to {lease.MOST_MTU:,}" in text
     assert all(f"{code.value} " in text.partition("Refusals:")[2] for code in lease.RefusalCode)
+
+
+def test_packets() -> None:
+    """The frame of an IP packet, and the port of mesh interfaces."""
+    written = {row[0]: row[1] for row in table(part("5"), "frame", "layout")}
+    fields = {"B": "u8", "H": "u16"}
+    names = ("flags", "gso", "header", "segment", "start", "offset")
+    layout = " · ".join(f"{n} {fields[c]}" for n, c in zip(names, virtio._layout.format[1:], strict=True))
+    assert written == {"one IP packet": f"size u16 · {layout} · packet"}
+    text = " ".join(part("5").split())
+    assert f"Mesh port {MESH_PORT:,} is a node's mesh interface" in text
+    for gso in (virtio.Gso.TCP4, virtio.Gso.TCP6, virtio.Gso.UDP):
+        assert f"{gso.value} (" in text
+    assert f"at most {limits.TUN_SEGMENTS}; {virtio.ECN} is added" in text
 
 
 def layout_of_lease(cls: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 from apps.vpn.packets.faults import Fault
 from apps.vpn.packets.virtio import ECN, HEADER, SUM, VALID, Gso, read
+from meshnet.limits import TUN_SEGMENTS
 
 TCP: Final = 6
 UDP: Final = 17
@@ -67,7 +68,7 @@ def check_offload(frame: memoryview, version: int, least: int) -> Fault:
     if not flags & SUM or not segment:
         return Fault.OFFLOAD
     length = headers_length(frame, kind, version, start, offset)
-    if not length or length >= size:
+    if not length or not 0 < size - length <= TUN_SEGMENTS * segment:
         return Fault.OFFLOAD
     return Fault.NONE
 

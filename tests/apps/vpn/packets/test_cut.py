@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +14,7 @@ from apps.vpn.packets.faults import Fault
 from apps.vpn.packets.headers import check
 from tests.support.packets import plain, superpacket, tcp, udp, vouched
 
+VECTORS = json.loads((Path(__file__).parents[3] / "vectors" / "vpn.json").read_text())["frames"]
 FOUR = "10.0.0.1", "10.0.0.2"
 SIX = "fc00::1", "fc00::2"
 
@@ -73,6 +77,15 @@ class CutTests(SynchronousTestCase):
             self.assertEqual(check(room[:size]), Fault.NONE)
             found += [bytes(each)[10:] for each in singles(room[:size])]
         self.assertEqual(found, expected(*shape))
+
+    def test_vectors(self) -> None:
+        """The frames of our vectors, and the packets that they stand for."""
+        for name, vector in VECTORS.items():
+            framed = bytes.fromhex(vector["frame"])
+            self.assertEqual(int.from_bytes(framed[:2], "big"), len(framed) - 2)
+            frame = memoryview(bytearray(framed[2:]))
+            self.assertEqual(check(frame), Fault.NONE, name)
+            self.assertEqual([bytes(each)[10:].hex() for each in singles(frame)], vector["packets"], name)
 
     def test_no_room(self) -> None:
         """Room for less than a segment takes nothing and loses nothing."""

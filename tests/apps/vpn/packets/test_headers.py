@@ -60,6 +60,7 @@ class CheckTests(SynchronousTestCase):
             many[:1] + bytes([Gso.TCP6]) + many[2:],  # the other family
             many[:1] + bytes([Gso.UDP]) + many[2:],  # the other protocol
             many[:4] + b"\x00\x00" + many[6:],  # segments of nothing
+            many[:4] + b"\x09\x00" + many[6:],  # so small that a few bytes become many
             many[:8] + b"\x06\x00" + many[10:],  # the checksum of the other protocol
             many[:42] + b"\x10" + many[43:],  # a TCP header of 4 bytes
             many[:16] + b"\x20\x00" + many[18:],  # a fragment
