@@ -31,22 +31,21 @@ def password_argument(parser: ArgumentParser) -> None:
 
 
 def ask_line(what: str) -> str:
-    """One line: typed unseen, or from standard input."""
-    if sys.stdin.isatty():
-        return getpass.getpass(f"{what}: ")
-    return _first_line(sys.stdin.readline(LONGEST_LINE))
+    """One line: typed unseen, or from standard input; empty at its end."""
+    try:
+        if sys.stdin.isatty():
+            return getpass.getpass(f"{what}: ")
+        return _first_line(sys.stdin.readline(LONGEST_LINE))
+    except EOFError:
+        return ""
+    except UnicodeDecodeError:
+        raise UsageError(f"The {what} is no text in this machine's encoding.") from None
 
 
 def ask_lines(what: str) -> list[str]:
     """Lines up to an empty one or the end."""
     found: list[str] = []
-    while len(found) < MOST_LINES:
-        try:
-            line = ask_line(f"{what} (nothing: no more)")
-        except EOFError:
-            break
-        if not line:
-            break
+    while len(found) < MOST_LINES and (line := ask_line(f"{what} (nothing: no more)")):
         found.append(line)
     return found
 

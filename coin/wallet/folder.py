@@ -28,7 +28,16 @@ from coin.wallet.errors import (
     WalletError,
 )
 from coin.wallet.forms import SKYCOIN
-from coin.wallet.keeping import Opened, changing, create_wallet, decrypt, encrypt, read_wallet, with_secrets
+from coin.wallet.keeping import (
+    Opened,
+    changing,
+    create_wallet,
+    decrypt,
+    encrypt,
+    read_wallet,
+    settle,
+    with_secrets,
+)
 from coin.wallet.kinds import Collection, Deterministic, Watching
 from coin.wallet.scanning import AHEAD, Active, scan
 from coin.wallet.wallet import KINDS, decode_wallet, new_bip44, new_collection, new_wallet, new_watching
@@ -47,7 +56,7 @@ T = TypeVar("T")
 class NewWallet:
     """What a wallet is to be. By kind: `seed` (deterministic, bip44), `passphrase` and `number` (bip44),
     `xpub` (xpub), `keys` in the coin's form (collection). `password`: encrypted with it. `scan` addresses are
-    looked at for history."""
+    looked at for history, with the `count` first ones (as the Go node counts them)."""
 
     kind: str
     label: str
@@ -89,7 +98,8 @@ def make_wallet(wanted: NewWallet, filename: str, unix: int, active: Active | No
     if wanted.scan:
         if active is None:
             raise WalletError("Scanning asks a node which addresses were used, and none was named.")
-        scan(made, active, wanted.scan, again=False)
+        first = max(count, 1)
+        scan(made, active, wanted.scan - first if wanted.scan > first else wanted.scan, again=False)
     return made
 
 
@@ -118,6 +128,7 @@ class Folder:
                 self._adopt(name)
             except (WalletError, StorageError) as error:
                 self.notes.append(str(error))
+        settle(self._disk, join(self.path, SUFFIX))
 
     def _adopt(self, name: str) -> None:
         """Reads one; raises DuplicateWalletError, WalletError, StorageError."""
@@ -158,6 +169,7 @@ class Folder:
         name, data = base_of(path), read_wallet(disk, path)
         digest = sha256(data)
         if self._digests.get(name) != digest:
+            settle(disk, path)
             self._keep(name, decode_wallet(data, str(path)), digest)
         return self._wallets[name]
 

@@ -26,6 +26,7 @@ from coin.wallet.errors import (
     WalletError,
 )
 from coin.wallet.wallet import decode_wallet
+from meshnet.errors import StorageError
 from meshnet.storage.disk import (
     CorruptFileError,
     Disk,
@@ -46,8 +47,18 @@ T = TypeVar("T")
 
 
 def load_wallet(disk: Disk, path: StrPath) -> Wallet:
-    """The wallet of a file that nobody else may read; raises WalletError, StorageError."""
-    return decode_wallet(read_wallet(disk, path), str(path))
+    """The wallet of a file that nobody else may read; raises WalletError, StorageError. What it says is
+    durable."""
+    data = read_wallet(disk, path)
+    settle(disk, path)
+    return decode_wallet(data, str(path))
+
+
+def settle(disk: Disk, path: StrPath) -> None:
+    """Makes durable what was read: who wrote it may have been killed before its name was on the medium, and
+    an address that was told to somebody must not be gone after a power cut."""
+    with contextlib.suppress(StorageError):  # it may lie where we may not write
+        disk.fsyncdir(directory_of(path))
 
 
 Load = Callable[[Disk, StrPath], Wallet]

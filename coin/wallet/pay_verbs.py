@@ -16,7 +16,7 @@ from coin.chain.transaction import Output, Transaction
 from coin.wallet.asking import password_argument, password_for
 from coin.wallet.base import Wallet
 from coin.wallet.document import INDENT, go_json
-from coin.wallet.file_verbs import RANDOM, Call, change_wallet, open_wallet, wallet_argument
+from coin.wallet.file_verbs import RANDOM, Call, change_wallet, open_wallet, path_of, wallet_argument
 from coin.wallet.keeping import with_secrets
 from coin.wallet.kinds import Watching
 from coin.wallet.offline import LARGEST, Unsigned, read_unsigned, sign_unsigned
@@ -32,7 +32,7 @@ from coin.wallet.payment import (
 )
 from coin.wallet.recipients import ALL, parse_payment, parse_payments, parse_share, payment_of
 from meshnet.cli.show import print_json
-from meshnet.errors import UsageError
+from meshnet.errors import TimedOutError, UnreachableError, UsageError
 from meshnet.node.app import Json, Verb
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.files import write_file
@@ -147,7 +147,7 @@ def _sent(arguments: Namespace, call: Call, plan: Plan, transaction: Transaction
         _write(arguments.out, document)
     answer: Json = {"txid": transaction.id.hex(), "fee": plan.fee, "sent": False, **document}
     if not (arguments.unsigned or arguments.dry_run):
-        answer.update(call("POST", "/apps/coin/transaction", {"raw": transaction.raw.hex()}), sent=True)
+        answer.update(_give(arguments, call, transaction, document), sent=True)
     if arguments.json:
         print_json(answer)
         return 0
@@ -167,6 +167,20 @@ def _sent(arguments: Namespace, call: Call, plan: Plan, transaction: Transaction
     if answer.get("why"):
         print(f"but no block takes it as it is: {answer['why']}", file=sys.stderr)
     return 0
+
+
+def _give(arguments: Namespace, call: Call, transaction: Transaction, document: Json) -> Json:
+    """Gives it to the node. Where no answer comes it may be under way: who then pays again pays twice, so it
+    is kept and named, to be sent again as it is."""
+    try:
+        return call("POST", "/apps/coin/transaction", {"raw": transaction.raw.hex()})
+    except (TimedOutError, UnreachableError) as error:
+        kept = arguments.out or f"{path_of(arguments)}.{transaction.id.hex()[:8]}.unsent"
+        _write(kept, document)
+        raise UnreachableError(
+            f"{error} The payment may be under way all the same; do not pay again, but send the same again: "
+            f"coin wallet broadcast {kept}."
+        ) from None
 
 
 def amount_text(each: Output) -> str:

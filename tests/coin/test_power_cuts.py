@@ -111,5 +111,5 @@ def loaded(disk: SimulatedDisk) -> bytes | None:
 
 def test_a_wallet_stays() -> None:
     """A wallet that was saved has all its addresses after each cut."""
-    workload = Workload("wallet", grow, loaded, lambda disk: disk.mkdir("/d"), relied_on=False)
+    workload = Workload("wallet", grow, loaded, lambda disk: disk.mkdir("/d"))
     nothing_lost(Search(workload, STRICT.with_sector(64), most=200, deeper=8).run())

@@ -30,7 +30,7 @@ class Books:
         return succeed(work(*args))
 
 
-@define
+@define(slots=False)
 class Desk:
     """Runs verbs. `store` answers their questions; `sent` are the transactions that the node was given."""
 

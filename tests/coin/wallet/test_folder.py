@@ -205,6 +205,14 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(self.folder.scan(name, among(used), 10), [])
         other = NewWallet("deterministic", "b", seed="other", scan=3)
         self.assertEqual(len(self.folder.create(other, among(())).entries), 1)
+        # Of `scan` addresses the first ones are there already, as the Go node counts.
+        far = new_wallet("far", "x", "x", 0, 4).addresses
+        for reach, found in ((3, 1), (4, 4)):
+            made = self.folder.create(
+                NewWallet("deterministic", "c", seed="far", scan=reach, temporary=True), among(far[3:])
+            )
+            self.assertEqual(len(made.entries), found)
+            self.folder.unload(made.filename)
 
     def test_crowd(self) -> None:
         """There is an end to temporary wallets."""

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from coin.wallet.encryption import SCRYPT, SCRYPT_INSECURE
@@ -36,7 +37,7 @@ from coin.wallet.wallet import decode_wallet, new_bip44, new_wallet, new_watchin
 from lab.crash.search import Search, Workload
 from lab.crash.witness import Witness
 from lab.simulation.disk import SimulatedDisk
-from lab.simulation.models import STRICT
+from lab.simulation.models import MODELS, STRICT, Model
 from meshnet.errors import StorageError
 from meshnet.storage.disk import ExistingFileError, RealDisk
 from meshnet.storage.files import write_file
@@ -244,8 +245,18 @@ def made(disk: SimulatedDisk) -> None:
 def test_power_cuts() -> None:
     """Whenever the power goes, the wallet is one of those that were written, with what was acknowledged."""
     first = content(fixture("wallets/wallet/test1.wlt"))
-    workload = Workload("wallet", grow, found, made, first, go_on, relied_on=False)
+    workload = Workload("wallet", grow, found, made, first, go_on)
     report = Search(workload, STRICT.with_sector(64), most=24, deeper=4).run()
+    print(report)
+    assert not report.lost, "\n".join(map(str, report.losses))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_more_power_cuts(model: Model) -> None:
+    """The same with more states at each point, cuts while a cut is recovered from, and kills."""
+    first = content(fixture("wallets/wallet/test1.wlt"))
+    report = Search(Workload("wallet", grow, found, made, first, go_on), model, most=200, deeper=8).run()
     print(report)
     assert not report.lost, "\n".join(map(str, report.losses))
 

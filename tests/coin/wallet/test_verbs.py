@@ -34,7 +34,7 @@ from coin.wallet.keeping import create_wallet, load_wallet
 from coin.wallet.readable import wallet_json
 from coin.wallet.wallet import decode_wallet, new_wallet
 from coin.wallet.words import checked
-from meshnet.errors import UsageError
+from meshnet.errors import TimedOutError, UnreachableError, UsageError
 from meshnet.node.app import Group, Verb
 from meshnet.storage.disk import RealDisk
 from tests.coin.store.test_store import real_blocks
@@ -419,6 +419,24 @@ class PaymentTests(Desks):
         alone.run("new", other)
         self.assertRaises(WalletError, alone.run, "sign", other, paper)
         self.assertRaises(WalletError, alone.run, "broadcast", self.password())
+
+    def test_no_answer(self) -> None:
+        """A node that does not answer may have taken it: the payment is kept, and sent again is the same."""
+        real = self.desk.call
+
+        def call(method: str, route: str, body: Any = None) -> Any:
+            answer = real(method, route, body)
+            if method == "POST":
+                raise TimedOutError("The node did not answer in 300 s.")
+            return answer
+
+        self.patch(self.desk, "call", call)
+        error = self.assertRaises(UnreachableError, self.send, self.stranger, "1")
+        (kept,) = self.folder.glob("*.unsent")
+        self.assertIn(f"broadcast {kept}.", str(error))
+        self.patch(self.desk, "call", real)
+        self.desk.run("broadcast", str(kept))
+        self.assertEqual(self.desk.sent[0], self.desk.sent[1])
 
     def test_encrypted(self) -> None:
         """An encrypted wallet pays with its password, and is not changed by it."""
