@@ -26,7 +26,7 @@ from coin.store.store import Added, ChainStore
 from coin.store.verdicts import Verdict
 from meshnet.errors import StorageError
 from meshnet.limits import COIN_RUNS
-from meshnet.storage.service import DiskThread
+from meshnet.storage.service import DiskThread, ReadThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class ChainService:
         self._writer = DiskThread(reactor)
         self._reader = DiskThread(reactor) if store.separate_reader else self._writer
         self._checker = DiskThread(reactor) if store.separate_reader else self._writer
-        self._asker = DiskThread(reactor) if store.separate_reader else self._writer
+        self._asker = ReadThread(reactor) if store.separate_reader else self._writer
         self._steady: SteadyReader | None = None
         self._ending = threading.Event()
         self._runs = 0

@@ -83,6 +83,68 @@ class DiskThread:
         self._next()
 
 
+class ReadThread:
+    """As `DiskThread`, for many short looks at a time: the thread goes from one call to the next, those that
+    came meanwhile too, while the answers are on their way. That is less than half the work of a call."""
+
+    def __init__(self, reactor: IReactorThreads | IReactorFromThreads) -> None:
+        self._reactor: Any = reactor
+        self._waiting: deque[tuple[Deferred[Any], Callable[[], Any]]] = deque()
+        self._busy = False
+        self._closing: list[Deferred[None]] = []
+        self._closed = False
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """See `DiskThread`."""
+        result: Deferred[T] = Deferred()
+        if self._closed:
+            result.errback(LocalError("the reading thread is closed"))
+            return result
+        self._waiting.append((result, lambda: function(*args, **kwargs)))
+        self._begin()
+        return result
+
+    def close(self) -> Deferred[None]:
+        """Take no more calls; fires when those that wait are done."""
+        self._closed = True
+        done: Deferred[None] = Deferred()
+        self._closing.append(done)
+        self._begin()
+        return done
+
+    def _begin(self) -> None:
+        if self._busy:
+            return
+        if self._waiting:
+            self._busy = True
+            running = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._run)
+            running.addBoth(self._over)
+            return
+        closing, self._closing = self._closing, []
+        for done in closing:
+            done.callback(None)
+
+    def _run(self) -> None:
+        """In the thread; the reactor's appends meanwhile."""
+        while self._waiting:
+            result, function = self._waiting.popleft()
+            if result.called:  # cancelled while it waited
+                continue
+            try:
+                outcome = function()
+            except BaseException:
+                outcome = Failure()
+            self._reactor.callFromThread(self._answer, result, outcome)
+
+    def _answer(self, result: Deferred[Any], outcome: Any) -> None:
+        if not result.called:
+            result.callback(outcome)
+
+    def _over(self, outcome: object) -> None:
+        self._busy = False
+        self._begin()
+
+
 Snapshot = Callable[[], Iterable[Bytes]]
 """The records that stand for all that was committed so far. Called in the reactor's thread, when the answers
 to all earlier commits have been given and none of the later ones is written; iterated in the disk thread."""

@@ -18,7 +18,7 @@ from meshnet.storage import service as service_module
 from meshnet.storage.database import ConstraintError, Schema, Work, open_database
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.journal import open_journal
-from meshnet.storage.service import DatabaseService, DiskThread, JournalService
+from meshnet.storage.service import DatabaseService, DiskThread, JournalService, ReadThread
 
 
 class DiskThreadTests(TestCase):
@@ -108,6 +108,65 @@ class WaitingTests(SynchronousTestCase):
         self.pool.run()
         self.successResultOf(closed)
         self.assertEqual(self.successResultOf(call), 1)
+
+
+class ReadThreadTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.pool = FakePool()
+        self.thread = ReadThread(self.pool)  # type: ignore[arg-type]
+
+    def test_many_at_once(self) -> None:
+        """The thread is begun once for all that waits; errors come back to their callers alone."""
+        seen: list[int] = []
+        calls = [self.thread.call(seen.append, i) for i in range(3)]
+        wrong = self.thread.call(int, "x")
+        calls[1].cancel()
+        self.failureResultOf(calls[1])
+        self.assertEqual(len(self.pool.work), 1)
+        self.pool.run()
+        self.assertEqual(seen, [0, 2])
+        self.successResultOf(calls[2])
+        self.assertIsInstance(self.failureResultOf(wrong).value, ValueError)
+        self.assertEqual(self.pool.work, [])
+
+    def test_asked_from_an_answer(self) -> None:
+        """A call that an answer leads to is run too."""
+        seen: list[str] = []
+        first = self.thread.call(str, 1)
+        first.addCallback(lambda text: self.thread.call(seen.append, text))
+        self.pool.run()
+        self.assertEqual(seen, ["1"])
+
+    def test_close_waits(self) -> None:
+        """Closing fires when all that waits is done; then calls are refused."""
+        call = self.thread.call(str, 1)
+        closed = self.thread.close()
+        self.assertNoResult(closed)
+        self.assertIsInstance(self.failureResultOf(self.thread.call(str, 2)).value, LocalError)
+        self.pool.run()
+        self.successResultOf(closed)
+        self.assertEqual(self.successResultOf(call), "1")
+
+
+class ReadThreadInThreads(TestCase):
+    timeout = 30
+
+    async def test_order(self) -> None:
+        """As they were asked, never two at a time, out of the reactor's thread; none is lost between the end
+        of one run and the next."""
+        thread = ReadThread(reactor)  # type: ignore[arg-type]
+        seen: list[int] = []
+
+        def note(i: int) -> int:
+            self.assertIsNot(threading.current_thread(), threading.main_thread())
+            seen.append(i)
+            return i
+
+        for start in range(0, 300, 3):
+            found = await gatherResults([thread.call(note, i) for i in range(start, start + 3)])
+            self.assertEqual(found, list(range(start, start + 3)))
+        self.assertEqual(seen, list(range(300)))
+        await thread.close()
 
 
 class JournalServiceTests(SynchronousTestCase):
