@@ -26,8 +26,9 @@ from zope.interface import implementer
 from apps.vpn.client.collector import TunnelCollector
 from apps.vpn.client.routes import TunnelRoutes
 from apps.vpn.client.service import TunnelClient
+from apps.vpn.client.system import Own
 from apps.vpn.counts import ROLES, Counts, GatewayCollector, TunCollector, VpnCollector
-from apps.vpn.gateway import Gateway
+from apps.vpn.gateway import INTERFACE, Gateway
 from apps.vpn.host.service import host_of
 from apps.vpn.listeners import ForwardListener, LocalListener, SocksListener, show
 from apps.vpn.mesh.control import MeshInterface
@@ -97,7 +98,7 @@ class VpnService(Service):
         self._exit = ExitPort(node, self._roles["exit"], settings=settings.exit)
         self._host = host_of(node)
         self._gateway = Gateway(node, self._host)
-        self._tunnel = TunnelClient(node, self._host)
+        self._tunnel = TunnelClient(node, self._host, own=self._own)
         self._tunnel_routes = TunnelRoutes(self._tunnel, settings.vpn, node.lookup)
         node.registry.register(TunnelCollector(self._tunnel))
         self._tun = MeshInterface(node, settings.tun)
@@ -119,6 +120,8 @@ class VpnService(Service):
             for serve in settings.serve:
                 self.add_serve(serve)
             self._exit.apply()
+            if settings.vpn is not None:
+                self._tunnel.check(settings.vpn)
             self._tunnel.begin(settings.vpn)
             self._tun.start()
         except LocalError:
@@ -150,6 +153,16 @@ class VpnService(Service):
             for fault in await self._gateway.stop():
                 _log.warn("{fault}", fault=fault)
         await self._host.close()
+
+    def _own(self) -> Own:
+        """What of this node stands in the machine beside the tunnel."""
+        mesh, interfaces, servers = self._tun, [], []
+        if self._gateway.on:
+            interfaces.append(INTERFACE)
+        if mesh.network is not None:
+            interfaces.append(mesh.network.tun.device.name)
+            servers += [str(mesh.network.address)] if mesh.server is not None else []
+        return Own(tuple(interfaces), tuple(servers))
 
     # what can be added
 
@@ -194,6 +207,8 @@ class VpnService(Service):
                 self._check("socks.exit", settings.socks.exit, settings.socks.via)
             for index, forward in enumerate(settings.forward):
                 self._check(f"forward.{index}.to", forward.to, forward.via)
+            if settings.vpn is not None:
+                self._tunnel.check(settings.vpn)
         except UsageError as error:
             raise ConfigError(str(error)) from None
 
@@ -230,8 +245,16 @@ class VpnService(Service):
             except LocalError as error:
                 failed.append(f"exit: {error}")
             applied.append("exit")
-        self._settings = VpnSettings(
-            next(iter(holds["socks"]), None), holds["forward"], holds["serve"], settings.exit
+        if settings.vpn != old.vpn:
+            self._tunnel_routes.configured = settings.vpn
+            applied.append("vpn: from the next `meshnet vpn up` on")
+        self._settings = evolve(
+            old,
+            socks=next(iter(holds["socks"]), None),
+            forward=holds["forward"],
+            serve=holds["serve"],
+            exit=settings.exit,
+            vpn=settings.vpn,
         )
         return Reloaded(self._settings, tuple(applied), tuple(failed))
 
@@ -262,7 +285,7 @@ class VpnService(Service):
             "POST /serve": lambda body: self.add_serve(self._read(Serve, body)).describe(),
             "DELETE /serve": self._remove_served,
             "GET /tun": lambda body: self._tun.show(body),
-            "POST /tun": lambda body: self._tun.change(body),
+            "POST /tun": self._change_tun,
             "GET /exit": lambda body: self._list(body, "exit"),
             "POST /exit": self._change_exit,
             "GET /tunnel": lambda body: self._tunnel_routes.show(body),
@@ -296,6 +319,12 @@ class VpnService(Service):
         port.stop()
         return succeed({"removed": asked.port})
 
+    def _change_tun(self, body: Json) -> Json:
+        try:
+            return self._tun.change(body)
+        finally:
+            self._tunnel.refresh()
+
     def _change_exit(self, body: Json) -> Json | Deferred[Json]:
         change = self._read(ChangeExit, body)
         self._exit.change(change.enabled, change.allow, change.deny, change.remove)
@@ -315,6 +344,8 @@ class VpnService(Service):
         except LocalError:
             self._exit.settings = evolve(wanted, packets=False)
             raise
+        finally:
+            self._tunnel.refresh()
         return self._told_exit()
 
     def _told_exit(self) -> Json:

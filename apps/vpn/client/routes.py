@@ -73,7 +73,7 @@ class TunnelRoutes:
         self, tunnel: TunnelClient, configured: Tunnel | None, lookup: Callable[[str], Target]
     ) -> None:
         self._tunnel = tunnel
-        self._configured = configured
+        self.configured = configured
         self._lookup = lookup
 
     def show(self, body: Json) -> Json:
@@ -83,7 +83,7 @@ class TunnelRoutes:
 
     def up(self, body: Json) -> Deferred[Json]:
         """POST /tunnel."""
-        settings = wanted(read_body(Up, body, self._lookup), self._configured)
+        settings = wanted(read_body(Up, body, self._lookup), self.configured)
         return self._tunnel.up(settings).addCallback(lambda shown: {"tunnel": shown})
 
     def down(self, body: Json) -> Deferred[Json]:

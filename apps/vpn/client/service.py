@@ -54,15 +54,15 @@ _log = Logger()
 
 
 class TunnelClient:
-    """The tunnel of one node. `own` names the node's other interfaces; `open_device` makes one (its name and
-    MTU)."""
+    """The tunnel of one node. `own` tells what else of the node stands in the machine; `open_device` makes an
+    interface (its name and MTU)."""
 
     def __init__(
         self,
         node: MeshNode,
         host: HostThread,
         *,
-        own: Callable[[], tuple[str, ...]] = tuple,
+        own: Callable[[], system.Own] = system.Own,
         open_device: Callable[[str, int], Device] = open_linux,
         resolv: Path = RESOLV,
     ) -> None:
@@ -127,7 +127,7 @@ class TunnelClient:
         """Fires with `describe` when packets pass; fails with why they do not: then nothing has changed."""
         if self._core.state not in ("down", "blocked"):
             raise UsageError("The VPN is up, or on its way; end it with `meshnet vpn down` first.")
-        self._check(settings)
+        self.check(settings)
         self._settings, self._lasting = settings, False
         self._faults.clear()
         up: Deferred[Json] = Deferred()
@@ -157,6 +157,12 @@ class TunnelClient:
             return self._host.call(system.lower_rest).addErrback(self._told, "the VPN was not undone")
         return self.down()
 
+    def refresh(self) -> None:
+        """Something else of this node has come or gone in the machine."""
+        if self._core.state == "up" and self._lease is not None:
+            work = system.raise_tunnel(self._wanted, self._lease, self._own())
+            self._host.call(work).addErrback(self._told, "the tunnel was not adapted")
+
     def repair(self) -> Deferred[list[str]]:
         """Looks at the machine now; what others have changed and was put back, in sentences."""
         return self._host.call(_repair)
@@ -170,7 +176,8 @@ class TunnelClient:
 
     # the life's side
 
-    def _check(self, settings: Tunnel) -> None:
+    def check(self, settings: Tunnel) -> None:
+        """Raises UsageError for what leads to this node itself."""
         if settings.exit == self._node.public_key:
             raise UsageError("The exit is this node itself; name another node.")
         if self._node.public_key in (settings.via or ()):
@@ -178,7 +185,7 @@ class TunnelClient:
 
     def _begin_lasting(self, settings: Tunnel) -> None:
         """From the config: a kill switch holds before the first attempt, and attempts never end."""
-        self._check(settings)
+        self.check(settings)
         self._settings, self._lasting = settings, True
 
         def blocked(raised: system.Raised | None) -> None:

@@ -31,6 +31,15 @@ KillSwitch = str
 
 
 @frozen
+class Own:
+    """What else of this node stands in the machine: interfaces, which may send as they like, and servers that
+    know names of the mesh, and no others."""
+
+    interfaces: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+
+
+@frozen
 class Raised:
     """What was made."""
 
@@ -39,7 +48,7 @@ class Raised:
     notes: tuple[str, ...] = ()
 
 
-def raise_block(settings: Tunnel, own: tuple[str, ...]) -> Callable[[Host], Raised]:
+def raise_block(settings: Tunnel, own: Own) -> Callable[[Host], Raised]:
     """Work for the host: hold everything back, before there is a tunnel."""
 
     def work(host: Host) -> Raised:
@@ -51,7 +60,7 @@ def raise_block(settings: Tunnel, own: tuple[str, ...]) -> Callable[[Host], Rais
     return work
 
 
-def raise_tunnel(settings: Tunnel, lease: Lease, own: tuple[str, ...]) -> Callable[[Host], Raised]:
+def raise_tunnel(settings: Tunnel, lease: Lease, own: Own) -> Callable[[Host], Raised]:
     """Work for the host: lead everything into the tunnel. What stands is kept if the system refuses."""
 
     def work(host: Host) -> Raised:
@@ -59,7 +68,9 @@ def raise_tunnel(settings: Tunnel, lease: Lease, own: tuple[str, ...]) -> Callab
         _no_overlap(look, settings.interface, lease)
         addresses = tuple(str(each) for each in (lease.v4, lease.v6) if each is not None)
         servers = tuple(map(str, lease.dns))
-        wanted = evolve(_wanted(host, settings, own), addresses=addresses, servers=servers)
+        wanted = evolve(
+            _wanted(host, settings, own), addresses=addresses, servers=servers, own_servers=own.servers
+        )
         notes: tuple[str, ...] = ()
         if settings.dns and not servers:
             notes = ("The exit answers no names, so there are none; choose another or say --no-dns.",)
@@ -136,14 +147,14 @@ def _no_overlap(look: Look, tunnel: str, lease: Lease) -> None:
                 raise LocalError(f"The exit uses the address {each}, which lies in a network of {name} here.")
 
 
-def _wanted(host: Host, settings: Tunnel, own: tuple[str, ...]) -> plan.Wanted:
+def _wanted(host: Host, settings: Tunnel, own: Own) -> plan.Wanted:
     tools = host.tools
     if settings.killswitch and tools.nft is None and tools.ip is None:
         raise MissingDependencyError("A kill switch needs nftables or iproute2; install one of them.")
     return plan.Wanted(
         tunnel=settings.interface,
         mark=MARK,
-        own=tuple(name for name in own if name != settings.interface),
+        own=tuple(name for name in own.interfaces if name != settings.interface),
         inside=settings.split,
         outside=settings.outside,
         kill_switch=settings.killswitch,

@@ -60,10 +60,12 @@ LOOSE: Final = 2
 class Wanted:
     """A VPN that is up, as the machine shall see it.
 
-    `addresses` and `servers` are those of the lease. `inside`: only these go through the tunnel; empty: all.
-    `outside`: these do not, `lan` in place of a network for all private ones. `names`: DNS goes through the
-    tunnel alone. `loose`: the machine drops what comes in where it would not go out (rp_filter), so it has
-    to be told not to.
+    `addresses` and `servers` are those of the lease. `own` are other interfaces of this node; `own_servers`
+    are asked for names before the others and know only some (systemd-resolved has been told of them).
+    `inside`: only these go through the tunnel; empty: all. `outside`: these do not, `lan` in place of a
+    network for all private ones. `names`: DNS goes through the tunnel alone. `loose`: the machine drops what
+    comes in where it would not go out (rp_filter), so it has to be told not to. `firewall`: whether there is
+    nftables; else rules alone have to do. `strong`: whether its kernel can look up where an address is.
     """
 
     tunnel: str = field(validator=device_name)
@@ -71,6 +73,7 @@ class Wanted:
     addresses: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
+    own_servers: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
     kill_switch: bool = False
@@ -78,7 +81,6 @@ class Wanted:
     loose: bool = False
     resolved: bool = False
     firewall: bool = True
-    """Whether there is nftables; else rules alone have to do."""
     strong: bool = True
 
 
@@ -205,7 +207,7 @@ def _resolver(wanted: Wanted) -> list[AnyChange]:
         return []
     if wanted.resolved:
         return [Resolved(wanted.tunnel, wanted.servers, ("~.",))]
-    return [ResolverFile(resolver.text_for(wanted.servers))]
+    return [ResolverFile(resolver.text_for((*wanted.own_servers, *wanted.servers)))]
 
 
 def _spelled(outside: tuple[str, ...]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from apps.vpn.lease import (
 from apps.vpn.settings import Tunnel
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
 from meshnet.storage.disk import RealDisk
-from meshnet.streams import Stream
+from meshnet.streams import Flow, Stream
 from tests.support.machine import TOOLS, Machine
 from tests.support.nodes import new_folder
 from tests.support.streams import FakeMesh, FakeNode
@@ -140,6 +140,7 @@ class TunnelCase(SynchronousTestCase):
         self.patch(service, "HostWatch", self.watch)
         self.patch(service, "set_up", lambda name, index, mtu, *more: self.mtus.append(mtu))
         self.settings = Tunnel(self.far.public_key)
+        self.own = system.Own()
         self.before = self.machine.state()
         self.tunnel = self.new_tunnel()
 
@@ -156,7 +157,13 @@ class TunnelCase(SynchronousTestCase):
             )
         )
         self.addCleanup(self.host.host.close)
-        return TunnelClient(self.user, self.host, open_device=self.open, resolv=self.resolv)  # type: ignore[arg-type]
+        return TunnelClient(
+            self.user,
+            self.host,  # type: ignore[arg-type]
+            own=lambda: self.own,
+            open_device=self.open,
+            resolv=self.resolv,
+        )
 
     def open(self, name: str, mtu: int) -> FakeDevice:
         device = FakeDevice()
@@ -429,6 +436,39 @@ class TunnelTests(TunnelCase):
         self.flush()
         self.assertEqual(self.mtus, [1_400, 1_280])
         self.assertEqual(self.tunnel.describe()["lease"]["mtu"], 1_280)
+
+    def test_beside_it(self) -> None:
+        """Another interface of the node comes up: it may send past the kill switch, and its server of names
+        is asked first; both end with it."""
+        self.up(killswitch=True)
+        stands, resolv = self.machine.state(), self.resolv.read_text()
+        self.own = system.Own(("mesh0",), ("fc12::1",))
+        self.tunnel.refresh()
+        self.assertIn('{ "mesh-vpn", "mesh0" } accept', self.machine.tables["meshnet_vpn"])
+        self.assertIn("nameserver fc12::1\nnameserver 100.64.0.1\n", self.resolv.read_text())
+        self.own = system.Own()
+        self.tunnel.refresh()
+        self.assertEqual(self.machine.state(), stands)
+        self.assertEqual(self.resolv.read_text(), resolv)
+        self.successResultOf(self.tunnel.down())
+        self.tunnel.refresh()
+        self.assert_as_before()
+
+    def test_stalled(self) -> None:
+        """Something was sent and nothing comes: told; with a way that the node picks, another one is."""
+        self.mesh.node("other")
+        for hops, redials in ((0, 0), (2, 1)):
+            self.up(hops=hops)
+            self.user.streams[-1].flow = lambda: Flow(0.0, 0.0, 0, 100)  # type: ignore[method-assign]
+            for _ in range(9):
+                self.flush(1.0)
+            self.assertEqual(self.tunnel.redials, 0)
+            self.assertGreater(self.tunnel.describe()["stalled_seconds"], 7)
+            for _ in range(3):
+                self.flush(1.0)
+            self.assertEqual(self.tunnel.redials, redials)
+            self.assertEqual(self.state(), "up")
+            self.successResultOf(self.tunnel.down())
 
     def test_no_names(self) -> None:
         """An exit without a server of names: told, since without it there are none."""
