@@ -2,8 +2,8 @@
 
     stream ─ ASK ─▶ the gateway decides ─ GRANT ─▶ packets both ways, until the stream ends
 
-What comes from the client must be from its own addresses; beyond its rate it is dropped. What goes to it
-waits while it is over its rate, in the flow's bounded queue. Both directions have a bucket of their own.
+What comes from the client must be from its own addresses. Each direction has a rate of its own, and a bounded
+queue for what is beyond it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from apps.vpn.bucket import Bucket
 from apps.vpn.lease import Asked, ExitConversation, Lease, RefusalCode, Wish
 from apps.vpn.packets.faults import Fault
+from apps.vpn.packets.queue import PacketQueue
 from apps.vpn.packets.virtio import HEADER
 from apps.vpn.pools import Seat
 from apps.vpn.tun.flow import PacketFlow
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import MeshError
+from meshnet.limits import TUN_FLOW_BYTES
 from meshnet.streams import Stream
 
 if TYPE_CHECKING:
@@ -28,15 +30,25 @@ if TYPE_CHECKING:
 ASK_SECONDS: Final = 10.0
 """From a stream's beginning to what its client wants."""
 LEAST_WAIT: Final = 0.001
+PACE_SECONDS: Final = 0.25
+"""At most so much of its rate waits from a client that sends faster …"""
+LEAST_PACED: Final = 256 << 10
+"""… but never less than some superpackets."""
 _SOURCE4: Final = slice(HEADER + 12, HEADER + 16)
 _SOURCE6: Final = slice(HEADER + 8, HEADER + 24)
 _LINK_LOCAL: Final = 0xFE
 
 
 class TenantFlow(PacketFlow):
-    """The packets of one client: source addresses checked, both directions within a rate."""
+    """The packets of one client: source addresses checked, each direction within a rate.
 
-    __slots__ = ("_clock", "_held_back", "_now", "_v4", "_v6", "from_client", "to_client")
+    Over its rate a client is slowed down, not cut: packets wait in a queue that keeps short (CoDel), towards
+    the client in the flow's own, from it in one of `PACE_SECONDS`. Without a rate there is none of this.
+    """
+
+    __slots__ = (
+        "_clock", "_held_back", "_now", "_paced", "_paced_until", "_v4", "_v6", "from_client", "to_client",
+    )  # fmt: skip
 
     def __init__(self, tun: Tun, clock: Clock, lease: Lease) -> None:
         super().__init__(tun, self._admit)
@@ -46,19 +58,26 @@ class TenantFlow(PacketFlow):
         self._v4 = lease.v4.packed if lease.v4 is not None else b""
         self._v6 = lease.v6.packed if lease.v6 is not None else b""
         self._held_back: Callable[[], None] | None = None
+        self._paced_until: Callable[[], None] | None = None
+        self._paced = PacketQueue(0, self.dropped_in)
         self.from_client = Bucket(lease.rate, now)
         self.to_client = Bucket(lease.rate, now)
+        self.change(lease.rate)
 
     def change(self, rate: int) -> None:
         """Another rate from now on."""
         self.from_client.change(rate)
         self.to_client.change(rate)
+        self._paced.most = min(TUN_FLOW_BYTES, max(LEAST_PACED, int(rate * PACE_SECONDS)))
+        self._write = self._pace if rate else self._tun.device.write
 
     def offer(self, frame: memoryview, now: float) -> bool:
         """Takes a frame, and the next one: what is too much for this client is dropped here, by its own
         queue, where flows are told apart and marked; not in the device's, which is everybody's."""
         super().offer(frame, now)
         return True
+
+    # to the client
 
     def waiting(self) -> int:
         """Nothing, while the client is over its rate."""
@@ -78,17 +97,11 @@ class TenantFlow(PacketFlow):
         bucket.take(size, now)
         return size
 
-    def stop(self) -> None:
-        """The lease is over: nothing of this client passes any more, whatever still comes."""
-        self._v4 = self._v6 = b""
-        if self._held_back is not None:
-            self._held_back()
-            self._held_back = None
-        super().stop()
-
     def _again(self) -> None:
         self._held_back = None
         self.ready()
+
+    # from the client
 
     def _admit(self, frame: memoryview) -> int:
         if frame[HEADER] >> 4 == 4:
@@ -97,10 +110,46 @@ class TenantFlow(PacketFlow):
         elif frame[_SOURCE6] != self._v6:
             # What a system says to its own link, such as about multicast, is no attempt at anything.
             return Fault.TARGET if frame[HEADER + 8] == _LINK_LOCAL else Fault.SOURCE
-        bucket = self.from_client
-        if bucket.rate and not bucket.take(len(frame) - HEADER, self._now()):
-            return Fault.RATE
         return Fault.NONE
+
+    def _pace(self, frame: memoryview) -> None:
+        """Writes a frame to the device now, or when its turn comes."""
+        now = self._now()
+        if self._paced_until is None and self.from_client.take(len(frame) - HEADER, now):
+            self._tun.device.write(frame)
+            return
+        self._paced.push(bytes(frame), now)
+        if self._paced_until is None:
+            self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        seconds = max(self.from_client.wait(now), LEAST_WAIT)
+        self._paced_until = self._clock.call_later(seconds, self._next)
+
+    def _next(self) -> None:
+        """Writes what may go by now."""
+        now = self._now()
+        self._paced_until = None
+        while not self.from_client.wait(now):
+            frame = self._paced.pull(now)
+            if frame is None:
+                return
+            self.from_client.take(len(frame) - HEADER, now)
+            try:
+                self._tun.device.write(memoryview(bytearray(frame)))
+            except OSError:
+                self.dropped_in[Fault.KERNEL] += 1
+        self._wait(now)
+
+    def stop(self) -> None:
+        """The lease is over: nothing of this client passes any more, whatever still comes."""
+        self._v4 = self._v6 = b""
+        for cancel in (self._held_back, self._paced_until):
+            if cancel is not None:
+                cancel()
+        self._held_back = self._paced_until = None
+        self._paced.clear()
+        super().stop()
 
 
 class Tenant:

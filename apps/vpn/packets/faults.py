@@ -37,8 +37,6 @@ class Fault(IntEnum):
     """Nobody is there to take it: the interface is down, or its stream has ended."""
     UNSUPPORTED = 14
     """What is to be done with it is beyond this device."""
-    RATE = 15
-    """Beyond what its sender may send."""
 
 
 def new_counts() -> list[int]:
