@@ -30,6 +30,7 @@ from apps.vpn.host.host import BOOK, RESOLV, Host
 from apps.vpn.host.service import HostThread
 from apps.vpn.host.watch import HostWatch
 from apps.vpn.lease import PACKETS_PORT, TICKET_SIZE, Lease, Offloads, RefusalCode, Wants, Wish
+from apps.vpn.packets import icmp
 from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.headers import target
 from apps.vpn.packets.virtio import AHEAD
@@ -227,6 +228,7 @@ class Gateway:
         device = self.open_device(INTERFACE, MTU, own)
         self._tun = Tun(device, self.node.reactor, self.node.clock.now, self._lost)
         self._tun.routed(self._find)
+        self._tun.too_large = self._too_large
 
     def _changes(self) -> list[AnyChange]:
         """Of the system; the rules come before the first packet can pass."""
@@ -428,6 +430,13 @@ class Gateway:
         if flow is None and self._tun is not None:
             self._tun.strays[Fault.UNKNOWN] += 1
         return flow
+
+    def _too_large(self, frame: memoryview, most: int) -> None:
+        """Tells the sender of a packet that no cell of the path takes. It seems to come from the client: the
+        kernel takes nothing from its own address, and translates this as all that clients send."""
+        packet = icmp.too_big(frame, target(frame), most - AHEAD)
+        if packet is not None and self._tun is not None:
+            self._tun.write(packet)
 
     # what it shows
 

@@ -7,7 +7,8 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
@@ -22,9 +23,10 @@ from twisted.trial.unittest import TestCase
 from apps.vpn import gateway
 from apps.vpn.app import VpnApp
 from apps.vpn.gateway import Gateway, survey, watch_host
+from apps.vpn.packets.virtio import AHEAD, PLAIN
 from apps.vpn.policy import rule
 from apps.vpn.settings import Exit
-from lab.capture import Capture
+from lab.capture import Capture, ends
 from lab.namespaces import CommandError
 from meshnet.cipher.keys import SecretKey
 from meshnet.node.clock import NodeClock
@@ -37,6 +39,7 @@ from meshnet.transports.registry import Transports
 from meshnet.transports.tcp import TcpTransport
 from tests.support.hosts import hosts_for
 from tests.support.nodes import new_folder
+from tests.support.packets import udp
 from tests.support.vpn import NET4, NET6, PRIVATE4, Customer, HostThere, ReactorThere, opener, three_hosts
 
 reactor: Any = the_reactor
@@ -77,6 +80,24 @@ class Names(ResolverBase):
     def _lookup(self, name: bytes, cls: int, type: int, timeout: Any) -> Deferred[Any]:
         answer = RRHeader(name, A, IN, 60, Record_A("192.0.2.1"), auth=True)
         return succeed(([answer], [], []))
+
+
+def is_too_big(packet: bytes) -> bool:
+    """Whether an ICMP error says so."""
+    if packet[0] >> 4 == 4:
+        return packet[9] == 1 and packet[20:22] == b"\3\4"
+    return packet[6] == 58 and packet[40] == 2
+
+
+def is_question(packet: bytes) -> bool:
+    """Whether it is UDP to port 7."""
+    found = ends(packet)
+    return found is not None and found.dport == 7
+
+
+def seen(capture: Capture, which: Callable[[bytes], bool]) -> list[bytes]:
+    """The IP packets of a capture that are such."""
+    return [each.data for each in capture.whole() if each.ends is not None and which(each.data)]
 
 
 class GatewayTests(TestCase):
@@ -230,8 +251,8 @@ class GatewayTests(TestCase):
                 self.assertIn(failed, (errno.EHOSTUNREACH, errno.EACCES), place)  # prohibited, and told so
             failed = yield deferToThread(self.connect, NET4, 26)
             self.assertEqual(failed, errno.ECONNREFUSED)  # allowed, and nobody there
-        ends = [seen.ends for seen in capture.whole() if seen.ends is not None]
-        reached = {(each.target, each.dport) for each in ends if each.source == str(mine)}
+        found = [each.ends for each in capture.whole() if each.ends is not None]
+        reached = {(each.target, each.dport) for each in found if each.source == str(mine)}
         self.assertEqual(reached & {*places, (NET4, 26)}, {(NET4, 26)})
 
     @inlineCallbacks
@@ -246,7 +267,7 @@ class GatewayTests(TestCase):
                 datagrams.sendto(b"x", (str(customer.lease.v4), 9))
             said = yield self.run_there(self.user, "ping", "-n", "-c1", "-W5", NET4)
         self.assertIn("1 received", said)
-        heard = [seen.ends for seen in capture.whole() if seen.ends is not None and not seen.outgoing]
+        heard = [each.ends for each in capture.whole() if each.ends is not None and not each.outgoing]
         self.assertEqual({(each.source, each.dport) for each in heard}, {(NET4, 0)})
 
     def connect(self, host: str, port: int) -> int | None:
@@ -283,10 +304,35 @@ class GatewayTests(TestCase):
                 with self.socket(self.user, family, socket.SOCK_DGRAM) as datagrams:
                     datagrams.bind((source, 7_777))
                     datagrams.sendto(b"x", (to, 7))
-            yield self.until(lambda: any(seen.ends and seen.ends.dport == 7 for seen in capture.packets))
-        sent = [seen.ends for seen in capture.whole() if seen.ends is not None and seen.ends.dport == 7]
+            yield self.until(lambda: seen(capture, is_question))
+        sent = [ends(each) for each in seen(capture, is_question)]
         self.assertEqual([each.source for each in sent], [str(self.exit.towards(self.net).own4)])
         self.assertEqual(self.gateway.describe()["dropped_in"]["source"], 3)
+
+    @inlineCallbacks
+    def test_too_large(self) -> Generator[Deferred[Any], Any, None]:
+        """What no cell takes is told to its sender on the internet, about the packet as that one sent it."""
+        yield self.start()
+        customer = yield self.customer()
+        for family, here, there in (
+            (socket.AF_INET, str(customer.lease.v4), NET4),
+            (socket.AF_INET6, str(customer.lease.v6), NET6),
+        ):
+            with Capture(self.net, snap=1_500) as capture:
+                with self.socket(self.user, family, socket.SOCK_DGRAM) as datagrams:
+                    datagrams.bind((here, 7_777))
+                    datagrams.sendto(b"x", (there, 7))
+                    yield self.until(
+                        lambda: any(each.ends.dport == 7 for each in capture.packets if each.ends)
+                    )
+                frame = PLAIN + udp(there, here, (7, 7_777), bytes(1_400))
+                self.gateway._too_large(memoryview(bytearray(frame)), 1_300 + AHEAD)
+                yield self.until(lambda: seen(capture, is_too_big))
+            (told,) = seen(capture, is_too_big)
+            exit_ = self.exit.towards(self.net)
+            masked = (exit_.own4 if family == socket.AF_INET else exit_.own6).packed
+            self.assertIn(masked, told[28:])
+            self.assertNotIn(ip_address(here).packed, told)
 
     def state(self) -> dict[str, str]:
         """What an exit may change in its machine."""
