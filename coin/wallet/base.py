@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final, Self
 from attrs import define, evolve, field, frozen
 
 from coin.chain.address import Address, address_text
-from coin.wallet.document import INDENT, go_json
+from coin.wallet.document import INDENT, go_json, is_shallow
 from coin.wallet.encryption import NONCE_SIZE, Random, Sealing, open_sealed
 from coin.wallet.errors import (
     DamagedWalletError,
@@ -44,6 +44,8 @@ MOST_ADDRESSES: Final = 100_000
 """Addresses of a wallet, on all its chains together."""
 LONGEST_LABEL: Final = 256
 """Characters of a label."""
+DEEPEST: Final = 32
+"""How deep what is not known here may nest."""
 VERSION: Final = "0.4"
 """What is written."""
 VERSIONS: Final = ("0.1", "0.2", "0.3", "0.4")
@@ -100,6 +102,8 @@ class Wallet(ABC):
 
     meta: dict[str, str] = field(repr=False)
     tail: str = field(default="", kw_only=True, repr=False)
+    more: Mapping[str, Any] = field(factory=dict, kw_only=True, repr=False)
+    """What else stands in the file beside meta and addresses: not known here, and kept."""
     sealing: Sealing | None = field(default=None, kw_only=True, repr=False)
     """In a copy with its secrets: what it was encrypted with."""
 
@@ -291,12 +295,15 @@ class Wallet(ABC):
 
     def encode(self) -> bytes:
         """As the file has it."""
-        table = {"meta": dict(sorted(self.meta.items())), **self._body()}
+        table = {"meta": dict(sorted(self.meta.items())), **self._body(), **self.more}
         return (go_json(table, INDENT) + self.tail).encode()
 
     @abstractmethod
     def _body(self) -> dict[str, Any]:
         """What stands beside `meta`."""
+
+    body: ClassVar[str] = "entries"
+    """Under which key of the file its addresses stand."""
 
     @classmethod
     @abstractmethod
@@ -363,8 +370,7 @@ def read_entry(
     number = row.get("child_number")
     if number is not None and (type(number) is not int or not 0 <= number < 1 << 31):
         raise ValueError
-    known = ("address", public, secret, "child_number")
-    more = tuple((name, value) for name, value in row.items() if name not in known)
+    more = tuple(unknown(row, "address", public, secret, "child_number").items())
     entry = new_entry(form, key, None, number, change=change, more=more)
     if row["address"] != entry.text or row[public] != key.hex():
         raise ValueError
@@ -373,6 +379,14 @@ def read_entry(
     if secret and not encrypted:
         raise ValueError
     return entry
+
+
+def unknown(row: Mapping[str, Any], *known: str) -> dict[str, Any]:
+    """What else stands in a part of a file, to be written again; ValueError where it nests too deep."""
+    found = {name: value for name, value in row.items() if name not in known}
+    if not is_shallow(found, DEEPEST):
+        raise ValueError
+    return found
 
 
 def read_entries(rows: Any, form: Form, names: Iterable[str], encrypted: bool) -> list[Entry]:

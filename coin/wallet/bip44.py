@@ -19,7 +19,7 @@ from attrs import define, evolve, field
 
 from coin.chain.address import Address
 from coin.chain.derivation import HARDENED, ExtendedKey, parse_extended, root_key
-from coin.wallet.base import MOST_ADDRESSES, Entry, Wallet, entry_row, read_entry
+from coin.wallet.base import MOST_ADDRESSES, Entry, Wallet, entry_row, read_entry, unknown
 from coin.wallet.errors import DamagedWalletError, WalletError
 from coin.wallet.forms import Form, form_of, parse_hex_secret
 from coin.wallet.kinds import check_children, derive, next_number, parse_public
@@ -41,6 +41,7 @@ class Chain:
     parent: ExtendedKey
     name: str
     entries: list[Entry] = field(factory=list)
+    more: Mapping[str, Any] = field(factory=dict, repr=False)
 
     @property
     def number(self) -> int:
@@ -57,6 +58,7 @@ class Account:
     coin: str
     chains: list[Chain]
     key: ExtendedKey | None = field(default=None, repr=False)
+    more: Mapping[str, Any] = field(factory=dict, repr=False)
 
     def copy(self) -> Account:
         """One that may be changed alone."""
@@ -73,6 +75,7 @@ class Bip44(Wallet):
     """A wallet of accounts; what grows is the first of them."""
 
     kind: ClassVar[str] = "bip44"
+    body: ClassVar[str] = "accounts"
 
     accounts: list[Account] = field(factory=list)
 
@@ -190,6 +193,8 @@ class Bip44(Wallet):
         if not (number.isascii() and number.isdigit() and int(number[:11]) < HARDENED):
             raise DamagedWalletError("It does not say the number of its coin, bip44Coin.")
         rows = table.get("accounts") or []
+        if table.get("entries"):
+            raise DamagedWalletError("It has addresses that belong to no account.")
         if not isinstance(rows, list) or len(rows) > MOST_ACCOUNTS:
             raise DamagedWalletError(f"It has no list of accounts, or more than {MOST_ACCOUNTS}.")
         made = cls(meta)
@@ -216,10 +221,12 @@ def _account_row(account: Account, form: Form) -> dict[str, Any]:
             "public_key": each.parent.xpub,
             "chain": each.name,
             "entries": [_entry_row(entry, form) for entry in each.entries] or None,
+            **each.more,
         }
         for each in account.chains
     ]
-    return {**row, "name": account.name, "index": account.index, "coin_type": account.coin, "chains": chains}
+    row.update(name=account.name, index=account.index, coin_type=account.coin, chains=chains)
+    return {**row, **account.more}
 
 
 def _entry_row(entry: Entry, form: Form) -> dict[str, Any]:
@@ -233,7 +240,8 @@ def _read_account(row: Any, encrypted: bool) -> Account:
         if type(index) is not int or not 0 <= index < HARDENED or form is None:
             raise ValueError
         chains = [_read_chain(each, form, encrypted) for each in row["chains"]]
-        account = Account(str(row["name"]), index, row["coin_type"], chains)
+        more = unknown(row, "private_key", "name", "index", "coin_type", "chains")
+        account = Account(str(row["name"]), index, row["coin_type"], chains, more=more)
         if len({each.name for each in chains}) != len(chains):
             raise ValueError
         hidden = row.get("private_key", "")
@@ -250,7 +258,8 @@ def _read_account(row: Any, encrypted: bool) -> Account:
 
 
 def _read_chain(row: Any, form: Form, encrypted: bool) -> Chain:
-    chain = Chain(parse_public(row["public_key"]), row["chain"])
+    more = unknown(row, "public_key", "chain", "entries")
+    chain = Chain(parse_public(row["public_key"]), row["chain"], more=more)
     rows = row.get("entries") or []
     if chain.name not in CHAINS or len(rows) > MOST_ADDRESSES:
         raise ValueError

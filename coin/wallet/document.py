@@ -5,11 +5,12 @@ quotes, backslashes, control characters, the five that HTML must not see, and U+
 
     \\"  \\\\  \\n  \\r  \\t  \\u00XX for the other control characters and for < > &  \\u2028  \\u2029
 
-Knows no wallets. Numbers are integers; nothing here writes a float.
+Knows no wallets. Numbers are integers; a float, which only others write, is written as Python does.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -40,7 +41,16 @@ def _value(value: Any, indent: int, line: str) -> str:
         return _block("[", parts, "]", indent, line)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(int(value))
+    return json.dumps(value)
+
+
+def is_shallow(value: Any, most: int) -> bool:
+    """Whether a value is nested at most so deep."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return True
+    return most > 0 and all(is_shallow(each, most - 1) for each in value)
 
 
 def _block(opening: str, parts: Sequence[str], closing: str, indent: int, line: str) -> str:

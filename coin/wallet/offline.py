@@ -8,7 +8,7 @@ the last block, which only a node knows: `fee` is as the document says.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -101,29 +101,47 @@ def _check(transaction: Transaction, spent: Sequence[Unspent]) -> None:
         raise DocumentError("The transaction gives more or fewer coins than it spends.")
 
 
-def sign_unsigned(unsigned: Unsigned, wallet: Wallet) -> Unsigned:
-    """The same with all signatures that the wallet can give. Raises WalletError if that is none,
-    EncryptedError, UnsuitableError."""
+def sign_inputs(
+    transaction: Transaction,
+    owners: Sequence[Address],
+    wallet: Wallet,
+    indexes: Collection[int] | None = None,
+) -> Transaction:
+    """The transaction with the signatures of a wallet; `owners` are those of its inputs, in order. `indexes`:
+    exactly these inputs, which must be the wallet's and not signed yet; None: all that are. Raises
+    WalletError, EncryptedError, UnsuitableError."""
     keys = {each.address: each.key for each in wallet.entries}
-    mine = [each.address in keys for each in unsigned.spent]
-    if not any(mine):
-        raise WalletError("Nothing that this transaction spends belongs to the wallet.")
-    before = unsigned.transaction
+    empty = [each == UNSIGNED for each in transaction.signatures]
+    if indexes is None:
+        wanted = {place for place, owner in enumerate(owners) if owner in keys and empty[place]}
+    else:
+        wanted = set(indexes)
+        for place in wanted:
+            if not 0 <= place < len(owners):
+                raise WalletError(f"There is no input {place}; the last is {len(owners) - 1}.")
+            if not empty[place]:
+                raise WalletError(f"Input {place} is signed already.")
     chosen = [
-        keys[each.address] or wallet.key_of(each.address) if own and signature == UNSIGNED else None
-        for each, own, signature in zip(unsigned.spent, mine, before.signatures, strict=True)
+        keys.get(owner) or wallet.key_of(owner) if place in wanted else None
+        for place, owner in enumerate(owners)
     ]
-    signed = before.signed(chosen)
+    return transaction.signed(chosen)
+
+
+def sign_unsigned(unsigned: Unsigned, wallet: Wallet) -> Unsigned:
+    """The same with all signatures that the wallet can give. Raises WalletError if it owns nothing of it,
+    EncryptedError, UnsuitableError."""
+    owners = [each.address for each in unsigned.spent]
+    if not set(owners) & set(wallet.addresses):
+        raise WalletError("Nothing that this transaction spends belongs to the wallet.")
+    signed = sign_inputs(unsigned.transaction, owners, wallet)
+    described = unsigned.document["transaction"]
+    rows = zip(described.get("outputs", []), signed.unspents(0, 1), strict=False)
     shown = {
-        **unsigned.document["transaction"],
+        **described,
         "txid": signed.id.hex(),
         "sigs": [each.hex() for each in signed.signatures],
-        "outputs": [
-            {**row, "uxid": each.id.hex()}
-            for row, each in zip(
-                unsigned.document["transaction"].get("outputs", []), signed.unspents(0, 1), strict=False
-            )
-        ],
+        "outputs": [{**row, "uxid": each.id.hex()} for row, each in rows],
     }
     document = {**unsigned.document, "transaction": shown, "encoded_transaction": signed.raw.hex()}
     return Unsigned(signed, unsigned.spent, document)

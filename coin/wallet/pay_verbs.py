@@ -17,6 +17,7 @@ from coin.wallet.asking import password_argument, password_for
 from coin.wallet.base import Wallet
 from coin.wallet.document import INDENT, go_json
 from coin.wallet.file_verbs import RANDOM, Call, change_wallet, open_wallet, path_of, wallet_argument
+from coin.wallet.forms import SKYCOIN
 from coin.wallet.keeping import with_secrets
 from coin.wallet.kinds import Watching
 from coin.wallet.offline import LARGEST, Unsigned, read_unsigned, sign_unsigned
@@ -30,7 +31,7 @@ from coin.wallet.payment import (
     plan_payment,
     sign_plan,
 )
-from coin.wallet.recipients import ALL, parse_payment, parse_payments, parse_share, payment_of
+from coin.wallet.recipients import ALL, parse_link, parse_payment, parse_payments, parse_share, payment_of
 from meshnet.cli.show import print_json
 from meshnet.errors import TimedOutError, UnreachableError, UsageError
 from meshnet.node.app import Json, Verb
@@ -41,7 +42,7 @@ from meshnet.storage.files import write_file
 def _send_arguments(parser: ArgumentParser) -> None:
     wallet_argument(parser)
     option: Any = parser.add_argument
-    option("address", metavar="ADDRESS", nargs="?", help="who gets it")
+    option("address", metavar="ADDRESS", nargs="?", help="who gets it, or a payment link")
     option("coins", metavar="COINS", nargs="?", help="how much, such as 12.5, or all")
     option("--hours", type=int, metavar="N", help="coin hours to give (default: a share of them)")
     option("--to", action="append", default=[], metavar="ADDRESS,COINS[,HOURS]", help="another receiver")
@@ -59,7 +60,9 @@ def _send_arguments(parser: ArgumentParser) -> None:
 
 def _payments(arguments: Namespace) -> list[Payment]:
     found = [parse_payment(each) for each in arguments.to]
-    if arguments.address is not None:
+    if arguments.address is not None and ":" in arguments.address:
+        found.insert(0, parse_link(arguments.address, SKYCOIN.name))
+    elif arguments.address is not None:
         if arguments.coins is None:
             raise UsageError("Say how many coins, behind the address.")
         found.insert(0, payment_of(arguments.address, arguments.coins, arguments.hours))

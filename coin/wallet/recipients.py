@@ -3,6 +3,8 @@
     ADDRESS,COINS          coins such as 12.5; hours are shared out
     ADDRESS,COINS,HOURS    with so many hours
 
+    skycoin:ADDRESS?amount=12.5&hours=3    a payment link; label and message are left out
+
 A file (CSV) has one a line; empty lines and those that begin with # are left out, and so is a first line of
 names. Pure: reads no file.
 """
@@ -13,6 +15,7 @@ import csv
 import re
 from fractions import Fraction
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from coin.chain.address import NULL, parse_address
 from coin.chain.amounts import MOST, parse_coins
@@ -31,6 +34,22 @@ _SHARE = re.compile(r"[01](?:\.[0-9]{1,18})?")
 def parse_payment(text: str) -> Payment:
     """One; raises UsageError."""
     return _payment([each.strip() for each in text.split(",")])
+
+
+def parse_link(text: str, scheme: str) -> Payment:
+    """A payment link of a coin (the form of BIP 21), which says the amount. Raises UsageError."""
+    found = urlsplit(text)
+    try:
+        asked = dict(parse_qsl(found.query, strict_parsing=True, max_num_fields=20))
+    except ValueError:
+        raise UsageError(f"{text[:80]!r} is no payment link.") from None
+    if found.scheme != scheme or "amount" not in asked:
+        raise UsageError(f"{text[:80]!r} is no payment link; write {scheme}:ADDRESS?amount=12.5.")
+    required = [name for name in asked if name.startswith("req-")]
+    if required:
+        raise UsageError(f"The payment link asks for {required[0][:40]}, which is not known here.")
+    parts = [found.path, asked["amount"], *([asked["hours"]] if asked.get("hours") else [])]
+    return _payment(parts)
 
 
 def payment_of(address: str, coins: str, hours: int | None) -> Payment:

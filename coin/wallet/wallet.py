@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from coin.wallet.base import LARGEST, LONGEST_LABEL, VERSION, Entry, Wallet, check_meta
+from coin.wallet.base import LARGEST, LONGEST_LABEL, VERSION, Entry, Wallet, check_meta, unknown
 from coin.wallet.bip44 import FIRST_NAME, Bip44
 from coin.wallet.encryption import SCRYPT
 from coin.wallet.errors import DamagedWalletError, WalletError
@@ -43,7 +43,8 @@ def decode_wallet(data: bytes, name: str = "The wallet") -> Wallet:
         meta = table["meta"]
         if len(data) > LARGEST or not all(isinstance(each, str) for pair in meta.items() for each in pair):
             raise TypeError
-        "".join(meta.values()).encode()  # half of a surrogate pair is no text
+        if b"\\u" in data:  # half of a surrogate pair is no text, and could not be written again
+            json.dumps(table, ensure_ascii=False).encode()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise DamagedWalletError(f"{name} is no wallet file.") from None
     try:
@@ -55,6 +56,7 @@ def decode_wallet(data: bytes, name: str = "The wallet") -> Wallet:
         form = form_of(meta["coin"])
         assert form is not None
         wallet = kind._read(meta, table, form)
+        wallet.more = unknown(table, "meta", kind.body)
     except DamagedWalletError as error:
         raise DamagedWalletError(f"{name} cannot be read: {_begun(str(error))}") from None
     except (UsageError, ValueError, TypeError, KeyError, AttributeError):

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from coin.wallet.document import go_json
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+FLOATS = st.floats(allow_nan=False)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | TEXTS,
+    FLOATS | st.none() | st.booleans() | st.integers() | TEXTS,
     lambda each: st.lists(each, max_size=4) | st.dictionaries(TEXTS, each, max_size=4),
     max_leaves=12,
 )

@@ -16,7 +16,7 @@ from coin.chain.spending import Payment, SpendError, allowed
 from coin.chain.transaction import Output, Unspent, decode_transaction
 from coin.wallet.errors import EncryptedError, UnsuitableError, WalletError
 from coin.wallet.kinds import Watching
-from coin.wallet.offline import DocumentError, read_unsigned, sign_unsigned
+from coin.wallet.offline import DocumentError, read_unsigned, sign_inputs, sign_unsigned
 from coin.wallet.payment import (
     Funds,
     Wish,
@@ -27,7 +27,7 @@ from coin.wallet.payment import (
     sign_payment,
     sign_plan,
 )
-from coin.wallet.recipients import parse_payment, parse_payments, parse_share
+from coin.wallet.recipients import parse_link, parse_payment, parse_payments, parse_share
 from coin.wallet.wallet import new_bip44, new_wallet, new_watching
 from meshnet.errors import UsageError
 from tests.coin.wallet.test_encryption import QUICK, counted
@@ -223,6 +223,17 @@ class OfflineTests(SynchronousTestCase):
         other = new_wallet("somebody else", "x", "x.wlt", 0)
         self.assertRaises(WalletError, sign_unsigned, read_unsigned(self.text()), other)
 
+    def test_chosen_inputs(self) -> None:
+        """Exactly the inputs that are named; one that is signed, not there or somebody else's is told."""
+        bare = self.plan.transaction()
+        owners = [each.address for each in self.plan.inputs]
+        one = sign_inputs(bare, owners, WALLET, [1])
+        self.assertEqual([each == UNSIGNED for each in one.signatures], [True, False])
+        self.assertEqual(sign_inputs(one, owners, WALLET, [0]), sign_inputs(bare, owners, WALLET, [0, 1]))
+        for indexes in ([1], [2], [-1]):
+            self.assertRaises(WalletError, sign_inputs, one, owners, WALLET, indexes)
+        self.assertRaises(WalletError, sign_inputs, bare, [STRANGER] * 2, WALLET, [0])
+
     def test_no_keys(self) -> None:
         """A wallet without its keys at hand says why."""
         unsigned = read_unsigned(self.text())
@@ -289,6 +300,25 @@ class RecipientTests(SynchronousTestCase):
         self.assertRaises(UsageError, parse_payments, "")
         self.assertRaises(UsageError, parse_payments, f"{one},1\n" * 801)
         self.assertRaises(UsageError, parse_payments, "#" * (2 << 20))
+
+    def test_link(self) -> None:
+        """Payment links: the amount, perhaps hours; what they demand and is not known is an error."""
+        one = address_text(FIRST)
+        plain = parse_link(f"skycoin:{one}?amount=1.5&label=Caf%C3%A9&message=x", "skycoin")
+        self.assertEqual(plain, Payment(FIRST, 1_500_000))
+        self.assertEqual(
+            parse_link(f"skycoin:{one}?amount=2&hours=7", "skycoin"), Payment(FIRST, 2_000_000, 7)
+        )
+        for text in (
+            f"skycoin:{one}",
+            f"bitcoin:{one}?amount=1",
+            f"skycoin:{one}?amount=x",
+            f"skycoin:{one}?amount=1&hours=-1",
+            f"skycoin:{one}?amount=1&req-time=5",
+            "skycoin:?amount=1",
+            "skycoin:x?" + "a=1&" * 50,
+        ):
+            self.assertRaises(UsageError, parse_link, text, "skycoin")
 
     def test_share(self) -> None:
         """A share is 0 to 1, exactly."""

@@ -371,6 +371,8 @@ class PaymentTests(Desks):
         self.assertEqual(self.outputs(made)[:2], [(two, "3.000000"), (three, "4.000000")])
         self.assertEqual(made["transaction"]["outputs"][1]["hours"], "6")
         self.assertEqual(self.outputs(made)[2][0], three)
+        made = self.send(f"skycoin:{one}?amount=2.5", "--dry-run")
+        self.assertEqual(self.outputs(made)[0], (one, "2.500000"))
         self.assertEqual(self.send("--csv", "-", "--dry-run", typed=f"{one},1\n")["sent"], False)
         for arguments in (
             [],

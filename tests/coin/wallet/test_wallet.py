@@ -181,6 +181,31 @@ class KindTests(SynchronousTestCase):
         wallet.meta["seed"] = "another seed"
         self.assertRaises(DamagedWalletError, decode_wallet(wallet.encode()).grow, 1)
 
+    def test_what_is_not_known(self) -> None:
+        """What a file has that is not known here stays, at every place, when it is changed."""
+        for wallet in (new_wallet(SEED, "x", "x.wlt", 0), new_bip44(WORDS, "x", "x.wlt", 0)):
+            table = json.loads(wallet.encode())
+            table["note"], table["meta"]["colour"] = {"a": [1, 1.5, None]}, "blue"
+            for account in table.get("accounts", []):
+                account["note"] = account["chains"][0]["note"] = "kept"
+            rows = table.get("entries") or table["accounts"][0]["chains"][0]["entries"]
+            rows[0]["note"] = "mine"
+            again = decode_wallet(json.dumps(table).encode())
+            self.assertEqual(json.loads(again.encode()), table)
+            again.label = "other"
+            table["meta"]["label"] = "other"
+            self.assertEqual(json.loads(again.copy().encode()), table)
+        table["entries"] = rows
+        self.assertRaises(DamagedWalletError, decode_wallet, json.dumps(table).encode())
+        del table["entries"]
+        deep: Any = 1
+        for _ in range(500):
+            deep = [deep]
+        for place in (table, table["accounts"][0], table["accounts"][0]["chains"][0], rows[0]):
+            kept, place["note"] = place["note"], deep
+            self.assertRaises(DamagedWalletError, decode_wallet, json.dumps(table).encode())
+            place["note"] = kept
+
     def test_accounts(self) -> None:
         """A second account is another branch, which a file keeps."""
         wallet = new_bip44(WORDS, "x", "x.wlt", 0)
@@ -241,6 +266,7 @@ class DamageTests(SynchronousTestCase):
             {"type": "paper"},
             {"seed": ""},
             {"label": "\ud800"},
+            {"\udc00": "x"},
             {"label": 7},
         ):
             table = json.loads(new_wallet(SEED, "mine", "mine.wlt", 7).encode())
