@@ -31,6 +31,8 @@ VOLUME: Final = 100_000_000_000_000
 START: Final = 1_700_000_000
 OWNERS: Final = 64
 """Keys that own the outputs."""
+SPREAD: Final = 800
+"""Outputs of a transaction that is as large as a pool takes."""
 _SPACING: Final = 10  # seconds between blocks
 
 
@@ -76,15 +78,23 @@ class Maker:
         given = [Output(self._addresses[who], share, 0) for who, share in zip(owners, shares, strict=True)]
         return self._signed(spent, given), owners
 
-    def spread(self, count: int) -> tuple[Transaction, list[int]]:
-        """A transaction of the newest output to `count` addresses of nobody and one of ours, which gets the
-        rest."""
+    def spread(
+        self, count: int, first: int | None = None, among: int = 1 << 62
+    ) -> tuple[Transaction, list[int]]:
+        """A transaction of the newest output to `count` addresses of nobody, `among` so many from number
+        `first` on (or to new ones), and one of ours, which gets the rest."""
         spent = self.owned.pop()
-        base = self._next
+        base = self._next if first is None else first
         self._next += count
-        given = [Output(_nobody(base + i), 1_000_000, 0) for i in range(count)]
+        given = [Output(nobody((base + i) % among), 1_000_000, 0) for i in range(count)]
         rest = spent.unspent.coins - count * 1_000_000
         return self._signed([spent], [*given, Output(self._addresses[2], rest, 0)]), [0] * count + [2]
+
+    def tip(self, number: int) -> tuple[Transaction, list[int]]:
+        """A transaction of the oldest output that gives one coin to a nobody and the rest back to us."""
+        spent = self.owned.popleft()
+        rest = Output(self._addresses[spent.owner], spent.unspent.coins - 1_000_000, 0)
+        return self._signed([spent], [Output(nobody(number), 1_000_000, 0), rest]), [0, spent.owner]
 
     def _signed(self, spent: list[_Owned], given: list[Output]) -> Transaction:
         made = new_transaction([each.unspent.id for each in spent], given)
@@ -129,6 +139,20 @@ def wide_chain(outputs: int, spendable: int = 400) -> tuple[list[Block], Maker]:
     return blocks, maker
 
 
+def busy_chain(outputs: int, addresses: int, busy: int) -> tuple[list[Block], Maker]:
+    """Blocks that leave about `outputs` unspent, of `addresses` nobodies; `busy` transactions, a hundred in a
+    block, touch the one of number 0. And who can make more."""
+    maker = Maker(measured_chain())
+    blocks = []
+    size = min(SPREAD, addresses)
+    for at in range(0, outputs - busy, size):
+        blocks.append(maker.block(maker.spread(size, at % addresses, addresses)))
+    blocks.append(maker.block(maker.pay(1, 100)))
+    for _ in range(busy // 100):
+        blocks.append(maker.block(*(maker.tip(0) for _ in range(100))))
+    return blocks, maker
+
+
 def kept_chain(count: int, transactions: int = 3, inputs: int = 2) -> Path:
     """A block file of `generated`, in the directory for temporary files, made if it is not there."""
     folder = Path(tempfile.gettempdir()) / "meshnet-chains"
@@ -143,5 +167,6 @@ def kept_chain(count: int, transactions: int = 3, inputs: int = 2) -> Path:
     return path
 
 
-def _nobody(number: int) -> Address:
+def nobody(number: int) -> Address:
+    """An address whose key nobody has."""
     return Address(b"\0" + sha256(b"nobody %d" % number).digest()[:20])

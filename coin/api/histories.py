@@ -27,7 +27,7 @@ from coin.api.view import View
 from coin.chain.address import Address, address_text
 from coin.chain.amounts import coins_text
 from coin.chain.transaction import Transaction, Unspent
-from coin.events.content import Moved, moved_of, touch_json
+from coin.events.content import touch_json, touch_of
 from coin.store.figures import Amount
 from coin.store.pages import count, page_from, spent_by
 from coin.store.pool import Loose
@@ -94,8 +94,7 @@ def _history(view: View, given: Given) -> Json:
         page, more = page_from(connection, owner, cursor and cursor[0], given["limit"], newest=newest)
         entries = []
         for each in page:
-            moved = _moved(connection, each)
-            touch = next(touch for touch in moved.touches if touch.address == address)
+            touch = touch_of(each.transaction, spent_by(connection, each.transaction), each.block, address)
             change = touch.received - touch.spent
             # What it owned behind a transaction, seen from the one that comes next in this order.
             droplets += 0 if newest else change
@@ -111,11 +110,6 @@ def _history(view: View, given: Given) -> Json:
         }
 
     return view.store.look(look)
-
-
-def _moved(connection: Connection, found: Confirmed) -> Moved:
-    spent = spent_by(connection, found.transaction)
-    return moved_of(found.transaction, spent, found.time, found.block)
 
 
 def _all(view: View, given: Given) -> Json:

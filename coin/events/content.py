@@ -128,6 +128,14 @@ class Content:
         return {"block_seq": self.sequence, "block_hash": self.hash.hex(), "timestamp": self.time}
 
 
+def touch_of(it: Transaction, inputs: Sequence[Unspent], block: int, address: Address) -> Touch:
+    """What a transaction that spends `inputs` does to one address."""
+    source = it.id if block else bytes(32)
+    given = (out for out in it.outputs if out.address == address)
+    outputs = tuple(Unspent(0, block, source, address, out.coins, out.hours) for out in given)
+    return Touch(address, sum(each.coins for each in inputs if each.address == address), outputs)
+
+
 def moved_of(it: Transaction, inputs: Sequence[Unspent], time: int, block: int) -> Moved:
     """What a transaction does that spends `inputs`."""
     spent: dict[Address, int] = {}

@@ -15,6 +15,7 @@ LONG = frozenset({"soak", "vpn", "vpn_soak"})
 """Benches that `all` leaves out: they take long, or need root and other programs."""
 BENCHES = {
     "coin": "blocks into the coin's store, signatures in processes",
+    "coinapi": "the coin's API on a large chain: supply, balances, histories, deposits, requests a second",
     "codec": "messages against bare struct calls, and against the reflective codec",
     "flood": "what a stream through a flooded node keeps of its rate, and the node's memory",
     "idle": "what a node with twenty quiet neighbours uses",
