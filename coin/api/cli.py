@@ -69,7 +69,7 @@ def _revoke(arguments: Namespace, call: Call) -> int:
     if arguments.json:
         print_json(found)
     else:
-        print(f"key {found['id']} ({found['name']}) is good for nothing now")
+        print(f"key {found['id']} ({found['name']}) is revoked")
     return 0
 
 
@@ -83,7 +83,7 @@ API: Final = Group(
             (
                 Verb("new", "make a key; it is shown this once", _new_arguments, _new),
                 Verb("list", "all keys, without what is secret", _nothing, _list),
-                Verb("revoke", "make a key good for nothing", _revoke_arguments, _revoke),
+                Verb("revoke", "take a key back: who uses it is refused", _revoke_arguments, _revoke),
             ),
         ),
     ),

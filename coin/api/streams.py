@@ -173,7 +173,7 @@ class Streams:
             stream.tick(now)
 
     def revoked(self, key: str) -> None:
-        """A key is good for nothing any more."""
+        """A key was revoked: who came with it is told so."""
         for stream in [each for each in self.open if each.key == key]:
             stream.leave("The key was revoked.")
 

@@ -14,9 +14,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from twisted.internet import reactor as _reactor  # noqa: TID251  (real sockets)
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from coin.api.settings import ApiSection
 from coin.chain.address import address_text
 from coin.chain.spending import Payment
 from coin.newchain import chain_file, new_chain
@@ -32,6 +36,28 @@ from meshnet.storage.files import write_secret
 
 reactor: Any = _reactor
 SECONDS = 20.0
+
+
+class _Heard(Protocol):
+    """A client that asks once and keeps what it hears."""
+
+    def __init__(self, target: str, key: str) -> None:
+        self.data = b""
+        self.over = False
+        self._asked = f"GET {target} HTTP/1.1\r\nAuthorization: Bearer {key}\r\n\r\n"
+
+    def connectionMade(self) -> None:
+        """Asks."""
+        transport: Any = self.transport
+        transport.write(self._asked.encode())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hears."""
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The end."""
+        self.over = True
 
 
 class ServiceTests(TestCase):
@@ -127,6 +153,30 @@ class ServiceTests(TestCase):
         again = self.service("follower")
         await again.startService()
         self.assertEqual(again.status()["height"], 1)
+
+    async def test_events(self) -> None:
+        """Over a socket: a key is made, a payment is heard of when its block is there, and when the key is
+        revoked the stream ends."""
+        section = ApiSection(listen=("127.0.0.1", 0))
+        maker = self.service("maker", publish=self.folder / "publisher", interval=0.1, api=section)
+        await maker.startService()
+        assert maker.api is not None
+        key = await self.ask(maker, "POST /keys", {"name": "shop", "scopes": ["events"]})
+        second = address_text(self.wallet.addresses[1])
+        heard = _Heard(f"/api/v3/events?kinds=address&addresses={second}", key["key"])
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", maker.api.port)
+        await endpoint.connect(Factory.forProtocol(lambda: heard))
+        await self.until(lambda: b"event: start" in heard.data)
+        await self.pay(maker, 25_000_000)
+        await self.until(lambda: b"id: 1.2" in heard.data)
+        self.assertIn(b'"received":"25.000000"', heard.data)
+        text = generate_latest(maker._node.registry).decode()  # type: ignore[arg-type]
+        self.assertIn("coin_listeners 1.0", text)
+        listed = await self.ask(maker, "GET /keys")
+        self.assertEqual([each["id"] for each in listed["keys"]], [key["id"]])
+        await self.ask(maker, "POST /keys/revoke", {"id": key["id"]})
+        await self.until(lambda: heard.over)
+        self.assertIn(b"The key was revoked.", heard.data)
 
     async def test_mends(self) -> None:
         """Bytes of a stored block, and of an index, are changed after a node was killed: it finds them
