@@ -6,7 +6,6 @@ POST /tun   up: true, and the keys of [tun] that shall differ; up: false
 
 from __future__ import annotations
 
-import sys
 from ipaddress import IPv6Address, IPv6Interface
 from typing import Any
 
@@ -24,7 +23,8 @@ from apps.vpn.mesh.network import MeshNetwork, OpenDevice
 from apps.vpn.settings import Callers, Hops, Mtu, Tun
 from apps.vpn.tun.device import Device
 from apps.vpn.tun.flow import Totals
-from meshnet.errors import LocalError, MeshError, MissingDependencyError, UsageError
+from apps.vpn.tun.system import open_device
+from meshnet.errors import LocalError, MeshError, UsageError
 from meshnet.node.app import Json, MeshNode
 from meshnet.node.schema import read_body, read_query
 
@@ -49,12 +49,8 @@ class ChangeTun:
 
 def open_mesh(settings: Tun, address: IPv6Interface) -> Device:
     """The interface of this system, with its address and the route to the mesh. Raises LocalError,
-    UsageError, MissingDependencyError."""
-    if sys.platform.startswith("linux"):
-        from apps.vpn.tun.linux import open_linux
-
-        return open_linux(settings.name, settings.mtu, [address], [NETWORK])
-    raise MissingDependencyError("This system has no TUN devices that are known here; Linux and macOS have.")
+    MissingDependencyError."""
+    return open_device(settings.name, settings.mtu, [address], [NETWORK])
 
 
 class MeshInterface:
@@ -102,7 +98,7 @@ class MeshInterface:
         self.down()
 
     def _serve_names(self, network: MeshNetwork) -> None:
-        server = NameServer(self._node.reactor, network.address, network.names)
+        server = NameServer(self._node.reactor, network.address, network.names, network.refresh)
         try:
             server.start()
         except LocalError as problem:
@@ -121,11 +117,6 @@ class MeshInterface:
 
     def _untold(self, failure: Failure) -> None:
         self.names_note = str(failure.value)
-
-    def refresh(self) -> None:
-        """Names of the config may have changed."""
-        if self.network is not None:
-            self.network.refresh()
 
     # what is asked of it
 

@@ -87,12 +87,15 @@ def _reversed(name: str, names: Addresses) -> str | None:
 
 
 class NameServer(DatagramProtocol):
-    """Answers on the mesh address; `start` and `stop` once each."""
+    """Answers on the mesh address; `start` and `stop` once each. `refresh` is called before each answer."""
 
-    def __init__(self, reactor: Any, address: IPv6Address, names: Addresses) -> None:
+    def __init__(
+        self, reactor: Any, address: IPv6Address, names: Addresses, refresh: Callable[[], None]
+    ) -> None:
         self._reactor = reactor
         self._address = str(address)
         self._names = names
+        self._refresh = refresh
         self._port: Any = None
         self.asked = self.refused = 0
 
@@ -114,6 +117,7 @@ class NameServer(DatagramProtocol):
         if IPv6Address(addr[0].partition("%")[0]) != IPv6Address(self._address):
             self.refused += 1
             return
+        self._refresh()
         reply = answer(datagram, self._names)
         if reply is not None and self.transport is not None:
             self.asked += 1

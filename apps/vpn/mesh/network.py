@@ -39,6 +39,8 @@ from meshnet.streams import PortListener, Stream, StreamReader
 
 MESH_PORT: Final = 1_082
 """The mesh port of a node's mesh interface."""
+REFRESH_SECONDS: Final = 1.0
+"""How often it is looked up at most who is known."""
 LOOK_SECONDS: Final = 5.0
 """How often flows are looked at for having become quiet."""
 
@@ -118,6 +120,7 @@ class MeshNetwork:
         self._answers = Bucket(TUN_ANSWERS_PER_SECOND, node.clock.now())
         self._cancel: Callable[[], None] = lambda: None
         self._choose = SystemRandom().choice
+        self._refreshed = -REFRESH_SECONDS
         self.totals = Totals()
         self.tun: Tun
 
@@ -152,8 +155,11 @@ class MeshNetwork:
         return self._node.clock.now()
 
     def refresh(self) -> None:
-        """Reads again who is known."""
-        self.names.take(self._node.known(), self._node.neighbours())
+        """Reads again who is known, if that was not done just now: the config may have been read again, a
+        neighbour have come."""
+        if self.now() - self._refreshed >= REFRESH_SECONDS:
+            self._refreshed = self.now()
+            self.names.take(self._node.known(), self._node.neighbours())
 
     def sums(self) -> Totals:
         """What has passed since the start, by all peers together."""
@@ -242,7 +248,7 @@ class MeshNetwork:
     def _key(self, address: bytes) -> PublicKey | None:
         key = self.names.key(address)
         if key is None:
-            self.refresh()  # a neighbour may have come
+            self.refresh()
             key = self.names.key(address)
         return key
 

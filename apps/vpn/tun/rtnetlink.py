@@ -72,6 +72,11 @@ def set_mtu(name: str, index: int, mtu: int) -> None:
     _ask(NEWLINK, 0, _link.pack(0, 0, index, 0, 0) + _u32(_MTU, mtu), f"set the MTU of {name} to {mtu}")
 
 
+def delete_link(name: str, index: int) -> None:
+    """The interface is no more. Raises NetlinkError."""
+    _ask(DELLINK, 0, _link.pack(0, 0, index, 0, 0), f"delete {name}")
+
+
 def add_address(name: str, index: int, address: Interface) -> None:
     """Gives it an address, with the length of its prefix, at once usable. Raises NetlinkError."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6

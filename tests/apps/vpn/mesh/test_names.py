@@ -128,7 +128,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_this_machine_only(self) -> None:
         """Other nodes can send packets to the address, and get nothing."""
-        server = NameServer(None, mesh_ipv6(OWN), new_names())
+        fresh: list[int] = []
+        server = NameServer(None, mesh_ipv6(OWN), new_names(), lambda: fresh.append(1))
         server.transport = transport = FakeTransport()
         query = dns.Message(7)
         query.addQuery(b"ann.mesh", dns.AAAA)
@@ -136,7 +137,7 @@ class ServerTests(SynchronousTestCase):
             server.datagramReceived(query.toStr(), (host, 5_000))
         server.datagramReceived(b"nonsense", (str(mesh_ipv6(OWN)), 5_000))
         self.assertEqual([address for _, address in transport.sent], [(str(mesh_ipv6(OWN)), 5_000)])
-        self.assertEqual((server.asked, server.refused), (1, 1))
+        self.assertEqual((server.asked, server.refused, len(fresh)), (1, 1, 2))
 
     def test_taken(self) -> None:
         """A port that is taken is a sentence."""
@@ -145,7 +146,7 @@ class ServerTests(SynchronousTestCase):
             def listenUDP(self, port: int, protocol: object, interface: str, size: int) -> None:
                 raise CannotListenError(interface, port, OSError("in use"))
 
-        server = NameServer(Full(), mesh_ipv6(OWN), new_names())
+        server = NameServer(Full(), mesh_ipv6(OWN), new_names(), lambda: None)
         error = self.assertRaises(LocalError, server.start)
         self.assertIn("in use", str(error))
         server.stop()

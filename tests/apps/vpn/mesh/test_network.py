@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from apps.vpn.mesh.network import LOOK_SECONDS, MESH_PORT, MeshNetwork
+from apps.vpn.mesh.network import LOOK_SECONDS, MESH_PORT, REFRESH_SECONDS, MeshNetwork
 from apps.vpn.mesh.peer import GIVEN_UP, STANDS
 from apps.vpn.settings import Tun as TunSettings
 from meshnet.cipher.keys import SecretKey, mesh_ipv6
@@ -350,6 +350,7 @@ class NetworkTests(SynchronousTestCase):
         self.settle()
         self.assertEqual(a.answers(), [UNREACHABLE])
         a.node.neighbours = lambda: [stranger, b.node.public_key]  # type: ignore[method-assign]
+        self.reactor.advance(REFRESH_SECONDS)
         a.says(str(mesh_ipv6(stranger)))
         self.settle()
         self.assertEqual(a.node.routes[-1][0], stranger)
