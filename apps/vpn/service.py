@@ -248,8 +248,12 @@ class VpnService(Service):
         if settings.vpn != old.vpn:
             self._tunnel_routes.configured = settings.vpn
             applied.append("vpn: from the next `meshnet vpn up` on")
+        if settings.tun != old.tun:
+            failed += [f"tun: {problem}" for problem in self._tun.change_to(settings.tun)]
+            applied.append("tun")
         self._settings = evolve(
             old,
+            tun=settings.tun,
             socks=next(iter(holds["socks"]), None),
             forward=holds["forward"],
             serve=holds["serve"],

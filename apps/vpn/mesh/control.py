@@ -92,6 +92,16 @@ class MeshInterface:
             network.stop()
             self._past.add(network.sums())
 
+    def change_to(self, settings: Tun) -> list[str]:
+        """Takes over other settings of the config: down, and up again if they say so. Why not, if so."""
+        self.settings = settings
+        self.down()
+        try:
+            self.start()
+        except LocalError as problem:
+            return [str(problem)]
+        return []
+
     def _vanished(self, why: MeshError) -> None:
         _log.warn("{why}", why=why)
         self.gone = why

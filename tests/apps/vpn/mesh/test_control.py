@@ -111,6 +111,14 @@ class ControlTests(SynchronousTestCase):
         self.assertRaises(MeshError, self.tun.start)
         self.assertFalse(self.tun.status()["up"])
 
+    def test_reload(self) -> None:
+        """A config that was read again takes it up, down, or up with other settings; or says why not."""
+        for settings, opened in ((Tun(enabled=True), 1), (Tun(enabled=True, mtu=9_000), 2), (Tun(), 2)):
+            self.assertEqual(self.tun.change_to(settings), [])
+            self.assertEqual((self.tun.status()["up"], len(self.devices)), (settings.enabled, opened))
+        self.node.ports[1_082] = lambda stream: None
+        self.assertEqual(self.tun.change_to(Tun(enabled=True)), ["mesh port 1082 is taken"])
+
     def test_status(self) -> None:
         """Who is reached, how, and what was dropped."""
         self.verb("up")

@@ -258,9 +258,9 @@ class NetworkTests(SynchronousTestCase):
 
     def test_most_peers(self) -> None:
         """So many at a time: who has ended makes room, who is talking stays."""
-        a, b = self.pair(max_peers=1)
-        c = self.host("cyd")
-        c.network.start()
+        a, b, c = (self.host(name, max_peers=1) for name in ("ann", "bob", "cyd"))
+        for host in (a, b, c):
+            host.network.start()
         a.says(b.address)
         self.settle()
         a.says(c.address)
