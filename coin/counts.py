@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from coin.events.hub import Hub
+from coin.api.service import Api
 from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
 from coin.upkeep import Upkeep
@@ -21,11 +21,11 @@ class CoinCollector(Collector):
         self,
         parts: Callable[[], tuple[StoreBooks, Network] | None],
         upkeep: Callable[[], Upkeep | None],
-        hub: Callable[[], Hub | None],
+        api: Callable[[], Api | None],
     ) -> None:
         self._parts = parts
         self._upkeep = upkeep
-        self._hub = hub
+        self._api = api
 
     def describe(self) -> list[Any]:
         """Nothing is read when it is registered."""
@@ -71,13 +71,23 @@ class CoinCollector(Collector):
             yield CounterMetricFamily("coin_mended_blocks", "Of them, those that peers gave again.", mended)
             wrong = float(upkeep.state in ("mending", "damaged"))
             yield GaugeMetricFamily("coin_store_damaged", "1 while the store is not whole, as known.", wrong)
-        hub = self._hub()
-        if hub is not None:
-            listeners = len(hub.listeners)
-            yield GaugeMetricFamily("coin_listeners", "Who listens to events of the chain.", listeners)
-            what = "Of them, those that were parted with: they read nothing."
-            yield CounterMetricFamily("coin_listeners_dropped", what, hub.dropped)
+        yield from _api(self._api())
         events = CounterMetricFamily("coin_events", "What happened with peers, by name.", labels=["event"])
         for name, count in sorted(network.counts.items()):
             events.add_metric([name.replace(" ", "_").lower()], count)
         yield events
+
+
+def _api(api: Api | None) -> Iterator[Metric]:
+    if api is None:
+        return
+    clients, hub = len(api.factory.channels), api.streams.hub
+    yield GaugeMetricFamily("coin_api_connections", "Connections of clients of the REST API.", clients)
+    answers = CounterMetricFamily("coin_api_answers", "Answers of the REST API.", labels=["status"])
+    for status, count in sorted(api.factory.counts.items()):
+        answers.add_metric([str(status)], count)
+    yield answers
+    listeners = len(hub.listeners)
+    yield GaugeMetricFamily("coin_listeners", "Who listens to events of the chain.", listeners)
+    what = "Of them, those that were parted with: they read nothing."
+    yield CounterMetricFamily("coin_listeners_dropped", what, hub.dropped)

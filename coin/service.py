@@ -29,7 +29,6 @@ from coin.api.key_routes import KeyRoutes
 from coin.api.service import Api, Parts
 from coin.chain.params import Chain
 from coin.counts import CoinCollector
-from coin.events.hub import Hub
 from coin.holdings import Holdings
 from coin.questions import Nothing, Questions
 from coin.replication.addresses import Addresses
@@ -74,13 +73,10 @@ class CoinService(Service):
         self.notes: list[str] = []
         self._publishing = False
         self._cancel: list[Callable[[], None]] = []
-        node.registry.register(CoinCollector(self._parts, lambda: self.upkeep, self._hub))
+        node.registry.register(CoinCollector(self._parts, lambda: self.upkeep, lambda: self.api))
 
     def _parts(self) -> tuple[StoreBooks, Network] | None:
         return None if self.books is None or self.network is None else (self.books, self.network)
-
-    def _hub(self) -> Hub | None:
-        return self.api.streams.hub if self.api is not None else None
 
     # -- life
 

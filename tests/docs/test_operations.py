@@ -202,7 +202,9 @@ def test_metrics(tmp_path: Path) -> None:
     node.registry.register(TunnelCollector(TunnelClient(node, HostThread(None, lambda: None))))  # type: ignore[arg-type]
     upkeep: Any = SimpleNamespace(damaged=0, mended=0, state="whole")
     hub: Any = SimpleNamespace(listeners=set(), dropped=0)
-    node.registry.register(CoinCollector(chain_figures, lambda: upkeep, lambda: hub))
+    factory = SimpleNamespace(channels=(), counts={200: 1})
+    api: Any = SimpleNamespace(factory=factory, streams=SimpleNamespace(hub=hub))
+    node.registry.register(CoinCollector(chain_figures, lambda: upkeep, lambda: api))
     found = {}
     for family in text_string_to_metric_families(generate_latest(node.registry).decode()):
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -136,13 +136,24 @@ class Served:
         self.api._writer = SimpleNamespace(call=maybeDeferred, close=lambda: succeed(None))  # type: ignore[assignment]
         self.api.start()
 
+    def once(self, method: str, target: str, headers: Any = None, body: bytes = b"") -> Response:
+        """The answer to one request of a connection of its own."""
+        client = self.connect()
+        answer = client.ask(method, target, headers, body)
+        client.leave()
+        return answer
+
     def connect(self) -> Connection:
         """A new connection."""
         return Connection(self)
 
     def get(self, path: str, /, headers: Mapping[str, str] | None = None, **query: Any) -> Response:
         """What GET answers."""
-        return self.connect().ask("GET", f"{path}?{urlencode(query)}" if query else path, headers)
+        return self.once("GET", f"{path}?{urlencode(query)}" if query else path, headers)
+
+    def delete(self, path: str, /, **query: Any) -> Response:
+        """What DELETE answers."""
+        return self.once("DELETE", f"{path}?{urlencode(query)}")
 
     def post(
         self,
@@ -156,7 +167,7 @@ class Served:
         """What POST answers; `body` as JSON, or a form."""
         kind = "application/json" if body is not None else "application/x-www-form-urlencoded"
         data = json.dumps(body) if body is not None else urlencode(form)
-        return self.connect().ask(method, path, {"Content-Type": kind, **(headers or {})}, data.encode())
+        return self.once(method, path, {"Content-Type": kind, **(headers or {})}, data.encode())
 
 
 class Connection:
@@ -175,6 +186,11 @@ class Connection:
     def closed(self) -> bool:
         """Whether the server has ended it."""
         return bool(self.transport.disconnecting or self.transport.disconnected)
+
+    def leave(self) -> None:
+        """The client goes."""
+        if self.channel in self.channel.factory.channels:
+            self.channel.connectionLost()
 
     def send(self, data: bytes) -> None:
         """Bytes arrive."""
