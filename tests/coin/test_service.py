@@ -137,6 +137,12 @@ class ServiceTests(TestCase):
             page = await self.ask(service, "GET /address", {"address": second})
             self.assertEqual(page["confirmed"]["coins"], "25.000000")
             self.assertEqual([each["transaction"]["txid"] for each in page["transactions"]], [paid["txid"]])
+            several = {"addresses": ",".join(map(address_text, self.wallet.addresses))}
+            used = await self.ask(service, "GET /used", several)
+            self.assertEqual(used["used"], [address_text(each) for each in self.wallet.addresses[:2]])
+            told = await self.ask(service, "GET /history", several)
+            self.assertEqual((told["total"], told["pending"]), (2, []))
+            self.assertEqual(told["transactions"][0]["transaction"]["txid"], paid["txid"])
             block = await self.ask(service, "GET /block", {"which": "1"})
             same = await self.ask(service, "GET /block", {"which": block["header"]["block_hash"]})
             self.assertEqual(block, same)
