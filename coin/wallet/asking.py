@@ -67,7 +67,7 @@ def new_password(arguments: Namespace) -> str:
     """A password for a wallet: typed twice, so that it is what was meant."""
     password = ask_password(arguments, "new password")
     typed = sys.stdin.isatty() and not arguments.password_file
-    if typed and not hmac.compare_digest(ask_line("the same again").encode(), password.encode()):
+    if typed and not hmac.compare_digest(_raw(ask_line("the same again")), _raw(password)):
         raise PasswordError("The two passwords are not the same.")
     if not password:
         raise PasswordError("The password must not be empty.")
@@ -96,3 +96,7 @@ def ask_seed(*, words: bool) -> str:
 
 def _first_line(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -91,6 +91,23 @@ def new_entry(
     return Entry(form.address(public), form.text(public), public, key, number, change, more)
 
 
+def check_text(text: str, what: str) -> None:
+    """Raises WalletError for what no file can hold: half of a surrogate pair, bytes that were no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise WalletError(
+            f"The {what} is no text: it has bytes or half characters that mean nothing."
+        ) from None
+
+
+def check_label(text: str) -> None:
+    """Raises WalletError for a label that is none."""
+    check_text(text, "label")
+    if not 0 < len(text) <= LONGEST_LABEL:
+        raise WalletError(f"A label has 1 to {LONGEST_LABEL} characters.")
+
+
 @define(eq=False)
 class Wallet(ABC):
     """What all kinds have in common. `tail` is what stands behind the last brace of the file."""
@@ -116,8 +133,7 @@ class Wallet(ABC):
 
     @label.setter
     def label(self, text: str) -> None:
-        if not text or len(text) > LONGEST_LABEL:
-            raise WalletError(f"A label has 1 to {LONGEST_LABEL} characters.")
+        check_label(text)
         self.meta["label"] = text
 
     @property

@@ -175,7 +175,10 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 def _bytes_of(password: str) -> bytes:
     """As a terminal sent it, also where that is no UTF-8."""
-    return password.encode("utf-8", "surrogateescape")
+    try:
+        return password.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise PasswordError("The password is no text: it has half of a character.") from None
 
 
 def _open_xor(data: bytes, password: str) -> bytes:

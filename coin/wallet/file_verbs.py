@@ -47,8 +47,8 @@ def wallet_argument(parser: ArgumentParser) -> None:
 
 
 def path_of(arguments: Namespace) -> str:
-    """Where it lies."""
-    return str(Path(arguments.file).expanduser())
+    """Where it lies: what a symbolic link leads to, since a wallet is replaced as a whole."""
+    return str(Path(arguments.file).expanduser().resolve())
 
 
 def open_wallet(arguments: Namespace) -> Wallet:

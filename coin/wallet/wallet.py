@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from coin.wallet.base import LARGEST, LONGEST_LABEL, VERSION, Entry, Wallet, check_meta, unknown
+from coin.wallet.base import LARGEST, VERSION, Entry, Wallet, check_label, check_meta, check_text, unknown
 from coin.wallet.bip44 import FIRST_NAME, Bip44
 from coin.wallet.encryption import SCRYPT
 from coin.wallet.errors import DamagedWalletError, WalletError
@@ -76,6 +76,7 @@ def new_wallet(
     """A deterministic wallet of a seed, with its first addresses; `time` is unix seconds."""
     if not seed:
         raise WalletError("A seed must not be empty.")
+    check_text(seed, "seed")
     meta = _meta(Deterministic.kind, label, filename, time, form)
     meta.update(cryptoType=SCRYPT, encrypted="false", seed=seed, lastSeed=seed)
     wallet = Deterministic(meta)
@@ -98,6 +99,7 @@ def new_bip44(
     """A wallet of the words of BIP 39: account 0, `count` addresses and one of change. `number` is the coin's
     in the path, if not the usual one. Raises WordsError."""
     entropy_of(seed)
+    check_text(passphrase, "passphrase")
     meta = _meta(Bip44.kind, label, filename, time, form)
     meta.update(cryptoType=SCRYPT, encrypted="false", seed=seed, seedPassphrase=passphrase)
     meta["bip44Coin"] = str(form.number if number is None else number)
@@ -128,8 +130,8 @@ def new_watching(
 
 
 def _meta(kind: str, label: str, filename: str, time: int, form: Form) -> dict[str, str]:
-    if not label or len(label) > LONGEST_LABEL:
-        raise WalletError(f"A label has 1 to {LONGEST_LABEL} characters.")
+    check_label(label)
+    check_text(filename, "name")
     return {
         "coin": form.name,
         "filename": filename,

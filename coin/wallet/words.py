@@ -88,5 +88,5 @@ def checked(text: str) -> bool:
 def seed_of(words: str, passphrase: str = "") -> bytes:
     """The 64 bytes that the keys of BIP 32 come from; raises WordsError. Takes about 1 ms."""
     entropy_of(words)
-    salt = b"mnemonic" + passphrase.encode("utf-8", "surrogateescape")
+    salt = b"mnemonic" + passphrase.encode()
     return hashlib.pbkdf2_hmac("sha512", words.encode(), salt, _ROUNDS, 64)

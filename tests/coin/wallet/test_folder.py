@@ -98,6 +98,10 @@ class FolderTests(SynchronousTestCase):
             (NewWallet("deterministic", "b", seed=SEED), DuplicateWalletError),
             (NewWallet("deterministic", "b"), WalletError),
             (NewWallet("deterministic", "", seed="x"), WalletError),
+            (NewWallet("deterministic", "\ud800", seed="x"), WalletError),
+            (NewWallet("deterministic", "b", seed="\udcff"), WalletError),
+            (NewWallet("deterministic", "b", seed="x", password="\ud800"), PasswordError),
+            (NewWallet("bip44", "b", seed=WORDS, passphrase="\ud800"), WalletError),
             (NewWallet("deterministic", "b", seed="x", passphrase="y"), UnsuitableError),
             (NewWallet("bip44", "b", seed="not words"), WalletError),
             (NewWallet("xpub", "b", xpub="xpub"), WalletError),
@@ -136,7 +140,8 @@ class FolderTests(SynchronousTestCase):
         kept = load_wallet(self.disk, f"/w/{name}")
         self.assertEqual((kept.addresses[1:], kept.label), (tuple(made), "b"))
         self.assertEqual(self.folder.owner_of(made[0]), name)
-        self.assertRaises(WalletError, self.folder.relabel, name, "")
+        for label in ("", "x" * 257, "\udc80"):
+            self.assertRaises(WalletError, self.folder.relabel, name, label)
         self.assertRaises(UnsuitableError, self.folder.import_keys, name, [KEY])
         other = self.folder.create(NewWallet("collection", "c")).filename
         self.assertEqual(len(self.folder.import_keys(other, [KEY, "22" * 32])), 2)

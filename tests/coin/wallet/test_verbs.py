@@ -272,6 +272,15 @@ class FileTests(Desks):
         self.assertRaises(UsageError, self.desk.run, "seed", self.file, "--password-file", missing)
         self.assertRaises(EncryptedError, self.desk.run, "seed", self.file, typed="")
 
+    def test_link(self) -> None:
+        """A link to a wallet stays a link: what it leads to is changed."""
+        self.desk.run("new", self.file)
+        link = self.folder / "link.wlt"
+        link.symlink_to(self.file)
+        self.desk.run("address", str(link), "--new", "2")
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(len(load_wallet(RealDisk(), self.file).entries), 3)
+
     def test_keys(self) -> None:
         """Keys into a collection and out again; nothing that needs a seed works there."""
         self.desk.run("new", self.file, "--type", "collection")
