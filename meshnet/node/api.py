@@ -1,6 +1,7 @@
 """The routes of a node's control API, and the shapes of their requests.
 
-    GET  /status /links /circuits /metrics /history?ring=1s /state
+    GET  /status /links /circuits /metrics /history?ring=1s /state /topology
+    POST /paths {target, policy}
     POST /circuits/renew {target}
     POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop · /reload
     …    /apps/<name>/… as the apps declare
@@ -27,6 +28,7 @@ from meshnet.node.config import route_refusal
 from meshnet.node.hidden import DEFAULT_LIFE, HiddenServices
 from meshnet.node.rings import RINGS, History
 from meshnet.node.schema import Between, read_body, read_query
+from meshnet.node.topology import Topology
 
 MOST_PINGS = 1_000
 
@@ -71,6 +73,15 @@ class RenewRequest:
 
     target: Target | None = None
     """Only sessions to this key or service."""
+
+
+@frozen
+class PathsRequest:
+    """Asks for the ways to a node."""
+
+    target: PublicKey
+    policy: str | None = None
+    """A path policy; left out: the config's."""
 
 
 @frozen
@@ -124,6 +135,10 @@ class ApiNode(about.Node, Protocol):
     def hidden(self) -> HiddenServices:
         """Its hidden services."""
 
+    @property
+    def topology(self) -> Topology:
+        """What it knows of the network; raises LocalError where it does not want to know."""
+
     def lookup(self, text: str) -> Target:
         """What hex digits, an address or a pet name stand for; raises UsageError."""
 
@@ -172,6 +187,8 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "POST /addresses/renew": api.renew_address,
         "DELETE /addresses": api.remove_address,
         "POST /about": api.about,
+        "GET /topology": api.topology,
+        "POST /paths": api.paths,
         "GET /state": api.state,
         "POST /stop": api.stop,
         "POST /reload": api.reload,
@@ -235,6 +252,14 @@ class _Api:
             return await about.delays(self._node, target, via, count)
         except MeshError as error:
             return to_json(error)[1]
+
+    def topology(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return self._node.topology.map()
+
+    def paths(self, body: Json) -> Json:
+        request = read_body(PathsRequest, body, self._node.lookup)
+        return self._node.topology.paths(request.target, request.policy, self._node.clock.now())
 
     async def about(self, body: Json) -> Json:
         request = read_body(AboutRequest, body, self._node.lookup)

@@ -93,11 +93,12 @@ class MeshNode(Protocol):
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream to a node, or to a hidden service by its address. `via` names the relays in order
-        (to an address, those before its introduction node); None takes the configured route, else a direct
-        link. `identity` is `anonymous` or `node`. Fails with CircuitError, UnreachableError,
-        RefusedError or TimedOutError."""
+        (to an address, those before its introduction node); None takes the configured route, else a way
+        that the path policy `policy` allows (None: the config's; docs/topology.md). `identity` is `anonymous`
+        or `node`. Fails with CircuitError, UnreachableError, RefusedError or TimedOutError."""
 
     def listen(self, port: int, accept: Accept, service: str | None = None) -> PortListener:
         """Takes a mesh port, of the node itself or of one of its hidden services by name, key or address.
@@ -115,6 +116,7 @@ class MeshNode(Protocol):
         source: int = 0,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[bool]:
         """Sends one datagram; answers come to our port `source`. Fires with false if too many wait or it is
         larger than the path carries; fails as `connect` does."""

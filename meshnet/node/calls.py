@@ -1,4 +1,4 @@
-"""Who is sent over which conversation: one along each route and under each identity.
+"""Who is sent over which conversation: one along each route or course and under each identity.
 
 Whoever asks while its circuit is on the way waits for it, and fails with it. A conversation that has lost its
 circuit is waited for too, but only until the next attempt to make a new one has ended. If the other end has
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail
 
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import MeshError, UsageError
-from meshnet.node.conversation import Conversation, Route
+from meshnet.node.conversation import Conversation, Journey
 from meshnet.session.codes import ForgottenError
 from meshnet.session.session import Session
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Waiter = Callable[[Conversation | MeshError, float], None]
 """Told once when a circuit stands or fails."""
 
-_Key = tuple[Route, str]
+_Key = tuple[Journey, str]
 
 
 class Calls:
@@ -43,8 +43,8 @@ class Calls:
     def __len__(self) -> int:
         return len(self._standing) + len(self._dialled)
 
-    def call(self, route: Route, identity: str, use: Callable[[Session, float], T]) -> Deferred[T]:
-        """What `use` makes of a session along `route`, over a standing circuit or a new one."""
+    def call(self, journey: Journey, identity: str, use: Callable[[Session, float], T]) -> Deferred[T]:
+        """What `use` makes of a session along a route or course, over a standing circuit or a new one."""
         if identity not in IDENTITIES:
             return fail(UsageError(f"identity is one of {', '.join(IDENTITIES)}, not {identity!r}"))
         result: Deferred[T] = Deferred()
@@ -62,14 +62,15 @@ class Calls:
             else:
                 result.callback(answer)
 
-        self._await((route, identity), told)
+        self._await((journey, identity), told)
         return result
 
     def forget(self, conversation: Conversation) -> None:
         """Nobody is sent over it any more."""
         for identity in IDENTITIES:
-            if self._standing.get((conversation.route, identity)) is conversation:
-                del self._standing[conversation.route, identity]
+            key = (conversation.course or conversation.route, identity)
+            if self._standing.get(key) is conversation:
+                del self._standing[key]
 
     def _await(self, key: _Key, waiter: Waiter) -> None:
         """Tells `waiter` of a conversation."""

@@ -18,7 +18,7 @@ from meshnet import limits
 from meshnet.cipher.address import Address, Target, looks_like_address, parse_target
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import ConfigError, UsageError
-from meshnet.node.schema import Between, Context, FieldError, HostPort, nearest, read, show
+from meshnet.node.schema import Between, Context, FieldError, HostPort, Parse, nearest, read, show
 
 U32 = Annotated[int, Between(0, (1 << 32) - 1)]
 LARGEST_FILE = 1 << 20  # bytes of a config file
@@ -118,6 +118,48 @@ class AboutSettings:
     """The time, so that others can measure how long each way takes. How it drifts tells machines apart."""
 
 
+def _country(text: str) -> str:
+    if len(text) != 2 or not text.isascii() or not text.isalpha():
+        raise ValueError("is not the two letters of a country, such as DE")
+    return text.upper()
+
+
+def _place(text: str) -> tuple[int, int]:
+    latitude, comma, longitude = text.partition(",")
+    try:
+        place = round(float(latitude)), round(float(longitude))
+    except (ValueError, OverflowError):
+        place = (91, 0)
+    if not comma or not (-90 <= place[0] <= 90 and -180 <= place[1] <= 180):
+        raise ValueError("is not latitude,longitude in degrees, such as 52.5,13.4")
+    return place
+
+
+def _subnet(text: str) -> tuple[int, int]:
+    first, dot, second = text.partition(".")
+    if not dot or not all(part.isascii() and part.isdigit() and int(part) < 256 for part in (first, second)):
+        raise ValueError("is not the first half of an IPv4 address, such as 192.0")
+    return int(first), int(second)
+
+
+@frozen
+class TopologySettings:
+    """[topology]: what this node tells the network of itself, and how ways through it are chosen."""
+
+    enabled: bool = True
+    """Whether link-state records are issued, kept and passed on."""
+    policy: str = ""
+    """The path policy of calls that name none, and no route."""
+    country: Annotated[str | None, Parse(_country, "a country of two letters")] = None
+    place: Annotated[tuple[int, int] | None, Parse(_place, "latitude,longitude")] = None
+    """Rounded to whole degrees."""
+    subnet: Annotated[tuple[int, int] | None, Parse(_subnet, "the first half of an IPv4 address")] = None
+    operator: str = ""
+    """Any text that all nodes of one operator share; only a hash of it is told."""
+    price: U32 = 0
+    """Units a MiB for relaying, told to others; nobody is charged yet."""
+
+
 Level = Literal["debug", "info", "warn", "error"]
 LOG_PARTS = (
     *("circuit", "cli", "coin", "control", "endpoints", "link", "node", "rpc", "session", "storage"),
@@ -168,6 +210,7 @@ class CoreSections:
     control: ControlSettings = field(factory=ControlSettings)
     about: AboutSettings = field(factory=AboutSettings)
     log: LogSettings = field(factory=LogSettings)
+    topology: TopologySettings = field(factory=TopologySettings)
     route: tuple[RouteSettings, ...] = ()
     known: tuple[KnownSettings, ...] = ()
 

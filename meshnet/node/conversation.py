@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from attrs import frozen
+
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import SecretKey
 from meshnet.circuit.arrival import Arrival
@@ -17,6 +19,17 @@ from meshnet.session.session import Session
 
 Route = tuple[Target, ...]
 """Relays in order, then the last hop, or the address of a hidden service."""
+
+
+@frozen
+class Course:
+    """How to get to `target` where nobody names a route: as a path policy says; None: the config's."""
+
+    target: Target
+    policy: str | None = None
+
+
+Journey = Route | Course
 
 
 class Turns(Protocol):
@@ -39,7 +52,7 @@ class Leg:
     `drains_since` is set when another has taken over.
     """
 
-    __slots__ = ("born", "circuit", "drains_since", "end", "fresh_until", "path")
+    __slots__ = ("born", "circuit", "drains_since", "end", "fresh_until", "judged", "path")
 
     path: Path
 
@@ -49,6 +62,7 @@ class Leg:
         self.fresh_until = fresh_until
         self.end: CircuitEnd | None = None
         self.drains_since: float | None = None
+        self.judged = False  # as good, for its relays
 
     def wake(self, path: Path) -> None:
         """The session has cells to send here."""
@@ -57,8 +71,9 @@ class Leg:
 
 
 class Conversation:
-    """One session and its circuits, `legs`; `route` is empty where the other side opened it. `service` is
-    whose ports are open to the other side, `identity` who we said we are.
+    """One session and its circuits, `legs`; `route` is empty where the other side opened it. With a `course`
+    it is the way that was chosen last, and the next circuit may take another. `service` is whose ports are
+    open to the other side, `identity` who we said we are.
 
     `on_end` is set by who waits for something of the session: it is called once, with the reason, if the
     session ends.
@@ -70,6 +85,7 @@ class Conversation:
         "_stirred",
         "_stopped",
         "_turns",
+        "course",
         "identity",
         "legs",
         "on_end",
@@ -93,6 +109,7 @@ class Conversation:
         self._due: float | None = None
         self._cancel: Callable[[], None] | None = None
         self.route = route
+        self.course: Course | None = None
         self.service = service
         self.identity = identity
         self.legs: dict[OriginCircuit | Arrival, Leg] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 from prometheus_client.core import Metric
@@ -34,12 +34,12 @@ from meshnet.node.hidden import HiddenServices
 from meshnet.node.logs import NodeLog
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
-from meshnet.node.reload import Changing, check, take_over
+from meshnet.node.reload import check, take_over
 from meshnet.node.rings import History
-from meshnet.node.services import Service as Called
-from meshnet.node.services import Services
+from meshnet.node.routing import Routing
 from meshnet.node.space import SpaceWatch
 from meshnet.node.state import Redaction, dump
+from meshnet.node.topology import Topology
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
 from meshnet.storage.quarantine import NAME as QUARANTINE
@@ -50,77 +50,6 @@ SAMPLE_SECONDS: Final = 1.0
 STOP_DELAY: Final = 0.1  # seconds between the answer to /stop and the end
 
 _log = Logger()
-
-
-class Routing(Changing, Protocol):
-    """What a node needs of its router (`meshnet.node.router.Router`)."""
-
-    on_link: Callable[[PublicKey], None]
-    """Called for each link that comes up."""
-
-    services: Services
-    """Whom circuits that end here can ask for."""
-
-    @property
-    def faults(self) -> list[str]:
-        """What is wrong with it now, in sentences."""
-
-    @property
-    def totals(self) -> Mapping[str, int]:
-        """Counts that only grow, by name."""
-
-    async def start(self, addresses: list[str]) -> list[str]:
-        """Binds the link addresses and starts; returns them as bound. Raises LocalError, ConfigError."""
-
-    def stop(self) -> Any:
-        """Ends every circuit and link."""
-
-    def connect(
-        self, target: Target, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
-    ) -> Deferred[Stream]:
-        """Opens a stream."""
-
-    def listen(self, port: int, accept: Accept) -> PortListener:
-        """Takes a mesh port; raises LocalError if it is taken."""
-
-    def leave(self, service: Called) -> None:
-        """Ends every session of a service that is no more."""
-
-    def send_datagram(
-        self,
-        target: Target,
-        port: int,
-        data: bytes,
-        *,
-        source: int,
-        via: Sequence[PublicKey],
-        identity: str,
-    ) -> Deferred[bool]:
-        """Sends one datagram."""
-
-    def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
-        """Takes a datagram port; raises LocalError if it is taken."""
-
-    def ping(self, target: Target, via: Sequence[PublicKey], count: int) -> Deferred[Json]:
-        """Measures a circuit: setup_ms, rtt_ms, …"""
-
-    def renew(self, target: Target | None) -> Deferred[list[Json]]:
-        """Gives sessions begun here new circuits; `route`, `streams` and perhaps `error` of each."""
-
-    def brief(self) -> Json:
-        """`links` (JSON objects), `circuits` (a number), `dropped` (reason to count); cheap."""
-
-    def snapshot(self) -> Json:
-        """The same with `circuits` as JSON objects."""
-
-    def pulse(self) -> Json:
-        """A `brief` for once a second: links hold only counts."""
-
-    def waiting(self) -> Mapping[str, str]:
-        """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""
-
-    def dials(self) -> Mapping[str, int]:
-        """How many connections to each configured peer (hex) were tried."""
 
 
 class Node(Service):
@@ -369,11 +298,12 @@ class Node(Service):
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream; see MeshNode."""
-        route = self.route_to(target, via)
-        stream = self._router.connect(target, port, reader, via=route, identity=identity)
-        return stream.addErrback(self._explained, (*route, target))
+        route = self._given(target, via, policy)
+        stream = self._router.connect(target, port, reader, via=route, identity=identity, policy=policy)
+        return stream.addErrback(self._explained, (*(route or ()), target))
 
     def send_datagram(
         self,
@@ -384,11 +314,14 @@ class Node(Service):
         source: int = 0,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[bool]:
         """Sends one datagram; see MeshNode."""
-        route = self.route_to(target, via)
-        sent = self._router.send_datagram(target, port, data, source=source, via=route, identity=identity)
-        return sent.addErrback(self._explained, (*route, target))
+        route = self._given(target, via, policy)
+        sent = self._router.send_datagram(
+            target, port, data, source=source, via=route, identity=identity, policy=policy
+        )
+        return sent.addErrback(self._explained, (*(route or ()), target))
 
     def listen_datagrams(self, port: int, receive: Receive, service: str | None = None) -> PortListener:
         """Takes a datagram port; see MeshNode."""
@@ -433,10 +366,36 @@ class Node(Service):
     # -- what the control API asks
 
     def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
-        """The relays to `target`: those given, else the configured route's, else none."""
+        """The relays to `target`: those given, else the configured route's, else the best way known, else
+        none."""
+        given = self._given(target, via, None)
+        if given is not None:
+            return given
+        try:
+            return self.topology.routes(target, None, self.clock.now())[0][:-1]  # type: ignore[return-value]
+        except UnreachableError:
+            return ()
+
+    def _given(
+        self, target: Target, via: Sequence[PublicKey] | None, policy: str | None
+    ) -> tuple[PublicKey, ...] | None:
+        """The relays that somebody named; None where the topology is to find some. Raises UsageError."""
         if via is not None:
+            if policy is not None:
+                raise UsageError("Name the relays or a policy, not both.")
             return tuple(via)
-        return self.settings.route_to(target)
+        if policy is not None:
+            self.topology.policy(policy)
+            return None
+        configured = self.settings.route_to(target)
+        return configured if configured or self._router.topology is None else None
+
+    @property
+    def topology(self) -> Topology:
+        """What this node knows of the network; raises LocalError where it does not want to know."""
+        if self._router.topology is None:
+            raise LocalError("This node keeps no topology; set [topology] enabled, or name the relays.")
+        return self._router.topology
 
     def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit of its own; such circuits are counted apart, too."""

@@ -4,11 +4,12 @@
     on demand  `renew`
     too late   the last circuit was lost, and streams wait
 
-Every attempt is the same: a circuit along the same route, and AUTH that joins the session. When both ends
-send over the new one, the old one is read until it is quiet, then taken down. Where there is none, attempts
-follow each other with growing pauses, until the session gives up. A circuit that is lost soon after it joined
-counts: a relay that changes cells, or drops what it took, costs some circuits and then the session, with a
-sentence. Only who began a session does this; the last hop waits.
+Every attempt is the same: a circuit along the same route (on a course, along another one if the last was
+lost), and AUTH that joins the session. When both ends send over the new one, the old one is read until it is
+quiet, then taken down. Where there is none, attempts follow each other with growing pauses, until the session
+gives up. A circuit that is lost soon after it joined counts: a relay that changes cells, or drops what it
+took, costs some circuits and then the session, with a sentence. Only who began a session does this; the last
+hop waits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from meshnet.errors import CircuitError, MeshError, Reason, UnreachableError
 from meshnet.limits import BROKEN_CIRCUITS, BROKEN_SECONDS, CIRCUIT_LIFE, PACKETS
 from meshnet.node.app import Json
 from meshnet.node.calls import Waiter
-from meshnet.node.conversation import Conversation, Leg
+from meshnet.node.conversation import Conversation, Leg, Route
 from meshnet.session.path import Path
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class _Attempt:
     conversation: Conversation
     circuit: OriginCircuit | None = None
     path: Path | None = None
+    route: Route = ()
     tries: int = 0
     waiters: list[Waiter] = field(factory=list)
     cancel: Callable[[], None] = lambda: None
@@ -245,7 +247,16 @@ class Renewals:
             else:
                 self._join(attempt, outcome, now)
 
-        attempt.circuit = self._router.dial_circuit(attempt.conversation.route, told)
+        attempt.circuit = self._router.dial_circuit(self._route(attempt), told)
+
+    def _route(self, attempt: _Attempt) -> Route:
+        """The same route again; on a course another one, if the last circuit was lost."""
+        conversation = attempt.conversation
+        session = conversation.session
+        lost = session is not None and session.paths.waits_until is not None
+        route = self._router.next_route(conversation) if lost else conversation.route
+        attempt.route = route
+        return route
 
     def _join(self, attempt: _Attempt, standing: Standing, now: float) -> None:
         conversation = attempt.conversation
@@ -266,6 +277,7 @@ class Renewals:
             session.paths.lose(leg.path, problem, now)
             self._failed(attempt, problem, now)
             return
+        conversation.route = attempt.route or conversation.route
         self._router.add_leg(conversation, leg, end)
         end.wake()
 
@@ -276,7 +288,7 @@ class Renewals:
         attempt.path = None
         waiters, attempt.waiters = attempt.waiters, []
         if session is not None and session.live:
-            session.paths.unreachable(why, now, final=_is_final(why))
+            session.paths.unreachable(why, now, final=conversation.course is None and _is_final(why))
         if session is None or not session.live:
             self._drop(conversation)
         elif session.paths.waits_until is None:

@@ -29,29 +29,30 @@ from meshnet.circuit.table import Circuits
 from meshnet.errors import (
     CircuitError,
     Drop,
-    HandshakeError,
     MeshError,
     ProtocolError,
-    Reason,
     UnreachableError,
 )
-from meshnet.limits import SESSION_SURVIVES, SESSIONS
+from meshnet.limits import SESSION_SURVIVES
 from meshnet.link.driver import Identity, Links, Watch, no_watch
 from meshnet.link.link import Link
+from meshnet.node.answering import Answering
 from meshnet.node.app import Clock, Datagram, Json, Receive
 from meshnet.node.calls import Calls, Waiter
-from meshnet.node.conversation import Conversation, Leg, Route
+from meshnet.node.conversation import Conversation, Course, Journey, Leg, Route
+from meshnet.node.courses import Courses
 from meshnet.node.dialling import Dialling, Standing, Told
 from meshnet.node.figures import Figures
 from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.node.services import Service, Services
-from meshnet.session import keys as end_to_end
+from meshnet.node.topology import Topology
 from meshnet.session.codes import Code
 from meshnet.session.events import AppFailed, Closed, DatagramReceived, Joined, Moved, PathDead, Ponged
 from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
+from meshnet.topology.frames import KINDS
 from meshnet.transports.registry import Transports
 
 TICK: Final = 0.5
@@ -87,8 +88,8 @@ class Router(Figures):
         self.services = Services(secret)
         self._calls = Calls(self, secret)
         self.renewals = Renewals(self, random)
+        self.answering = Answering(self, network_id, clock.unix, random, backend)
         self._sessions: dict[Session, Conversation] = {}
-        self._orphans: dict[Conversation, None] = {}  # of others, without a circuit, the oldest first
         self._conversations: dict[OriginCircuit | Arrival, Conversation] = {}
         self._pongs: dict[tuple[Session, int], Callable[[float], None]] = {}
         self._past_drops = [0] * len(Drop)
@@ -98,11 +99,18 @@ class Router(Figures):
         self._cancel_tick: Callable[[], None] | None = None
         self._ticked = 0.0, 0.0
         identity = Identity(secret, network_id, backend, accept, lanes)
-        receivers = dict.fromkeys(FRAME_KINDS, self._frame)
+        receivers = dict.fromkeys(FRAME_KINDS, self._frame) | dict.fromkeys(KINDS, self._told)
         self.links = Links(identity, transports, clock, random, self, receivers, watch)
         self.circuits: Circuits
         self.dialling: Dialling
         self.on_link: Callable[[PublicKey], None] = lambda peer: None
+        self.topology: Topology | None = None
+        self.courses: Courses | None = None
+
+    def know(self, topology: Topology) -> None:
+        """The node knows the network; to be said before `start`."""
+        self.topology = topology
+        self.courses = Courses(self, topology)
 
     # -- life
 
@@ -120,6 +128,8 @@ class Router(Figures):
         self.dialling = Dialling(self.circuits, self._network_id, self._clock, self._random, self._backend)
         self._ticked = self._clock.now(), self._clock.unix()
         self._cancel_tick = self.later(TICK, self._tick)
+        if self.topology is not None:
+            self.topology.start(self._clock.now())
         return await self.links.start(addresses)
 
     def add_peer(self, key: PublicKey, *addresses: str) -> None:
@@ -150,6 +160,8 @@ class Router(Figures):
         now, why = self._clock.now(), MeshError("this node is stopping")
         self._cancel_tick()
         self._cancel_tick = None
+        if self.topology is not None:
+            self.topology.stop()
         self.dialling.stop(why, now)
         for conversation in list(self._sessions.values()):
             if conversation.session is not None:
@@ -168,15 +180,28 @@ class Router(Figures):
     # -- what the node offers
 
     def connect(
-        self, target: Target, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+        self,
+        target: Target,
+        port: int,
+        reader: StreamReader,
+        *,
+        via: Sequence[PublicKey] | None,
+        identity: str,
+        policy: str | None = None,
     ) -> Deferred[Stream]:
-        """A stream to `port` of `target` through the relays `via`, over a standing circuit if there is one.
+        """A stream to `port` of `target` over a standing circuit if there is one: through the relays `via`,
+        or with None along a way that `policy` (None: the config's) allows.
 
         Fails with CircuitError, RefusedError, UsageError and what else a circuit can fail with.
         """
         return self._calls.call(
-            (*via, target), identity, lambda session, now: session.open(port, now, reader)
+            self._journey(target, via, policy), identity, lambda session, now: session.open(port, now, reader)
         )
+
+    def _journey(self, target: Target, via: Sequence[PublicKey] | None, policy: str | None) -> Journey:
+        if via is None and self.courses is not None:
+            return Course(target, policy)
+        return (*(via or ()), target)
 
     def send_datagram(
         self,
@@ -185,12 +210,15 @@ class Router(Figures):
         data: bytes,
         *,
         source: int,
-        via: Sequence[PublicKey],
+        via: Sequence[PublicKey] | None,
         identity: str,
+        policy: str | None = None,
     ) -> Deferred[bool]:
         """One datagram to `port` of `target`; false if it was not taken. Fails as `connect` does."""
         return self._calls.call(
-            (*via, target), identity, lambda session, now: session.send_datagram(port, data, source)
+            self._journey(target, via, policy),
+            identity,
+            lambda session, now: session.send_datagram(port, data, source),
         )
 
     def listen_datagrams(self, port: int, receive: Receive) -> PortListener:
@@ -233,16 +261,28 @@ class Router(Figures):
             return None
         return self.dialling.dial(route, told)
 
-    def dial(self, route: Route, identity: SecretKey | None, waiter: Waiter) -> None:
-        """Begins a circuit along `route`, and a session over it; `waiter` is told."""
+    def dial(self, journey: Journey, identity: SecretKey | None, waiter: Waiter) -> None:
+        """Begins a circuit along a route, or one of those of a course, and a session over it; `waiter` is
+        told."""
 
-        def told(outcome: Standing | MeshError, now: float) -> None:
+        def told(route: Route, outcome: Standing | MeshError, now: float) -> None:
             if isinstance(outcome, Standing):
-                waiter(self._converse(outcome, route, identity, now), now)
+                made = self._converse(outcome, route, identity, now)
+                if isinstance(made, Conversation) and isinstance(journey, Course):
+                    made.course = journey
+                waiter(made, now)
             else:
                 waiter(outcome, now)
 
-        self.dial_circuit(route, told)
+        if isinstance(journey, Course):
+            assert self.courses is not None  # or there were no course
+            self.courses.dial(journey, told)
+        else:
+            self.dial_circuit(journey, lambda outcome, now: told(journey, outcome, now))
+
+    def next_route(self, conversation: Conversation) -> Route:
+        """Where the next circuit of a conversation goes that lost its last one."""
+        return conversation.route if self.courses is None else self.courses.next_route(conversation)
 
     def hang_up(self, conversation: Conversation, now: float) -> None:
         """Ends a conversation that nobody needs any more."""
@@ -289,6 +329,10 @@ class Router(Figures):
                     conversation.session.paths.doubt(now)
                 self.renewals.tick(conversation, now)
                 self._keep_alive(conversation, now)
+                if self.courses is not None:
+                    self.courses.tick(conversation, now)
+        if self.topology is not None:
+            self.topology.tick(now)
 
     @staticmethod
     def _keep_alive(conversation: Conversation, now: float) -> None:
@@ -306,6 +350,8 @@ class Router(Figures):
         neighbour must know."""
         if link.connections > 1:
             self.circuits.link_again(link.peer, now)
+        if self.topology is not None:
+            self.topology.link_up(link, now)
         self.on_link(link.peer)
 
     def link_restarted(self, link: Link, now: float) -> None:
@@ -329,6 +375,14 @@ class Router(Figures):
             _log.failure("a frame of kind {kind} could not be acted on", kind=kind)
         self._circuit_events(now)
 
+    def _told(self, link: Link, kind: int, body: memoryview, now: float) -> None:
+        if self.topology is not None:
+            self.topology.receive(link, kind, body, now)
+
+    def links_now(self) -> list[Link]:
+        """All links, standing or not."""
+        return list(self.links.by_key.values())
+
     # -- what circuits tell
 
     def _circuit_events(self, now: float) -> None:
@@ -341,7 +395,7 @@ class Router(Figures):
 
     def _act(self, event: Event, now: float) -> None:
         if isinstance(event, Arrived):
-            self._arrived(event.arrival, now)
+            self.answering.arrived(event.arrival, len(self._sessions), now)
         elif isinstance(event, Built):
             self.dialling.built(event, now)
         elif isinstance(event, CircuitFailed):
@@ -358,51 +412,6 @@ class Router(Figures):
         if self._cancel_tick is not None:
             self.circuits.tick(now, self._clock.unix())
             self._circuit_events(now)
-
-    def _arrived(self, arrival: Arrival, now: float) -> None:
-        """A circuit ends here: answer the handshake, and listen to what the session brings."""
-        if len(self._sessions) >= SESSIONS and not self._one_less(now):
-            self.circuits.refuse(arrival, Reason.BUSY, f"{SESSIONS} sessions are open already", now)
-            return
-        service = self.services.of(arrival, self._clock.unix())
-        secret = self.services.own.secret if service is None else service.secret
-        ephemeral = SecretKey.draw(self._random)
-        try:
-            reply, keys = end_to_end.respond(
-                secret, self._network_id, arrival.first_message, ephemeral, self._backend
-            )
-            if service is None:  # tried all the same, so that the time does not tell
-                raise HandshakeError("no such service")
-        except HandshakeError:
-            self.circuits.refuse(arrival, Reason.UNKNOWN_SERVICE, "", now)
-            return
-        conversation, leg = Conversation(self, (), service, now), Leg(arrival, now)
-        session = Session(
-            keys,
-            wake=leg.wake,
-            notify=conversation.notify,
-            accept=service.ports.accept,
-            memory=self.session_memory,
-            max_cell=arrival.max_cell,
-            joinable=service.sessions,
-            survives=SESSION_SURVIVES,
-        )
-        try:
-            end = self.circuits.answer(arrival, reply, session.path, now)
-        except CircuitError:
-            return  # it was taken down meanwhile
-        self._begin(conversation, session, leg, end)
-
-    def _one_less(self, now: float) -> bool:
-        """Ends the session that has waited for a circuit for longest; false if none waits."""
-        for conversation in self._orphans:
-            if conversation.session is not None:
-                conversation.session.end(
-                    UnreachableError("others need the room of a session without a circuit")
-                )
-                conversation.settle(now)
-                return True
-        return False
 
     def _converse(
         self, standing: Standing, route: Route, identity: SecretKey | None, now: float
@@ -426,11 +435,12 @@ class Router(Figures):
             end = standing.circuit.attach(session.path)
         except CircuitError as problem:
             return problem
-        self._begin(conversation, session, leg, end)
+        self.begin(conversation, session, leg, end)
         end.wake()
         return conversation
 
-    def _begin(self, conversation: Conversation, session: Session, leg: Leg, end: CircuitEnd) -> None:
+    def begin(self, conversation: Conversation, session: Session, leg: Leg, end: CircuitEnd) -> None:
+        """A conversation has its session, over this circuit."""
         leg.path = session.path
         conversation.session = session
         self._sessions[session] = conversation
@@ -460,12 +470,14 @@ class Router(Figures):
     def _missing(self, conversation: Conversation, leg: Leg, error: MeshError, now: float) -> None:
         """A circuit is gone, not by our wish; the conversation may go on."""
         session = conversation.session
+        if self.courses is not None:
+            self.courses.lost(conversation, leg, now)
         if session is None or not session.live:
             return
         if conversation.route:
             self.renewals.lost(conversation, leg.path, error, now)
         elif not conversation.legs:
-            self._orphans[conversation] = None
+            self.answering.orphans[conversation] = None
 
     # -- what sessions tell
 
@@ -513,7 +525,7 @@ class Router(Figures):
             return
         heir.legs[leg.circuit] = leg
         self._conversations[leg.circuit] = heir
-        self._orphans.pop(heir, None)
+        self.answering.orphans.pop(heir, None)
 
     def _datagram(self, service: Service, session: Session, event: DatagramReceived) -> None:
         def reply(data: bytes) -> bool:
@@ -534,7 +546,7 @@ class Router(Figures):
         if session is None:
             return
         self._sessions.pop(session, None)
-        self._orphans.pop(conversation, None)
+        self.answering.orphans.pop(conversation, None)
         self._calls.forget(conversation)
         self.renewals.forget(conversation, why, now)
         for key in [key for key in self._pongs if key[0] is session]:

@@ -11,6 +11,8 @@ from meshnet.node.node import Node
 from meshnet.node.reload import accepted, circuit_policy
 from meshnet.node.replay import ReplayKeeper
 from meshnet.node.router import Router
+from meshnet.node.topology import KEPT_BYTES, KEPT_FILE, Topology
+from meshnet.storage.kept import KeptFile
 from meshnet.transports import changes
 from meshnet.transports.registry import Transports
 
@@ -20,7 +22,7 @@ def make_router(
 ) -> Router:
     """The router of this node, not yet started."""
     settings = node.settings
-    return Router(
+    router = Router(
         secret,
         settings.node.network,
         transports=transports,
@@ -33,3 +35,18 @@ def make_router(
         lanes=settings.link.lanes,
         watch=partial(changes.watch, node.reactor),
     )
+    if settings.topology.enabled:
+        router.know(
+            Topology(
+                secret,
+                settings.node.network,
+                settings.topology,
+                router,
+                relays=settings.relay.enabled,
+                unix=node.clock.unix,
+                random=random,
+                lookup=node.lookup,
+                kept=KeptFile(node.disk, node.data / KEPT_FILE, KEPT_BYTES, node.quarantine),
+            )
+        )
+    return router

@@ -278,6 +278,11 @@ class Recovery:
         """When it was last known to carry anything: `now`, unless cells are without an answer."""
         return self._quiet_since if self.sent else now
 
+    def quiet(self, now: float) -> float:
+        """For how many seconds what is in flight has not been acknowledged; 0 if nothing is, or if that is
+        doubted already."""
+        return now - self._quiet_since if self.sent and self._doubt is None else 0.0
+
     def doubt(self, now: float) -> None:
         """Time has passed in which nothing ran: what is acknowledged within `DOUBT_SECONDS` lives."""
         self._doubt = now + DOUBT_SECONDS, self.largest_acked

@@ -59,10 +59,12 @@ class Way:
 
 @frozen
 class Rejected:
-    """A way that was looked at and not taken, with a sentence that says why."""
+    """A way that was looked at and not taken, with a sentence that says why; `worse`: it keeps to the policy,
+    and there are better ones."""
 
     way: Way
     reason: str
+    worse: bool = False
 
 
 @frozen
@@ -157,7 +159,7 @@ def choose(
     later = [way for way in ways if way not in kept]
     shown = [*rejected.values()]
     if kept:
-        shown += [Rejected(way, _worse(policy, kept[0], way)) for way in later]
+        shown += [Rejected(way, _worse(policy, kept[0], way), worse=True) for way in later]
     return Choice(tuple(kept), tuple(shown), "" if kept else _nothing(graph, origin, target, shown))
 
 

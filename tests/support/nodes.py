@@ -21,6 +21,7 @@ from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.node import Node
 from meshnet.node.services import Service, Services
+from meshnet.node.topology import Topology
 from meshnet.storage.disk import RealDisk
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 
@@ -80,6 +81,7 @@ class FakeRouter:
     services: Services = field(factory=lambda: Services(SecretKey(b"\x01" * 32)))
     changes: list[tuple[Any, ...]] = field(factory=list)
     left: list[Service] = field(factory=list)
+    topology: Topology | None = None
 
     def leave(self, service: Service) -> None:
         self.left.append(service)
@@ -110,9 +112,16 @@ class FakeRouter:
         self.running = False
 
     def connect(
-        self, target: Target, port: int, reader: StreamReader, *, via: Sequence[PublicKey], identity: str
+        self,
+        target: Target,
+        port: int,
+        reader: StreamReader,
+        *,
+        via: Sequence[PublicKey] | None,
+        identity: str,
+        policy: str | None = None,
     ) -> Deferred[Stream]:
-        self.connected.append((target, port, tuple(via), identity))
+        self.connected.append((target, port, tuple(via or ()), identity))
         return fail(CircuitError("no link to the first hop", Reason.NO_LINK, 0))
 
     def listen(self, port: int, accept: Accept) -> PortListener:
@@ -125,8 +134,9 @@ class FakeRouter:
         data: bytes,
         *,
         source: int,
-        via: Sequence[PublicKey],
+        via: Sequence[PublicKey] | None,
         identity: str,
+        policy: str | None = None,
     ) -> Deferred[bool]:
         return succeed(False)
 

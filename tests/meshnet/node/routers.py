@@ -27,7 +27,7 @@ def residue(router: Router) -> dict[str, int]:
         "calls": len(router._calls),
         "conversations": len(router._conversations),
         "sessions": len(router._sessions),
-        "orphans": len(router._orphans),
+        "orphans": len(router.answering.orphans),
         "renewals": len(router.renewals),
         "joinable": len(router.services.own.sessions),
         "pongs": len(router._pongs),

@@ -193,7 +193,7 @@ class RefusalTests(HiddenCase):
             told: list[Any] = []
             route = (*self.m.route("r1", "r2", "r3"), bob.public)
             with_key = alice.router
-            from meshnet.node import router as module
+            from meshnet.node import answering as module
 
             start = module.end_to_end.start
             self.patch(module.end_to_end, "start", lambda _, *rest, key=key, start=start: start(key, *rest))

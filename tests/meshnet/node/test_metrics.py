@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from meshnet.cipher.keys import PublicKey
 from meshnet.circuit import admission
 from meshnet.errors import Reason
-from meshnet.node import router as router_module
+from meshnet.node import answering
 from meshnet.node.metrics import TOTALS, Neighbours
 from tests.support.nodes import FakeRouter, link_snapshot, make_node, new_folder
 
@@ -74,7 +74,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(found, {reason.name.lower() for reason in admission.REFUSALS})
         self.assertNotIn("forged", found)
         named = set()
-        for module in (admission, router_module):  # what they refuse with, and no reason of an answer
+        for module in (admission, answering):  # what they refuse with, and no reason of an answer
             for node in ast.walk(ast.parse(inspect.getsource(module))):
                 if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                     named |= {node.attr} if node.value.id == "Reason" else set()

@@ -18,7 +18,7 @@ from meshnet.limits import (
     SESSION_SILENCE,
     SESSION_SURVIVES,
 )
-from meshnet.node import router as router_module
+from meshnet.node import answering
 from meshnet.node.conversation import Conversation
 from meshnet.node.renewal import DRAIN_SECONDS, FRESH, LATER, WORN
 from meshnet.node.router import Router
@@ -304,7 +304,7 @@ class TooLateTests(RenewalCase):
             self.assertLessEqual(pause, 1.26 * least)
         self.assertEqual(str(near.error), "busy")
         self.m.network.run(2)
-        self.assertEqual(self.m["bob"].router._orphans, {})
+        self.assertEqual(self.m["bob"].router.answering.orphans, {})
         self.end()
 
     def test_the_last_hop_waits_as_long(self) -> None:
@@ -319,7 +319,7 @@ class TooLateTests(RenewalCase):
         self.lose("r1")
         self.m.network.run(1)
         bob = self.m["bob"].router
-        self.assertEqual((len(bob._orphans), len(bob.services.own.sessions)), (1, 1))
+        self.assertEqual((len(bob.answering.orphans), len(bob.services.own.sessions)), (1, 1))
         self.assertIsNone(far.error)
         self.m.network.run(SESSION_SURVIVES)
         self.assertIsNotNone(far.error)
@@ -329,7 +329,7 @@ class TooLateTests(RenewalCase):
 
     def test_those_who_wait_give_way(self) -> None:
         """At the limit of sessions a new caller gets the room of the one that has waited for longest."""
-        self.patch(router_module, "SESSIONS", 1)
+        self.patch(answering, "SESSIONS", 1)
         self.mesh(("alice", "r1", "bob"))
         self.m.add("carol")
         self.m.link("carol", "r1")

@@ -11,7 +11,7 @@ from lab.simulation.nodes import Collector
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import UsageError
 from meshnet.limits import CIRCUIT_IDLE, CIRCUIT_LIFE, CREATE_SECONDS, LINK_SURVIVES, SESSION_SURVIVES
-from meshnet.node import router as router_module
+from meshnet.node import answering
 from meshnet.node.renewal import FRESH, SPREAD
 from meshnet.session import keys as end_to_end
 from meshnet.streams import Stream, StreamReader
@@ -236,7 +236,7 @@ class RefusalTests(RouterCase):
 
     def test_sessions(self) -> None:
         """The last hop refuses when it has as many as it may, with its reason."""
-        self.patch(router_module, "SESSIONS", 2)
+        self.patch(answering, "SESSIONS", 2)
         self.mesh(("alice", "r1", "bob"))
         self.open("r1")
         self.open("r1", identity="node")

@@ -1,0 +1,78 @@
+"""Circuits of conversations that name no route: along ways that the topology finds, another one if one fails.
+
+A circuit on a course that is silent is doubted early, since there may be another way; what becomes of it
+speaks for or against its relays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from meshnet.cipher.address import proves
+from meshnet.errors import MeshError
+from meshnet.node.conversation import Conversation, Course, Leg, Route
+from meshnet.node.dialling import Standing
+from meshnet.node.hedge import Hedge
+from meshnet.topology.record import name_of
+from meshnet.topology.suspicion import EARLY
+
+if TYPE_CHECKING:
+    from meshnet.node.router import Router
+    from meshnet.node.topology import Topology
+
+DOUBTED: Final = 2.0  # seconds of silence after which a circuit must show that it lives
+
+Told = Callable[[Route, Standing | MeshError, float], None]
+"""Told once of the route that stands, or of one that failed and why."""
+
+
+class Courses:
+    """One per router whose node knows the network."""
+
+    def __init__(self, router: Router, topology: Topology) -> None:
+        self._router = router
+        self._topology = topology
+
+    def dial(self, course: Course, told: Told) -> None:
+        """Begins circuits along the ways of a course, one behind the other, until one stands."""
+        now = self._router.now()
+        try:
+            routes = self._topology.routes(course.target, course.policy, now)
+        except MeshError as problem:
+            told((course.target,), problem, now)
+            return
+
+        def tried(route: Route, silent: bool, now: float) -> None:
+            if silent:
+                self._topology.died(route, now)
+
+        Hedge(self._router, routes, told, tried).start(now)
+
+    def next_route(self, conversation: Conversation) -> Route:
+        """Where the next circuit of a conversation goes that lost its last one: on a course another way, if
+        there is one."""
+        course = conversation.course
+        if course is None:
+            return conversation.route
+        avoid = frozenset(name_of(proves(each)) for each in conversation.route[:-1])
+        try:
+            return self._topology.routes(course.target, course.policy, self._router.now(), avoid)[0]
+        except MeshError:
+            return conversation.route
+
+    def tick(self, conversation: Conversation, now: float) -> None:
+        """Twice a second, for each conversation begun here."""
+        session, leg = conversation.session, conversation.leg
+        if conversation.course is None or session is None or leg is None:
+            return
+        if leg.path.recovery.quiet(now) > DOUBTED:
+            session.paths.doubt(now)
+        if not leg.judged and now - leg.born >= EARLY and leg.path.stands:
+            leg.judged = True
+            self._topology.lived(conversation.route, now)
+
+    def lost(self, conversation: Conversation, leg: Leg, now: float) -> None:
+        """A circuit of a conversation is gone, not by our wish."""
+        if conversation.course is not None and now - leg.born < EARLY:
+            self._topology.died(conversation.route, now)

@@ -1,0 +1,488 @@
+"""What this node knows of the network, kept fresh: its own record, those of others, and ways through them.
+
+Links bring frames of topology here and take them from here; the router asks for ways and tells what became
+of circuits. The node states its links when one comes or goes, when a value has moved by a quarter, and else
+every half hour. Everything runs in turns of the router; nothing here is asked per cell.
+
+    DATA/topology.0, .1     {"guards": [{"name": hex, "since": unix, "seen": unix}, …]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import Any, Final, Protocol
+
+from twisted.logger import Logger
+
+from meshnet.cipher.address import Address, Target, proves
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.errors import CodecError, MeshError, ProtocolError, UnreachableError, UsageError
+from meshnet.link.link import Link
+from meshnet.node.app import Json
+from meshnet.node.config import TopologySettings
+from meshnet.node.conversation import Route
+from meshnet.storage.kept import KeptFile
+from meshnet.topology import frames
+from meshnet.topology.book import Book, Verdict
+from meshnet.topology.choice import Choice, Way, choose, keys_of
+from meshnet.topology.claims import Mark
+from meshnet.topology.guards import Guard, keep
+from meshnet.topology.policy import Policy, parse_policy
+from meshnet.topology.record import (
+    NO_PLACE,
+    RELAYS,
+    VERSION,
+    LinkRow,
+    Name,
+    Statement,
+    issue,
+    moved,
+    name_of,
+    read,
+)
+from meshnet.topology.spread import Spread
+from meshnet.topology.suspicion import Suspicion
+
+KEPT_FILE: Final = "topology"
+KEPT_BYTES: Final = 64 << 10
+LIFE_MINUTES: Final = 180
+REFRESH: Final = 1_800.0  # seconds after which a record is issued again although nothing moved
+SOON: Final = 0.2  # seconds between a link that came or went and the record that says so
+CHECK: Final = 10.0  # seconds between looks at what links measure
+STEADY: Final = 2  # looks in a row that must find a value moved
+SHARE: Final = 0.25
+BURST: Final = 4.0  # own records at once …
+STEP: Final = 60.0  # … and one more in so many seconds
+GUARD_CHECK: Final = 60.0
+ALTERNATIVES: Final = 3  # ways tried one behind the other
+LEAST_SEEN: Final = 125_000.0  # bytes per second; less says nothing of what a link can
+FORGET: Final = 0.999  # at each look: half in two hours
+_TRANSPORTS: Final = {"tcp": 1, "udp": 2}
+
+_log = Logger()
+
+
+class Net(Protocol):
+    """What is needed of the router."""
+
+    def links_now(self) -> Iterable[Link]:
+        """All links, standing or not."""
+
+    def later(self, delay: float, call: Callable[[float], None]) -> Callable[[], None]:
+        """Runs `call(now)` in a turn of its own; returns what cancels it."""
+
+
+class Topology:
+    """One per running node. `own` is its name in the graph."""
+
+    def __init__(
+        self,
+        secret: SecretKey,
+        network: int,
+        settings: TopologySettings,
+        net: Net,
+        *,
+        relays: bool,
+        unix: Callable[[], float],
+        random: Callable[[int], bytes],
+        lookup: Callable[[str], Target],
+        kept: KeptFile | None = None,
+    ) -> None:
+        self._secret = secret
+        self._network = network
+        self._settings = settings
+        self._net = net
+        self._relays = relays
+        self._unix = unix
+        self._random = random
+        self._lookup = lookup
+        self._kept = kept
+        self.own = name_of(secret.public)
+        self.book = Book(network, self.own)
+        self.graph = self.book.graph
+        self.spread = Spread(self.book)
+        self.suspicion = Suspicion()
+        self.guards: tuple[Guard, ...] = ()
+        self._links: dict[Name, Link] = {}
+        self._issued = 0
+        self._due = 0.0
+        self._check_at = 0.0
+        self._guards_at = 0.0
+        self._moved = 0
+        self._tokens, self._tokens_at = BURST, 0.0
+        self._seen: dict[Name, float] = {}  # by link, what it was seen to carry
+        self._planned: tuple[float, Callable[[], None]] | None = None
+        self._marked: set[Name] = set()
+        self.published = 0
+        self._policies: dict[str, Policy] = {}
+
+    def start(self, now: float) -> list[str]:
+        """Reads what was kept, and states this node without links; sentences about what could not be read."""
+        notes: list[str] = []
+        if self._kept is not None:
+            kept = self._kept.load()
+            notes = list(kept.notes)
+            if kept.frame is not None:
+                self.guards = _guards_in(kept.frame.data)
+        self._tokens_at = now
+        self._publish(now)
+        return notes
+
+    def stop(self) -> None:
+        """Nothing is planned any more."""
+        if self._planned is not None:
+            self._planned[1]()
+            self._planned = None
+
+    # links and frames
+
+    def link_up(self, link: Link, now: float) -> None:
+        """A link stands."""
+        name = name_of(link.peer)
+        self._links[name] = link
+        self.spread.up(name, _capacity(link), now)
+        self._soon(now)
+        self._say(now)
+
+    def link_down(self, link: Link, now: float) -> None:
+        """It stands no more."""
+        name = name_of(link.peer)
+        if self._links.pop(name, None) is not None:
+            self.spread.down(name)
+            self._seen.pop(name, None)
+            self._soon(now)
+
+    def receive(self, link: Link, kind: int, body: memoryview, now: float) -> None:
+        """A frame of topology; raises ProtocolError for one that is malformed."""
+        name = name_of(link.peer)
+        if name not in self._links:
+            self.link_up(link, now)
+        before = self.book.counts[Verdict.OWN]
+        try:
+            self.spread.receive(name, kind, body, now, self._unix())
+        except CodecError as error:
+            raise ProtocolError(str(error)) from None
+        if self.book.counts[Verdict.OWN] != before and kind == frames.RECORD:
+            # A record of ours from before: the clock was ahead then. Ours must be later.
+            self._issued = max(self._issued, int.from_bytes(body[38:42], "big"))
+            self._soon(now)
+        self._say(now)
+
+    def _say(self, now: float) -> None:
+        """Sends neighbours what there is to say, and plans the next time."""
+        for name, link in self._links.items():
+            for kind, body in self.spread.frames(name, now):
+                link.send(kind, body)
+        due = self.spread.deadline()
+        if due is not None and (self._planned is None or due < self._planned[0]):
+            if self._planned is not None:
+                self._planned[1]()
+            self._planned = (due, self._net.later(max(due - now, 0.001), self._planned_turn))
+
+    def _planned_turn(self, now: float) -> None:
+        self._planned = None
+        self.spread.tick(now, self._unix())
+        self._say(now)
+
+    # our own record
+
+    def tick(self, now: float) -> None:
+        """Twice a second."""
+        self._note_links(now)
+        if now >= self._check_at:
+            self._check_at = now + CHECK
+            self._check(now)
+        if now >= self._due:
+            self._publish(now)
+        if now >= self._guards_at and self.book.attached > 2:
+            self._guards_at = now + GUARD_CHECK
+            self._keep_guards(now)
+        self._mark_suspects(now)
+        self.spread.tick(now, self._unix())
+        self._say(now)
+
+    def _note_links(self, now: float) -> None:
+        """Links whose last connection went do not tell it by themselves."""
+        standing = {name_of(link.peer): link for link in self._net.links_now() if link.up}
+        for name, link in list(self._links.items()):
+            if name not in standing:
+                self.link_down(link, now)
+        for name, link in standing.items():
+            if name not in self._links:
+                self.link_up(link, now)
+
+    def _soon(self, now: float) -> None:
+        self._due = min(self._due, now + SOON)
+
+    def _check(self, now: float) -> None:
+        """Whether what links measure has moved far enough, for long enough, to be told."""
+        held = self.book.get(self.own)
+        if held is None:
+            return
+        for name, link in self._links.items():
+            rate = _capacity(link)
+            self._seen[name] = max(rate, FORGET * self._seen.get(name, 0.0))
+            self.spread.measured(name, rate)
+        if moved(held.statement.links, self._rows(), SHARE):
+            self._moved += 1
+            if self._moved >= STEADY:
+                self._soon(now)
+        else:
+            self._moved = 0
+
+    def _rows(self) -> tuple[LinkRow, ...]:
+        rows = []
+        for name, link in sorted(self._links.items(), key=lambda each: each[0]):
+            seen = max(_capacity(link), self._seen.get(name, 0.0))
+            rows.append(_row(name, link, seen))
+        return tuple(rows)
+
+    def _publish(self, now: float) -> None:
+        """Issues a record; later, if there were many lately."""
+        self._tokens = min(self._tokens + (now - self._tokens_at) / STEP, BURST)
+        self._tokens_at = now
+        if self._tokens < 1.0:
+            self._due = now + (1.0 - self._tokens) * STEP
+            return
+        self._tokens -= 1.0
+        self._moved = 0
+        self._issued = max(int(self._unix()), self._issued + 1)
+        self.spread.publish(read(issue(self._statement(), self._secret)), now)
+        self.published += 1
+        spread = 0.9 + 0.2 * int.from_bytes(self._random(2), "big") / 65_536
+        self._due = now + REFRESH * spread
+        self._say(now)
+
+    def _statement(self) -> Statement:
+        settings = self._settings
+        latitude, longitude = settings.place or NO_PLACE
+        return Statement(
+            version=VERSION,
+            network=self._network,
+            key=self._secret.public,
+            issued=self._issued,
+            life=LIFE_MINUTES,
+            flags=RELAYS if self._relays else 0,
+            country=settings.country.encode() if settings.country else bytes(2),
+            latitude=latitude,
+            longitude=longitude,
+            subnet=bytes(settings.subnet) if settings.subnet else bytes(2),
+            operator=sha256(settings.operator.encode()).digest()[:8] if settings.operator else bytes(8),
+            price=settings.price,
+            epoch=0,
+            onion_key=bytes(33),
+            links=self._rows(),
+        )
+
+    # guards and suspects
+
+    def _keep_guards(self, now: float) -> None:
+        guards = keep(
+            self.guards, self.graph, self.own, int(self._unix()), self._random, self.suspicion.suspects(now)
+        )
+        same = [(each.name, each.since) for each in guards] == [
+            (each.name, each.since) for each in self.guards
+        ]
+        self.guards = guards
+        if not same and self._kept is not None:
+            rows = [{"name": each.name.hex(), "since": each.since, "seen": each.seen} for each in guards]
+            try:
+                self._kept.save(json.dumps({"guards": rows}).encode())
+            except MeshError as error:
+                _log.warn("the guards of private paths could not be kept: {why}", why=str(error))
+
+    def died(self, route: Route, now: float) -> None:
+        """A circuit along this route died early, not by our wish."""
+        self.suspicion.died(self._relays_of(route), now)
+        self._mark_suspects(now)
+
+    def lived(self, route: Route, now: float) -> None:
+        """A circuit along this route carried what it should."""
+        self.suspicion.lived(self._relays_of(route), now)
+
+    def _relays_of(self, route: Route) -> list[Name]:
+        last = route[-1]
+        relays = [name_of(proves(each)) for each in route[:-1]]
+        if isinstance(last, Address):
+            relays.append(name_of(last.introduction))
+        return relays
+
+    def _mark_suspects(self, now: float) -> None:
+        suspects = self.suspicion.suspects(now)
+        for name in suspects - self._marked:
+            self.graph.note(name, Mark.DROPS, True)
+        for name in self._marked - suspects:
+            self.graph.note(name, Mark.DROPS, False)
+        self._marked = suspects
+
+    # ways
+
+    def policy(self, text: str | None = None) -> Policy:
+        """A policy as text, or the config's; raises UsageError."""
+        wanted = self._settings.policy if text is None else text
+        known = self._policies.get(wanted)
+        if known is None:
+            if len(self._policies) > 256:
+                self._policies.clear()
+            known = self._policies[wanted] = parse_policy(wanted, lambda name: _node(self._lookup(name)))
+        return known
+
+    def choose(self, target: PublicKey, policy: Policy, now: float) -> Choice:
+        """The ways to a node, and those that were not taken."""
+        return choose(
+            self.graph,
+            self.own,
+            name_of(target),
+            policy,
+            suspects=self.suspicion.suspects(now),
+            guards=[guard.name for guard in self.guards],
+            name=self._called,
+        )
+
+    def routes(
+        self, target: Target, text: str | None, now: float, avoid: frozenset[Name] = frozenset()
+    ) -> list[Route]:
+        """Up to three routes to a target under a policy, the best first, those without `avoid` before those
+        with it. Raises UnreachableError where there is none, UsageError for a policy that is none."""
+        policy = self.policy(text)
+        end = target.introduction if isinstance(target, Address) else proves(target)
+        if end == self._secret.public:
+            raise UsageError("That is this node itself.")
+        if name_of(end) in self._links and not policy.text:
+            return [(target,)]
+        choice = self.choose(end, policy, now)
+        ways = sorted(
+            self._apart(choice), key=lambda way: bool(avoid & set(way.relays)) if avoid else 0
+        )
+        if not ways:
+            raise UnreachableError(f"There is no way to {self._called(name_of(end))}: {choice.reason}")
+        return [(*keys_of(self.graph, way.relays), target) for way in ways[:ALTERNATIVES]]
+
+    @staticmethod
+    def _apart(choice: Choice) -> list[Way]:
+        """The ways chosen, and behind them others that keep to the policy and are only worse."""
+        return [*choice.ways, *(each.way for each in choice.rejected if each.worse)]
+
+    # what it shows
+
+    def known_name(self, name: Name) -> PublicKey | None:
+        """The key of a node in the graph."""
+        node = self.graph.nodes.get(name)
+        return None if node is None else node.record.key
+
+    def _called(self, name: Name) -> str:
+        key = self.known_name(name)
+        return name.hex() if key is None else f"{key.hex()[:8]}…"
+
+    def paths(self, target: PublicKey, text: str | None, now: float) -> Json:
+        """`ways` and `rejected`, with what is known of each, for people and scripts."""
+        policy = self.policy(text)
+        choice = self.choose(target, policy, now)
+        return {
+            "target": target.hex(),
+            "policy": policy.text,
+            "ways": [self._shown(way) for way in choice.ways],
+            "rejected": [{**self._shown(each.way), "reason": each.reason} for each in choice.rejected],
+            "reason": choice.reason,
+        }
+
+    def _shown(self, way: Way) -> Json:
+        return {
+            "relays": [key.hex() for key in keys_of(self.graph, way.relays)],
+            "hops": way.hops,
+            "delay_ms": round(way.delay * 1e3, 3),
+            "loss": round(way.loss, 5),
+            "capacity_mbit": round(way.capacity / 125_000, 3),
+            "price": way.price,
+            "countries": list(way.countries),
+            "marks": way.marks.words,
+        }
+
+    def map(self) -> Json:
+        """All that is connected: `nodes` and `links`."""
+        connected = self.graph.component(self.own)
+        nodes = []
+        for name in connected:
+            node = self.graph.nodes[name]
+            record = node.record
+            nodes.append(
+                {
+                    "key": record.key.hex(),
+                    "issued": record.issued,
+                    "expires": record.expires,
+                    "country": record.country or None,
+                    "place": None if record.place is None else list(record.place),
+                    "price": record.statement.price,
+                    "relays": node.relays,
+                    "links": len(node.edges),
+                    "marks": node.marks.words,
+                }
+            )
+        links = [
+            {
+                "ends": [key.hex() for key in keys_of(self.graph, (one, other))],
+                "delay_ms": round(edge.delay * 1e3, 3),
+                "loss": round(edge.loss, 5),
+                "capacity_mbit": round(edge.capacity / 125_000, 3),
+                "marks": edge.marks.words,
+            }
+            for one, other, edge in self.graph.links()
+        ]
+        return {"own": self._secret.public.hex(), "nodes": nodes, "links": links}
+
+    def figures(self) -> dict[str, int]:
+        """Counts for status and metrics."""
+        return {
+            "nodes": self.book.attached,
+            "apart": len(self.book) - self.book.attached,
+            "suspects": len(self._marked),
+            "published": self.published,
+            "sent_bytes": self.spread.sent,
+            "received_bytes": self.spread.received,
+        }
+
+
+def _node(target: Target) -> PublicKey:
+    if isinstance(target, Address):
+        raise UsageError("a hidden service is no relay; name nodes")
+    return proves(target)
+
+
+def _capacity(link: Link) -> float:
+    """The most that the link was seen to deliver lately, bytes per second; 0 unknown."""
+    return max(link.telemetry.delivery_rate, link.sent.rate(60.0))
+
+
+def _transport(link: Link) -> int:
+    address = link.seats[link.standing[0] if link.standing else 0].address
+    return _TRANSPORTS.get(address.partition(":")[0], 3) if address else 0
+
+
+def _row(name: Name, link: Link, seen: float) -> LinkRow:
+    telemetry = link.telemetry
+    lost = 0.0
+    if telemetry.pings > 20:
+        lost = max(telemetry.pings - telemetry.pongs - 2, 0) / telemetry.pings
+    return LinkRow(
+        name=name,
+        delay=min(int(telemetry.rtt * 5e5), 0xFFFF_FFFF),
+        jitter=min(int(telemetry.rtt_var * 1e6 / 16), 0xFFFF),
+        loss=min(int(lost * 65_535), 0xFFFF),
+        capacity=int(seen / 125) if seen >= LEAST_SEEN else 0,
+        price=0,
+        transport=_transport(link),
+    )
+
+
+def _guards_in(data: bytes) -> tuple[Guard, ...]:
+    """Those that were kept; none where the file is not what it should be."""
+    try:
+        rows: list[dict[str, Any]] = json.loads(data)["guards"]
+        return tuple(
+            Guard(Name(bytes.fromhex(row["name"])[:8]), int(row["since"]), int(row["seen"]))
+            for row in rows[:8]
+        )
+    except (ValueError, KeyError, TypeError):
+        return ()
