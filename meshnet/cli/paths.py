@@ -11,13 +11,13 @@ from argparse import ArgumentParser, Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from math import cos, pi, sin
-from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from meshnet.cli.show import print_json, print_table
-from meshnet.errors import LocalError
 from meshnet.node.app import Json, Verb
+from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import write_file
 
 Call = Callable[[str, str, Json | None], Json]
 UNREACHABLE: Final = 4  # exit code
@@ -95,10 +95,7 @@ def _map_arguments(parser: ArgumentParser) -> None:
 def _map(arguments: Namespace, call: Call) -> int:
     answer = call("GET", "/topology", None)
     if arguments.svg is not None:
-        try:
-            Path(arguments.svg).write_text(drawing(answer))
-        except OSError as error:
-            raise LocalError(f"Cannot write {arguments.svg}: {error.strerror}.") from None
+        write_file(RealDisk(), arguments.svg, drawing(answer).encode(), mode=0o644)
     if arguments.json:
         print_json(answer)
     elif arguments.svg is None:

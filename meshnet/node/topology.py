@@ -446,7 +446,7 @@ class Topology:
 
 def _node(target: Target) -> PublicKey:
     if isinstance(target, Address):
-        raise UsageError("a hidden service is no relay; name nodes")
+        raise UsageError("A hidden service is no relay; name nodes.")
     return proves(target)
 
 

@@ -54,6 +54,7 @@ SECTIONS = {
     "[control]": config.ControlSettings,
     "[about]": config.AboutSettings,
     "[log]": config.LogSettings,
+    "[topology]": config.TopologySettings,
     "[[route]]": config.RouteSettings,
     "[[known]]": config.KnownSettings,
     "[socks]": vpn.Socks,
