@@ -20,8 +20,10 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.policy import Policy
 from meshnet.circuit.replay import NoLog, Replays
 from meshnet.errors import MeshError
+from meshnet.node.config import TopologySettings
 from meshnet.node.clock import NodeClock, virtual_clock
 from meshnet.node.router import Router
+from meshnet.node.topology import Topology
 from meshnet.streams import Stream
 from meshnet.transports.registry import Transports
 
@@ -85,8 +87,11 @@ class Mesh:
     def __getitem__(self, name: str) -> SimulatedNode:
         return self.nodes[name]
 
-    def add(self, name: str, secret: SecretKey | None = None) -> SimulatedNode:
-        """A running node at the place `name`, without links."""
+    def add(
+        self, name: str, secret: SecretKey | None = None, about: TopologySettings | None = None
+    ) -> SimulatedNode:
+        """A running node at the place `name`, without links; with `about` it knows the network, and says that
+        of itself."""
         self._started += 1  # a node that starts again draws anew
         random = self.network.bytes_source(f"node {name}, start {self._started}")
         secret = secret or SecretKey.draw(random)
@@ -101,6 +106,18 @@ class Mesh:
             memory=Forgetful(),
             lanes=self.lanes,
         )
+        if about is not None:
+            know = Topology(
+                secret,
+                NETWORK_ID,
+                about,
+                router,
+                relays=self.policy.enabled,
+                unix=self.clock.unix,
+                random=random,
+                lookup=lambda text: self[text].public,
+            )
+            router.know(know)
         node = self.nodes[name] = SimulatedNode(name, secret, router)
         self.wait(Deferred.fromCoroutine(router.start([f"sim:{name}"])))
         return node

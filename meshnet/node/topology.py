@@ -353,9 +353,7 @@ class Topology:
         if name_of(end) in self._links and not policy.text:
             return [(target,)]
         choice = self.choose(end, policy, now)
-        ways = sorted(
-            self._apart(choice), key=lambda way: bool(avoid & set(way.relays)) if avoid else 0
-        )
+        ways = sorted(self._apart(choice), key=lambda way: bool(avoid & set(way.relays)) if avoid else 0)
         if not ways:
             raise UnreachableError(f"There is no way to {self._called(name_of(end))}: {choice.reason}")
         return [(*keys_of(self.graph, way.relays), target) for way in ways[:ALTERNATIVES]]
