@@ -20,8 +20,8 @@ from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.policy import Policy
 from meshnet.circuit.replay import NoLog, Replays
 from meshnet.errors import MeshError
-from meshnet.node.config import TopologySettings
 from meshnet.node.clock import NodeClock, virtual_clock
+from meshnet.node.config import TopologySettings
 from meshnet.node.router import Router
 from meshnet.node.topology import Topology
 from meshnet.streams import Stream
