@@ -35,8 +35,8 @@ from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.headers import target
 from apps.vpn.packets.virtio import AHEAD
 from apps.vpn.pools import REST_SECONDS, Pools, Seat
+from apps.vpn.ruleset import COUNT_PROBE, table
 from apps.vpn.ruleset import Gateway as Rules
-from apps.vpn.ruleset import table
 from apps.vpn.settings import Exit
 from apps.vpn.tenant import Tenant, TenantFlow
 from apps.vpn.tun.device import LEAST_MTU, Device
@@ -85,11 +85,12 @@ def watch_host(gateway: Gateway, changed: Callable[[], None]) -> HostWatch:
 
 @frozen
 class Ground:
-    """What the machine was before: whether it forwarded nothing of IPv4, whether it has IPv6, and interfaces
-    that would lose their IPv6 routes to forwarding (`accept_ra` 1)."""
+    """What the machine was before: whether it forwarded nothing of IPv4, has IPv6, can count connections; and
+    interfaces that would lose their IPv6 routes to forwarding (`accept_ra` 1)."""
 
     alone: bool
     has_v6: bool
+    counts: bool
     advertised: tuple[str, ...] = ()
 
 
@@ -104,7 +105,8 @@ def survey(host: Host) -> Ground:
     names = sorted({name for name, _ in look.networks() if name not in ("lo", INTERFACE)})
     keys = [f"net/ipv6/conf/{name}/accept_ra" for name in names]
     advertised = tuple(key for key in keys if look.sysctl(key) == 1)
-    return Ground(look.sysctl(_FORWARD4) == 0, look.sysctl(_FORWARD6) is not None, advertised)
+    counts = host.would_take(COUNT_PROBE)
+    return Ground(look.sysctl(_FORWARD4) == 0, look.sysctl(_FORWARD6) is not None, counts, advertised)
 
 
 def name_servers(text: str) -> tuple[str, ...]:
@@ -236,7 +238,7 @@ class Gateway:
         pools, ground, settings = self._pools, self._ground, self._settings
         source = ip_address(settings.source) if settings.source else None
         own = (pools.pool4, pools.pool6, pools.own4, pools.own6)
-        self._rules = Rules(TABLE, INTERFACE, *own, source, ground.alone)
+        self._rules = Rules(TABLE, INTERFACE, *own, source, ground.alone, ground.counts)
         changes: list[AnyChange] = [table(self._rules, settings.policy)]
         if pools.pool6 is not None:
             changes += [Sysctl(key, 2) for key in ground.advertised]

@@ -11,7 +11,8 @@ Nothing is run here. The table is `inet` and owns all about the exit's interface
 The policy is that of `policy.py`, asked about the destination: deny-list, then rules that open private
 ranges, then private and other special ranges are refused, then the other rules. A rule with ports holds for
 TCP and UDP. A packet has no name: rules with names allow nothing here (the DNS forwarder asks the deny-list).
-Beside TCP and UDP only echo requests begin anything. What is refused is answered with ICMP "administratively
+Beside TCP and UDP only echo requests begin anything, and a client has at most CONNECTIONS at a time, so that
+it cannot fill the kernel's table of connections. What is refused is answered with ICMP "administratively
 prohibited".
 """
 
@@ -31,6 +32,10 @@ from apps.vpn.policy import NAT64, SPECIAL, Network, Policy, Rule, opens_special
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _PORTS: Final = (0, 65_535)
 _PER_LINE: Final = 8
+
+
+CONNECTIONS: Final = 4_096
+"""Of one client and family at a time, as the kernel follows them: UDP and echo have some, too."""
 
 
 @frozen
@@ -53,8 +58,8 @@ class Clause:
 @frozen
 class Gateway:
     """What the table is about: its name, the exit's interface, its addresses and pools (None: no such
-    family), the address that clients appear from (None: that of the way out), and whether the machine
-    forwarded nothing before: then it goes on to forward nothing else."""
+    family), the address that clients appear from (None: that of the way out), whether the machine forwarded
+    nothing before: then it goes on to forward nothing else; and whether its kernel can count connections."""
 
     table: str
     interface: str
@@ -64,6 +69,7 @@ class Gateway:
     own6: IPv6Address | None = None
     source: Address | None = None
     alone: bool = False
+    counts: bool = True
 
     def __attrs_post_init__(self) -> None:
         for name in (self.table, self.interface):
@@ -147,9 +153,14 @@ def table(gateway: Gateway, policy: Policy) -> Firewall:
     out = [f"table inet {gateway.table} {{", "\tcounter refused { }", "\tcounter spoofed { }"]
     for members, name in sets.items():
         out += _set(name, members)
+    crowded = []
+    for version, key in ((4, "ip"), (6, "ip6")) if gateway.counts else ():
+        out += [f"\tset clients{version} {{", f"\t\ttype ipv{version}_addr; flags dynamic; size 65535", "\t}"]
+        limit = f"{key} saddr ct count over {CONNECTIONS}"
+        crowded.append(f"ct state new add @clients{version} {{ {limit} }} goto refuse")
     for chain in (_spoofs, _sizes, _passing, _arriving, _leaving):
         out += chain(gateway)
-    out += _chain("wanted", "", [*_ONLY, *steps, "goto refuse"])
+    out += _chain("wanted", "", [*_ONLY, *crowded, *steps, "goto refuse"])
     out += _chain("refuse", "", ["counter name refused reject with icmpx type admin-prohibited"])
     return Firewall(gateway.table, "\n".join([*out, "}", ""]))
 
@@ -165,6 +176,12 @@ def _step(clause: Clause, sets: dict[tuple[Network, ...], str]) -> Iterator[str]
             name = sets.setdefault(members, f"set{len(sets)}_v{version}")
             yield f"{key} daddr {'!= ' if clause.outside else ''}@{name} {_on(clause)}"
 
+
+COUNT_PROBE: Final = (
+    "table inet meshnet_probe {\n\tset x {\n\t\ttype ipv4_addr; flags dynamic; size 10\n\t}\n\tchain y {\n"
+    "\t\tct state new add @x { ip saddr ct count over 1 } drop\n\t}\n}\n"
+)
+"""What a kernel that can count connections lets pass `nft -c`."""
 
 _ONLY: Final = (
     "ct state invalid drop",
@@ -235,12 +252,14 @@ def _passing(gateway: Gateway) -> list[str]:
 
 def _arriving(gateway: Gateway) -> list[str]:
     there = f'iifname "{gateway.interface}"'
+    elsewhere = f'iifname != {{ "{gateway.interface}", "lo" }}'
     rules = [f"{there} ct state established,related accept"]
     for key, own, echo in (
         ("ip", gateway.own4, "icmp type echo-request"),
         ("ip6", gateway.own6, "icmpv6 type echo-request"),
     ):
         if own is not None:
+            rules.append(f"{elsewhere} {key} daddr {own} drop")  # it is there for clients alone
             rules.append(f"{there} {key} daddr {own} meta l4proto {{ tcp, udp }} th dport 53 accept")
             rules.append(f"{there} {key} daddr {own} {echo} accept")
     return _chain("arriving", "filter hook input priority filter", [*rules, f"{there} goto refuse"])

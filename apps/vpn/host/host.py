@@ -162,11 +162,14 @@ class Host:
 
     def has_fib(self) -> bool:
         """Whether nftables of this kernel can look up where an address is."""
+        rule = "type filter hook prerouting priority -300; ip daddr 192.0.2.1 fib saddr type != local drop"
+        return self.would_take(f"table inet meshnet_probe {{\nchain x {{\n{rule}\n}}\n}}\n")
+
+    def would_take(self, table: str) -> bool:
+        """Whether nftables of this kernel knows all that a table says; nothing is changed."""
         if self.tools.nft is None:
             return False
-        rule = "type filter hook prerouting priority -300; ip daddr 192.0.2.1 fib saddr type != local drop"
-        probe = f"table inet meshnet_probe {{\nchain x {{\n{rule}\n}}\n}}\n"
-        return not self._run((self.tools.nft, "-c", "-f", "-"), probe).code
+        return not self._run((self.tools.nft, "-c", "-f", "-"), table).code
 
     # making
 

@@ -7,6 +7,7 @@ table, no such interface) is not there; an answer that is no JSON raises LocalEr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -21,6 +22,11 @@ from meshnet.storage.disk import Disk
 T = TypeVar("T")
 
 _TABLES: Final = {"default": 253, "main": 254, "local": 255}
+_LINES: Final = r"(?:\t\t(?!elements)[^\n]*\n)*"
+_DYNAMIC: Final = re.compile(
+    rf"(\tset \w+ {{\n{_LINES}\t\tflags [^\n]*dynamic[^\n]*\n{_LINES})\t\telements = {{[^}}]*}}\n"
+)
+"""Elements of sets that rules fill, as `nft list` shows them."""
 _ALL: Final = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -68,13 +74,14 @@ class Look:
         return self._once(("rules", version), ask)
 
     def table(self, name: str) -> str | None:
-        """A table of nft as it is listed, counters left out; None if there is none."""
+        """A table of nft as it is listed, without what its rules count or put into sets; None if there is
+        none."""
 
         def ask() -> str | None:
             if self._tools.nft is None:
                 return None
             answer = self._run((self._tools.nft, "-s", "list", "table", "inet", name), "")
-            return None if answer.code else answer.output
+            return None if answer.code else _DYNAMIC.sub(r"\1", answer.output)
 
         return self._once(("table", name), ask)
 

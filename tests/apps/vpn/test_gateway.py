@@ -310,6 +310,27 @@ class GatewayTests(SynchronousTestCase):
         _, unknown = self.leased(Wish(ticket=b"x" * 16))
         self.assertNotIn(unknown.ticket, (b"x" * 16, other.ticket))
 
+    def test_comings_and_goings(self) -> None:
+        """Of clients that come, send and go in any way nothing stays but their resting addresses."""
+        self.start(rate=1_000)
+        for number in range(200):
+            customer, lease = self.leased()
+            for _ in range(number % 4):
+                customer.send(udp(str(lease.v4), INTERNET, (7, 53), bytes(1_200)))
+                self.arrive(udp(INTERNET, str(lease.v4), (53, 7), bytes(1_200)))
+            if number % 3 == 0:
+                customer.stream.reset()
+            elif number % 3 == 1:
+                customer.stream.finish()
+            else:
+                customer.stream.write(b"?????")
+            self.mesh.flush()
+        made = self.gateway
+        self.assertEqual((made.tenants, made._asking, made._flows), ({}, set(), {}))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        assert made._pools is not None
+        self.assertEqual((made._pools.taken, made._pools.resting, len(made._pools._tickets)), (0, 200, 200))
+
     # packets
 
     def test_spoofed(self) -> None:

@@ -20,7 +20,7 @@ from twisted.names.dns import IN, A, DNSDatagramProtocol, Record_A, RRHeader
 from twisted.names.server import DNSServerFactory
 from twisted.trial.unittest import TestCase
 
-from apps.vpn import gateway
+from apps.vpn import gateway, ruleset
 from apps.vpn.app import VpnApp
 from apps.vpn.gateway import Gateway, survey, watch_host
 from apps.vpn.packets.virtio import AHEAD, PLAIN
@@ -199,6 +199,7 @@ class GatewayTests(TestCase):
         yield self.look_up(net, customer)
         clients = self.gateway.describe()["clients"]
         self.assertEqual((len(clients), clients[0]["dropped_in"].get("source", 0)), (1, 0))
+        self.assertEqual((yield self.host.call(lambda host: host.missing("exit"))), ())
 
     def talk(self, family: int, address: str) -> None:
         """2 MB there and back over TCP; datagrams of all sizes, also some that are fragmented."""
@@ -308,6 +309,24 @@ class GatewayTests(TestCase):
         sent = [ends(each) for each in seen(capture, is_question)]
         self.assertEqual([each.source for each in sent], [str(self.exit.towards(self.net).own4)])
         self.assertEqual(self.gateway.describe()["dropped_in"]["source"], 3)
+
+    @inlineCallbacks
+    def test_crowded(self) -> Generator[Deferred[Any], Any, None]:
+        """A client has so many connections at a time; one more is refused, another client's is not."""
+        self.patch(ruleset, "CONNECTIONS", 3)
+        yield self.start()
+        yield self.customer()
+        with Capture(self.net) as capture:
+            sockets = [self.socket(self.user, socket.AF_INET, socket.SOCK_DGRAM) for _ in range(5)]
+            for datagrams in sockets:
+                datagrams.sendto(b"x", (NET4, 7))
+            yield self.until(lambda: len(seen(capture, is_question)) >= 3)
+            for datagrams in sockets:
+                datagrams.close()
+            yield self.run_there(self.user, "ping", "-n", "-c1", "-W1", NET4)
+        self.assertEqual(len({ends(each) for each in seen(capture, is_question)}), 3)
+        self.assertIn("packets 3", self.exit.run("nft", "list", "counter", "inet", "meshnet_exit", "refused"))
+        self.assertEqual((yield self.host.call(lambda host: host.missing("exit"))), ())
 
     @inlineCallbacks
     def test_too_large(self) -> Generator[Deferred[Any], Any, None]:
