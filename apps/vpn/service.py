@@ -120,14 +120,16 @@ class VpnService(Service):
             for serve in settings.serve:
                 self.add_serve(serve)
             self._exit.apply()
-            if settings.vpn is not None:
-                self._tunnel.check(settings.vpn)
-            self._tunnel.begin(settings.vpn)
             self._tun.start()
         except LocalError:
             self.stopService()
             raise
-        return Deferred.fromCoroutine(self._gateway.begin(settings.exit)).addErrback(self._not_started)
+        return Deferred.fromCoroutine(self._begin_packets(settings)).addErrback(self._not_started)
+
+    async def _begin_packets(self, settings: VpnSettings) -> None:
+        """A kill switch stands before the node dials anybody."""
+        await self._tunnel.begin(settings.vpn)
+        await self._gateway.begin(settings.exit)
 
     def _not_started(self, failure: Failure) -> Deferred[None]:
         return self.stopService().addCallback(lambda done: failure)

@@ -55,7 +55,7 @@ _log = Logger()
 
 class TunnelClient:
     """The tunnel of one node. `own` tells what else of the node stands in the machine; `open_device` makes an
-    interface (its name and MTU)."""
+    interface (its name and MTU); `may` raises MissingDependencyError where nothing can be changed."""
 
     def __init__(
         self,
@@ -65,12 +65,14 @@ class TunnelClient:
         own: Callable[[], system.Own] = system.Own,
         open_device: Callable[[str, int], Device] = open_linux,
         resolv: Path = RESOLV,
+        may: Callable[[], None] = system.require_rights,
     ) -> None:
         self._node = node
         self._host = host
         self._own = own
         self._open_device = open_device
         self._resolv = resolv
+        self._may = may
         self._random = SystemRandom()
         self._core = TunnelCore(
             dial=self._dial,
@@ -105,23 +107,33 @@ class TunnelClient:
 
     # what users ask for
 
-    def begin(self, settings: Tunnel | None) -> Deferred[None]:
+    async def begin(self, settings: Tunnel | None) -> None:
         """At the node's start: what an earlier run has left is undone, but for a kill switch; then the tunnel
-        of the config is brought up, as long as it takes."""
-        wanted = settings is not None and settings.up
-        if not wanted and not self._node.disk.exists(self._node.data / BOOK):
-            return succeed(None)
-        begun = self._host.call(system.lower_rest)
+        of the config is begun, which is tried for ever. A kill switch of the config stands on return. Raises
+        LocalError where the config asks for what this machine does not let us do."""
+        wanted = settings if settings is not None and settings.up else None
+        if wanted is not None:
+            self.check(wanted)
+        elif not self._node.disk.exists(self._node.data / BOOK):
+            return
+        blocked = False
+        try:
+            blocked = await self._host.call(system.lower_rest)
+        except MeshError as why:
+            self._told(Failure(why), "what an earlier run has left was not undone")
+        if self._stopping:
+            return
+        if wanted is not None:
+            await self._begin_lasting(wanted)
+        elif blocked:
+            self._life.held(LocalError("The kill switch of an earlier run holds everything back."))
 
-        def cleaned(blocked: bool) -> None:
-            if self._stopping:
-                return
-            if settings is not None and wanted:
-                self._begin_lasting(settings)
-            elif blocked:
-                self._life.held(LocalError("The kill switch of an earlier run holds everything back."))
-
-        return begun.addCallback(cleaned).addErrback(self._told, "the VPN could not be begun")
+    async def _begin_lasting(self, settings: Tunnel) -> None:
+        self._settings, self._lasting = settings, True
+        if settings.killswitch:
+            self._raised = await self._host.call(system.raise_block(settings, self._own()))
+        if not self._stopping:
+            self._life.up()
 
     def up(self, settings: Tunnel) -> Deferred[Json]:
         """Fires with `describe` when packets pass; fails with why they do not: then nothing has changed."""
@@ -177,26 +189,13 @@ class TunnelClient:
     # the life's side
 
     def check(self, settings: Tunnel) -> None:
-        """Raises UsageError for what leads to this node itself."""
+        """Raises UsageError for what leads to this node itself, MissingDependencyError without the right to
+        change this machine's network."""
         if settings.exit == self._node.public_key:
             raise UsageError("The exit is this node itself; name another node.")
         if self._node.public_key in (settings.via or ()):
             raise UsageError("The route passes this node itself; leave its own key out of via.")
-
-    def _begin_lasting(self, settings: Tunnel) -> None:
-        """From the config: a kill switch holds before the first attempt, and attempts never end."""
-        self.check(settings)
-        self._settings, self._lasting = settings, True
-
-        def blocked(raised: system.Raised | None) -> None:
-            self._raised = raised
-            if not self._stopping:
-                self._life.up()
-
-        ready: Deferred[system.Raised | None] = succeed(None)
-        if settings.killswitch:
-            ready = self._host.call(system.raise_block(settings, self._own()))
-        ready.addCallback(blocked).addErrback(self._told, "the kill switch could not be set")
+        self._may()
 
     def _dial(self) -> None:
         settings = self._wanted

@@ -7,6 +7,8 @@ the kernel and its tools can do.
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 from typing import Final
@@ -22,7 +24,7 @@ from apps.vpn.host.resolver import current, is_ours, is_resolved
 from apps.vpn.lease import Lease
 from apps.vpn.settings import Tunnel
 from meshnet.errors import LocalError, MissingDependencyError
-from meshnet.transports.sockets import MARK
+from meshnet.transports.sockets import MARK, mark
 
 OWNER: Final = "client"
 """In the book of changes."""
@@ -46,6 +48,17 @@ class Raised:
     kill_switch: KillSwitch
     names: bool
     notes: tuple[str, ...] = ()
+
+
+def require_rights() -> None:
+    """Raises MissingDependencyError unless this process may change the machine's network."""
+    if not sys.platform.startswith("linux"):
+        raise MissingDependencyError("The VPN needs Linux; SOCKS5 ports and forwards do without.")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        if not mark(probe):
+            raise MissingDependencyError(
+                "No right to change this machine's network; run the node as root or with CAP_NET_ADMIN."
+            )
 
 
 def raise_block(settings: Tunnel, own: Own) -> Callable[[Host], Raised]:

@@ -25,7 +25,7 @@ from apps.vpn.lease import (
     Wish,
 )
 from apps.vpn.settings import Tunnel
-from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
+from meshnet.errors import LocalError, MeshError, MissingDependencyError, UnreachableError, UsageError
 from meshnet.storage.disk import RealDisk
 from meshnet.streams import Flow, Stream
 from tests.support.machine import TOOLS, Machine
@@ -141,6 +141,7 @@ class TunnelCase(SynchronousTestCase):
         self.patch(service, "set_up", lambda name, index, mtu, *more: self.mtus.append(mtu))
         self.settings = Tunnel(self.far.public_key)
         self.own = system.Own()
+        self.rightless = False
         self.before = self.machine.state()
         self.tunnel = self.new_tunnel()
 
@@ -163,7 +164,12 @@ class TunnelCase(SynchronousTestCase):
             own=lambda: self.own,
             open_device=self.open,
             resolv=self.resolv,
+            may=self.may,
         )
+
+    def may(self) -> None:
+        if self.rightless:
+            raise MissingDependencyError("No right.")
 
     def open(self, name: str, mtu: int) -> FakeDevice:
         device = FakeDevice()
@@ -470,6 +476,19 @@ class TunnelTests(TunnelCase):
             self.assertEqual(self.state(), "up")
             self.successResultOf(self.tunnel.down())
 
+    def test_systemd(self) -> None:
+        """Where systemd-resolved answers it is told, and resolv.conf stays the link that it is."""
+        self.resolv.unlink()
+        self.resolv.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+        self.up()
+        self.assertEqual(self.machine.dns, {"mesh-vpn": ["100.64.0.1"]})
+        self.assertTrue(self.resolv.is_symlink())
+        self.machine.dns.clear()
+        self.changed[0]()
+        self.assertEqual(self.machine.dns, {"mesh-vpn": ["100.64.0.1"]})
+        self.successResultOf(self.tunnel.down())
+        self.assertEqual(self.machine.state(), self.before)
+
     def test_no_names(self) -> None:
         """An exit without a server of names: told, since without it there are none."""
         self.exit.lease = evolve(LEASE, dns=())
@@ -483,7 +502,7 @@ class StartTests(TunnelCase):
     """At a node's start and end."""
 
     def begin(self, settings: Tunnel | None) -> None:
-        self.successResultOf(self.tunnel.begin(settings))
+        self.successResultOf(Deferred.fromCoroutine(self.tunnel.begin(settings)))
         self.flush()
 
     def test_nothing_is_wanted(self) -> None:
@@ -506,6 +525,20 @@ class StartTests(TunnelCase):
         self.flush(15.0)
         self.assertEqual(self.state(), "up")
         self.successResultOf(self.tunnel.down())
+        self.assert_as_before()
+
+    def test_rights(self) -> None:
+        """Without them neither the verb nor a node with such a config starts; a system that refuses the kill
+        switch of the config stops the node, too."""
+        self.rightless = True
+        self.assertRaises(MissingDependencyError, self.tunnel.up, self.settings)
+        settings = evolve(self.settings, killswitch=True)
+        begun = Deferred.fromCoroutine(self.tunnel.begin(settings))
+        self.failureResultOf(begun, MissingDependencyError)
+        self.rightless, self.machine.refuse = False, "blackhole"
+        begun = Deferred.fromCoroutine(self.tunnel.begin(settings))
+        self.failureResultOf(begun, LocalError)
+        self.machine.refuse = ""
         self.assert_as_before()
 
     def kill(self) -> None:
