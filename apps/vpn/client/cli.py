@@ -238,11 +238,13 @@ def _without_node(arguments: Namespace) -> list[Json]:
     from meshnet.cli.files import load_settings
     from meshnet.node.dropins import find_dropins
     from meshnet.storage.disk import LockedError, RealDisk
+    from meshnet.storage.files import make_directory
     from meshnet.storage.quarantine import NAME as QUARANTINE
     from meshnet.storage.quarantine import Quarantine
 
     disk = RealDisk()
     data = load_settings(arguments.node, find_dropins()).node.data
+    make_directory(disk, data)
     try:
         lock = disk.lock(data / "lock")
     except LockedError:
