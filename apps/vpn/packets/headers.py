@@ -26,7 +26,9 @@ IPV6_FIXED: Final = 40
 
 _START4: Final = HEADER + IPV4_LEAST
 _START6: Final = HEADER + IPV6_FIXED
-_KINDS: Final = {Gso.TCP4: (4, 16), Gso.TCP6: (6, 16)}
+_TCP4: Final = int(Gso.TCP4)
+_TCP6: Final = int(Gso.TCP6)
+_UDP: Final = int(Gso.UDP)
 
 
 def check(frame: memoryview) -> Fault:
@@ -76,16 +78,13 @@ def check_offload(frame: memoryview, version: int, least: int) -> Fault:
 def headers_length(frame: memoryview, kind: int, version: int, start: int, offset: int) -> int:
     """Bytes of IP and transport headers of a packet that is several at once; 0 if it cannot be one."""
     size = len(frame) - HEADER
-    if kind in _KINDS:
-        if _KINDS[Gso(kind)] != (version, offset) or start + 20 > size:
-            return 0
-        transport = (frame[HEADER + start + 12] >> 4) * 4
-        if transport < 20 or not _carries(frame, version, TCP, start):
-            return 0
-        return start + transport
-    if kind == Gso.UDP and offset == 6 and start + 8 <= size and _carries(frame, version, UDP, start):
-        return start + 8
-    return 0
+    if kind == _UDP:
+        fits = offset == 6 and start + 8 <= size and _carries(frame, version, UDP, start)
+        return start + 8 if fits else 0
+    if version != (6 if kind == _TCP6 else 4 if kind == _TCP4 else 0) or offset != 16 or start + 20 > size:
+        return 0
+    transport = (frame[HEADER + start + 12] >> 4) * 4
+    return start + transport if transport >= 20 and _carries(frame, version, TCP, start) else 0
 
 
 def _carries(frame: memoryview, version: int, protocol: int, start: int) -> bool:

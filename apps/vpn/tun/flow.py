@@ -19,8 +19,8 @@ from apps.vpn.packets.cut import Pieces
 from apps.vpn.packets.ecn import mark
 from apps.vpn.packets.faults import Fault, named, new_counts
 from apps.vpn.packets.headers import check
-from apps.vpn.packets.queue import PacketQueue
-from apps.vpn.packets.virtio import SIZE
+from apps.vpn.packets.queue import Frame, PacketQueue
+from apps.vpn.packets.virtio import HEADER, SIZE
 from meshnet.limits import TUN_FLOW_BYTES
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class PacketFlow:
     """
 
     __slots__ = (
-        "_head", "_pieces", "_queue", "_stream", "_tun", "_write", "admit", "bytes_in", "bytes_out",
+        "_head", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit", "bytes_in", "bytes_out",
         "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient", "used",
     )  # fmt: skip
 
@@ -95,7 +95,8 @@ class PacketFlow:
         self.dropped_out = new_counts()
         self.dropped_in = new_counts()
         self._queue = PacketQueue(TUN_FLOW_BYTES, self.dropped_out)
-        self._head: bytes | bytearray | None = None
+        self._head: Frame | None = None
+        self._largest = tun.device.mtu + HEADER
         self._pieces: Pieces | None = None
         self.least = 0
         self.patient = True
@@ -159,17 +160,13 @@ class PacketFlow:
         if self._stream is not None and self.least:
             self._stream.packets_ready()
 
-    def _lead(self, frame: bytes | bytearray) -> None:
+    def _lead(self, frame: Frame) -> None:
         """This frame leaves next."""
         self._head = frame
         self._pieces = None
-        self.least = len(frame) + SIZE
-        if frame[1]:
-            try:
-                self._pieces = Pieces(memoryview(frame))
-            except ValueError:  # a kind that this kernel should not have made: whole or not at all
-                return
-            self.least = self._pieces.least + SIZE
+        size = len(frame)
+        # What a piece of a superpacket needs is looked up when it must be cut; no segment exceeds the MTU.
+        self.least = SIZE + (min(size, self._largest) if frame[1] else size)
 
     # to the mesh (PacketSource)
 
@@ -182,29 +179,25 @@ class PacketFlow:
         end, size = 0, len(room)
         while (head := self._head) is not None:
             whole = len(head)
-            pieces = self._pieces
-            if end + SIZE + whole <= size and (pieces is None or pieces.whole):
+            start = end + SIZE
+            if start + whole <= size and self._pieces is None:
                 room[end] = whole >> 8
                 room[end + 1] = whole & 0xFF
-                end += SIZE
-                room[end : end + whole] = head
-                end += whole
+                end = start + whole
+                room[start:end] = head
                 self.frames_out += 1
-            elif pieces is not None and (not end or size - end > whole * WORTH_CUTTING):
-                written = pieces.next(room[end + SIZE :])
+            elif not end or (head[1] and size - end > whole * WORTH_CUTTING):
+                written = self._cut(head, room[start:])
                 if not written:
-                    if self._unfit(end, size, now):
+                    if not end and self._unfit(size, now):
                         continue
                     break
                 room[end] = written >> 8
                 room[end + 1] = written & 0xFF
-                end += SIZE + written
+                end = start + written
                 self.frames_out += 1
-                if pieces.least:
-                    self.least = pieces.least + SIZE
+                if self._pieces is not None:
                     continue
-            elif self._unfit(end, size, now):
-                continue
             else:
                 break
             self._advance(now)
@@ -215,6 +208,23 @@ class PacketFlow:
             self._tun.eased(self)
         return end
 
+    def _cut(self, head: Frame, room: memoryview) -> int:
+        """Writes as much of a superpacket as fits; bytes written."""
+        pieces = self._pieces
+        if pieces is None:
+            if not head[1]:
+                return 0
+            try:
+                pieces = self._pieces = Pieces(memoryview(head))
+            except ValueError:  # of a kind that this kernel should not have made: whole or not at all
+                self.least = SIZE + len(head)
+                return 0
+        written = pieces.next(room)
+        self.least = SIZE + pieces.least
+        if not pieces.least:
+            self._pieces = None
+        return written
+
     def _advance(self, now: float) -> None:
         """The next one of the queue leads."""
         frame = self._queue.pull(now)
@@ -224,11 +234,11 @@ class PacketFlow:
         else:
             self._lead(frame)
 
-    def _unfit(self, end: int, size: int, now: float) -> bool:
-        """The head does not fit into what is left of a cell. True if it never will: then it is dropped, and
-        the next one leads."""
+    def _unfit(self, size: int, now: float) -> bool:
+        """The head does not fit into an empty cell of `size` bytes. True if it never will: then it is
+        dropped, and the next one leads."""
         stream = self._stream
-        if end or stream is None or self.least <= max(stream.largest_packets, size):
+        if stream is None or self.least <= max(stream.largest_packets, size):
             return False
         self.dropped_out[Fault.TOO_LARGE] += 1
         if self._head is not None:

@@ -29,7 +29,8 @@ from apps.vpn.tun.flow import Admit, PacketFlow, admit_all
 from meshnet.errors import LinkLostError, MeshError
 
 FRAMES_PER_TURN: Final = 16
-"""Read in one turn of the reactor."""
+BYTES_PER_TURN: Final = 256 << 10
+"""Read in one turn of the reactor, so much that what was read is still near when it is sent."""
 PATIENCE: Final = 0.02
 """Seconds that the device is not read for the sake of one flow, where others may wait behind it."""
 
@@ -119,11 +120,11 @@ class Tun:
         """Frames wait: as many as make a turn."""
         now, take, find = self.now(), self._intake.take, self._find
         touched: dict[PacketFlow, None] = {}
+        frames, size = FRAMES_PER_TURN, BYTES_PER_TURN
         try:
-            for _ in range(FRAMES_PER_TURN):
-                frame = take()
-                if frame is None:
-                    break
+            while frames and size > 0 and (frame := take()) is not None:
+                frames -= 1
+                size -= len(frame)
                 flow = find(frame)
                 if flow is None:
                     continue

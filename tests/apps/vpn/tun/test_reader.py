@@ -82,7 +82,7 @@ class TunTests(SynchronousTestCase):
         self.read(packet, packet)
         found = bodies(flow, cell)
         for body in found:
-            self.assertLessEqual(len(body), max(cell, flow.least, 12 + 60 + segment))
+            self.assertLessEqual(len(body), max(cell, 12 + self.device.mtu))
         pieces = [bytes(each) for body in found for frame in frames(body) for each in singles_of(frame)]
         self.assertEqual(pieces, [bytes(each) for each in singles_of(packet)] * 2)
         if len(packet) + 2 <= cell:
