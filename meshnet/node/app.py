@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,6 +135,9 @@ class MeshNode(Protocol):
 
     def neighbours(self) -> Sequence[PublicKey]:
         """Who this node is linked with now."""
+
+    def key_of(self, address: IPv6Address) -> PublicKey | None:
+        """Whose mesh address this is, as far as the topology tells; None: it does not."""
 
     def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         """The relays that `connect` would take: those given, else the config's, else none."""

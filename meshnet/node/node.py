@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -362,6 +363,11 @@ class Node(Service):
     def neighbours(self) -> list[PublicKey]:
         """Who is linked now; see MeshNode."""
         return [public_key(bytes.fromhex(link["peer"])) for link in self._brief()["links"] if link["up"]]
+
+    def key_of(self, address: IPv6Address) -> PublicKey | None:
+        """Whose mesh address this is; see MeshNode."""
+        topology = self._router.topology
+        return None if topology is None else topology.whose(address)
 
     # -- what the control API asks
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from ipaddress import IPv6Address
 from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 
 from meshnet.cipher.address import Address, Target, proves
-from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.cipher.keys import PublicKey, SecretKey, mesh_ipv6
 from meshnet.errors import CodecError, MeshError, ProtocolError, UnreachableError, UsageError
 from meshnet.link.link import Link
 from meshnet.node.app import Json
@@ -31,6 +32,7 @@ from meshnet.topology.claims import Mark
 from meshnet.topology.guards import Guard, keep
 from meshnet.topology.policy import Policy, parse_policy
 from meshnet.topology.record import (
+    NAME_SIZE,
     NO_PLACE,
     RELAYS,
     VERSION,
@@ -369,6 +371,12 @@ class Topology:
         """The key of a node in the graph."""
         node = self.graph.nodes.get(name)
         return None if node is None else node.record.key
+
+    def whose(self, address: IPv6Address) -> PublicKey | None:
+        """The key of the node in the graph that has this mesh address. Both it and a node's name are the
+        beginning of the same hash, so the one leads to the other."""
+        key = self.known_name(Name(address.packed[1 : 1 + NAME_SIZE]))
+        return key if key is not None and mesh_ipv6(key) == address else None
 
     def _called(self, name: Name) -> str:
         key = self.known_name(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -373,6 +374,10 @@ class FakeNode:
     def neighbours(self) -> list[PublicKey]:
         """All of them."""
         return [node.public_key for node in self.mesh.nodes.values() if node is not self]
+
+    def key_of(self, address: IPv6Address) -> PublicKey | None:
+        """There is no topology."""
+        return None
 
     def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         """No configured route."""

@@ -1,9 +1,9 @@
 """Whose an address of the mesh is, and what a node is called. Pure.
 
 A node's address is `fc` and 120 bits of a hash of its key (docs/wire-format.md §0), so nobody can tell the
-key by the address: it must be known already. Known are those of [[known]], neighbours, callers, and those
-whose name was asked for, if it holds the key itself. Names are `<name>.mesh` with a name of [[known]], or
-`<key>.mesh` with the key in base32.
+key by the address: it must be known already. Known here are those of [[known]], neighbours, callers, and
+those whose name was asked for, if it holds the key itself; the topology is asked by others. Names are
+`<name>.mesh` with a name of [[known]], or `<key>.mesh` with the key in base32.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Nobody's addresses, nodes that cannot be reached, and packets that fit into no c
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv6Interface
+from ipaddress import IPv6Address, IPv6Interface
 from random import SystemRandom
 from typing import Final
 
@@ -249,7 +249,7 @@ class MeshNetwork:
         key = self.names.key(address)
         if key is None:
             self.refresh()
-            key = self.names.key(address)
+            key = self.names.key(address) or self._node.key_of(IPv6Address(address))
         return key
 
     def _new(self, key: PublicKey, address: bytes) -> Peer | None:

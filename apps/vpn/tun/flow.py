@@ -83,8 +83,8 @@ class PacketFlow:
     """
 
     __slots__ = (
-        "_head", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit", "bytes_in", "bytes_out",
-        "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient", "used",
+        "_head", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit", "bytes_in",
+        "bytes_out", "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient", "used",
     )  # fmt: skip
 
     def __init__(self, tun: Tun, admit: Admit = admit_all) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from lab.simulation.disk import SimulatedDisk
 from lab.simulation.nodes import Collector
+from meshnet.cipher.keys import mesh_ipv6
 from meshnet.errors import Drop, UnreachableError, UsageError
 from meshnet.node.config import TopologySettings
 from meshnet.node.topology import KEPT_BYTES, Topology
@@ -81,6 +83,16 @@ class KnowingCase(RouterCase):
 
 class Ways(KnowingCase):
     """How streams find their way."""
+
+    def test_mesh_addresses(self) -> None:
+        """Who has only the mesh address of a node in the graph is told its key; of others, nothing."""
+        self.start()
+        alice = self.of("alice")
+        for name in ("bob", "r2"):
+            key = self.m[name].public
+            self.assertEqual(alice.whose(mesh_ipv6(key)), key)
+            self.assertIsNone(alice.whose(IPv6Address(int(mesh_ipv6(key)) ^ 1)))
+        self.assertIsNone(alice.whose(IPv6Address("fc00::1")))
 
     def test_best(self) -> None:
         """A stream takes the best way, and data flows."""

@@ -343,12 +343,17 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual((a.states(), a.answers()), (["resting"], [UNREACHABLE]))
 
     def test_neighbours_are_known(self) -> None:
-        """A neighbour that has come since is found."""
+        """A neighbour that has come since is found, and who stands in the topology."""
         a, b = self.pair()
         stranger = SecretKey(b"\x09" * 32).public
         a.says(str(mesh_ipv6(stranger)))
         self.settle()
         self.assertEqual(a.answers(), [UNREACHABLE])
+        third = SecretKey(b"\x0a" * 32).public
+        a.node.key_of = lambda address: third if address == mesh_ipv6(third) else None  # type: ignore[method-assign]
+        a.says(str(mesh_ipv6(third)))
+        self.settle()
+        self.assertEqual(a.node.routes[-1][0], third)
         a.node.neighbours = lambda: [stranger, b.node.public_key]  # type: ignore[method-assign]
         self.reactor.advance(REFRESH_SECONDS)
         a.says(str(mesh_ipv6(stranger)))
