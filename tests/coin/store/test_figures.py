@@ -11,7 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from coin.chain.address import Address
 from coin.chain.amounts import DROPLETS
 from coin.chain.params import Chain
-from coin.chain.transaction import Output
+from coin.chain.rules import signers
+from coin.chain.transaction import Output, Transaction
+from coin.store import figures
 from coin.store.figures import Amount, Balance, Supply, hours_of
 from coin.store.store import ChainStore, open_store
 from meshnet.storage.disk import RealDisk
@@ -76,8 +78,6 @@ class Sums(SynchronousTestCase):
         asked: list[str] = []
 
         def look(connection: object) -> None:
-            from coin.store import figures
-
             class Seen:
                 """Passes statements on and keeps their plans."""
 
@@ -102,6 +102,67 @@ class Sums(SynchronousTestCase):
         self.assertEqual(hours_of(1 << 62, (1 << 64) - 1, 0, 10_000), 0)
         self.assertEqual(hours_of(1 << 63, 0, 0, 1 << 60), 0)
         self.assertEqual(hours_of(1, 5, 10, 0), 5)
+
+
+class Edges(SynchronousTestCase):
+    """Chains made for one case each."""
+
+    def grown(self, ledger: Ledger, *blocks: tuple[list[Transaction], int]) -> ChainStore:
+        """A store of blocks of these transactions, each so many seconds after the one before."""
+        store = open_store(RealDisk(), self.mktemp() + "/chain.db", ledger.chain)
+        self.addCleanup(store.close)
+        for paid, after in blocks:
+            block = ledger.block(*paid, after=after)
+            ledger.add(block)
+            added = store.add([block], [[signers(each) for each in block.transactions]])
+            self.assertIsNone(added.refused)
+        return store
+
+    def test_more_than_63_bits(self) -> None:
+        """Coins times seconds that fit into 64 bits only, and those that do not even fit there, which count
+        no hours: exact, in sums too."""
+        for seconds, some in ((3_000_000, True), (10_000_000, False)):
+            ledger = Ledger(shared_chain((1 << 62) + 1))
+            most = Output(owner(2), 1 << 62, 5)
+            first = ledger.pay(1, most, Output(owner(1), 1, 0))
+            small = first.unspents(0, 1)[1]
+            second = ledger.pay(1, Output(owner(1), 1, 0), inputs=[small])
+            store = self.grown(ledger, ([first], 1), ([second], seconds))
+            found = store.balance([owner(2)])[owner(2)].confirmed
+            self.assertEqual(found.hours > 0, some)
+            self.assertEqual(found.hours, hours_of(1 << 62, 5, 0, seconds))
+            self.assertEqual(store.supply().total_hours, found.hours)
+
+    def test_when_all_is_taken_one_by_one(self) -> None:
+        """With more outputs than could be summed safely."""
+        ledger = Ledger(shared_chain())
+        store = self.grown(ledger, ([ledger.pay(1, Output(owner(2), 1_000_000_000, 5))], 1))
+        counts: list[int] = []
+
+        class Counted:
+            """A store of as many outputs."""
+
+            def execute(self, statement: str) -> list[tuple[int]]:
+                return [(counts[-1],)]
+
+        for count, fits in ((1_000, True), (8_000_000, True), (9_000_000, False)):
+            counts.append(count)
+            found = figures._fits(Counted(), store.chain, store.head.header.time)  # type: ignore[arg-type]
+            self.assertEqual(found, fits)
+
+    def test_as_rich_as_others(self) -> None:
+        """Of those that own the same, locked ones come first, then the smaller address; however many are
+        asked for."""
+        ledger = Ledger(shared_chain())
+        paid = ledger.pay(1, *(Output(owner(number), 200_000_000, 0) for number in range(2, 7)))
+        store = self.grown(ledger, ([paid], 1))
+        locked, others = [owner(4), owner(5)], [owner(2), owner(3), owner(6)]
+        order = [*sorted(locked), *sorted(others)]
+        for most in range(6):
+            self.assertEqual([each for each, _ in store.richest(most)], order[:most])
+        left = [each for each in order if each not in store.chain.distribution]
+        without = frozenset(store.chain.distribution)
+        self.assertEqual([each for each, _ in store.richest(10, without=without)], left)
 
 
 class Pool(SynchronousTestCase):
