@@ -81,8 +81,8 @@ class Maker:
     def spread(
         self, count: int, first: int | None = None, among: int = 1 << 62
     ) -> tuple[Transaction, list[int]]:
-        """A transaction of the newest output to `count` addresses of nobody, `among` so many from number
-        `first` on (or to new ones), and one of ours, which gets the rest."""
+        """A transaction of the newest output to `count` addresses of nobody and one of ours, which gets the
+        rest. They are new ones, or those from number `first` on, counted modulo `among`."""
         spent = self.owned.pop()
         base = self._next if first is None else first
         self._next += count
@@ -143,13 +143,12 @@ def busy_chain(outputs: int, addresses: int, busy: int) -> tuple[list[Block], Ma
     """Blocks that leave about `outputs` unspent, of `addresses` nobodies; `busy` transactions, a hundred in a
     block, touch the one of number 0. And who can make more."""
     maker = Maker(measured_chain())
-    blocks = []
+    blocks = [maker.block(maker.pay(1, 100))]
+    for _ in range(busy // 100):
+        blocks.append(maker.block(*(maker.tip(0) for _ in range(100))))
     size = min(SPREAD, addresses)
     for at in range(0, outputs - busy, size):
         blocks.append(maker.block(maker.spread(size, at % addresses, addresses)))
-    blocks.append(maker.block(maker.pay(1, 100)))
-    for _ in range(busy // 100):
-        blocks.append(maker.block(*(maker.tip(0) for _ in range(100))))
     return blocks, maker
 
 
