@@ -145,7 +145,7 @@ class SentEvents(Stream):
 
     def say(self, kind: str, known: dict[str, Any]) -> None:
         """Without an id."""
-        self.write(f"event: {kind}\ndata: {json.dumps({'kind': kind, **known})}\n\n".encode())
+        self.write(f"event: {kind}\ndata: {said(kind, known)}\n\n".encode())
 
     def keep_alive(self) -> None:
         """A comment."""
@@ -156,6 +156,11 @@ class SentEvents(Stream):
         if not self._ended:
             self.say("end", {"message": why})
             self.hang_up()
+
+
+def said(kind: str, known: dict[str, Any]) -> str:
+    """The JSON of what is no event of the chain."""
+    return json.dumps({"kind": kind, **known}, separators=(",", ":"))
 
 
 class Streams:

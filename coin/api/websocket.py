@@ -20,7 +20,7 @@ from attrs import frozen
 
 from coin.api.refusals import ApiError, body_of
 from coin.api.server import ApiRequest
-from coin.api.streams import Asked, Stream, Streams
+from coin.api.streams import Asked, Stream, Streams, said
 from coin.chain.address import Address, parse_address
 from coin.events.content import Event
 from meshnet.errors import MeshError, UsageError
@@ -100,7 +100,7 @@ class Socket(Stream):
 
     def say(self, kind: str, known: Json) -> None:
         """A text."""
-        self._send(TextMessage(json.dumps({"kind": kind, **known})))
+        self._send(TextMessage(said(kind, known)))
 
     def keep_alive(self) -> None:
         """A ping."""
