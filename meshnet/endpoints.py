@@ -1,6 +1,7 @@
 """Mesh streams for any Twisted program: endpoints and their strings.
 
-    mesh:<key, address or name>:<port>[:via=A,B][:as=node][:node=NAME]    a client, for `clientFromString`
+    mesh:<key, address or name>:<port>[:via=A,B|:policy=P][:as=node][:node=NAME]
+                                                                          a client, for `clientFromString`
     mesh:<port>[:address=SERVICE][:callers=A,B][:node=NAME]               a server, for `serverFromString`
 
 The node is one that runs in this process and said so with `NODES.add`; `node=` names it where there are
@@ -108,6 +109,7 @@ class MeshClientEndpoint:
     name: str | None = None
     nodes: Nodes = NODES
     reactor: Any = None
+    policy: str | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol once the far side has taken the stream; fails with a MeshError, as where
@@ -123,6 +125,7 @@ class MeshClientEndpoint:
                 lambda peer: _build(protocolFactory, peer),
                 via=via,
                 identity=self.identity,
+                policy=self.policy,
                 taken=True,
             )
 
@@ -231,13 +234,16 @@ class MeshClientParser:
         target = options.pop("key", None) or (parts.pop(0) if parts else "")
         port = options.pop("port", None) or (parts.pop(0) if parts else "")
         via = options.pop("via", None)
+        policy = options.pop("policy", None)
         identity = options.pop("as", "anonymous")
         name = options.pop("node", None)
-        if parts or options or not target or identity not in ("anonymous", "node"):
-            raise UsageError("write mesh:<key or name>:<port>[:via=A,B][:as=anonymous|node][:node=NAME]")
-        return MeshClientEndpoint(
-            target, _port(port), None if via is None else _names(via), identity, name, self.nodes, reactor
-        )
+        wrong = parts or options or not target or (via is not None and policy is not None)
+        if wrong or identity not in ("anonymous", "node"):
+            raise UsageError(
+                "write mesh:<key or name>:<port>[:via=A,B|:policy=P][:as=anonymous|node][:node=NAME]"
+            )
+        hops = None if via is None else _names(via)
+        return MeshClientEndpoint(target, _port(port), hops, identity, name, self.nodes, reactor, policy)
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)

@@ -73,6 +73,7 @@ class Node(Protocol):
         *,
         via: Sequence[Any] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream."""
 
@@ -519,13 +520,15 @@ def connect_transport(
     *,
     via: Sequence[Any] | None = None,
     identity: str = "anonymous",
+    policy: str | None = None,
     taken: bool = False,
 ) -> Deferred[IProtocol]:
     """Opens a stream and joins it to the protocol that `make_protocol(peer address)` returns.
 
-    `target` and `via` are what `node.lookup` gave. Fails as `Node.connect` does. With `taken` it waits a
-    round trip for the far side to take the stream, and fails if that refuses; without, the protocol writes
-    at once, and its connection is lost then. Cancelling it ends the stream.
+    `target` and `via` are what `node.lookup` gave; `policy` says which ways may be found where `via` is None.
+    Fails as `Node.connect` does. With `taken` it waits a round trip for the far side to take the stream, and
+    fails if that refuses; without, the protocol writes at once, and its connection is lost then. Cancelling
+    it ends the stream.
     """
     nobody = MeshAddress(None, port)
     transport = StreamTransport(node.clock, MeshAddress(node.public_key, 0), nobody)
@@ -539,7 +542,9 @@ def connect_transport(
         transport.attach(stream, protocol, peer)
         return protocol
 
-    d: Deferred[Any] = maybeDeferred(node.connect, target, port, transport, via=via, identity=identity)
+    d: Deferred[Any] = maybeDeferred(
+        node.connect, target, port, transport, via=via, identity=identity, policy=policy
+    )
     if taken:
         d.addCallback(transport.taken)
     return d.addCallback(opened)

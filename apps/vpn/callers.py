@@ -72,10 +72,16 @@ class MeshCaller(Caller):
     """A stream to a mesh port; answered as soon as it is open."""
 
     def call(
-        self, node: MeshNode, target: Target, port: int, via: Sequence[PublicKey] | None, identity: str
+        self,
+        node: MeshNode,
+        target: Target,
+        port: int,
+        via: Sequence[PublicKey] | None,
+        identity: str,
+        policy: str | None = None,
     ) -> None:
         """Opens the stream."""
-        d = connect_transport(node, target, port, self._wanted, via=via, identity=identity)
+        d = connect_transport(node, target, port, self._wanted, via=via, identity=identity, policy=policy)
         d.addErrback(self.fail)
 
     def opened(self) -> None:
@@ -100,10 +106,15 @@ class ExitCaller(MeshCaller):
         self._stop_waiting: Any = None
 
     def call_exit(
-        self, node: MeshNode, target: Target, via: Sequence[PublicKey] | None, identity: str
+        self,
+        node: MeshNode,
+        target: Target,
+        via: Sequence[PublicKey] | None,
+        identity: str,
+        policy: str | None = None,
     ) -> None:
         """Opens the stream and asks."""
-        self.call(node, target, EXIT_PORT, via, identity)
+        self.call(node, target, EXIT_PORT, via, identity, policy)
 
     def opened(self) -> None:
         """Asks."""

@@ -41,6 +41,7 @@ def _route(parser: ArgumentParser) -> None:
         metavar="A,B",
         help="relays, keys or known names, nearest first; '' for a direct link; default: the config's",
     )
+    parser.add_argument("--policy", metavar="P", help="a path policy, where no relays are named")
     parser.add_argument(
         "--as-node", action="store_true", help="tell the far side our key (default: anonymous)"
     )
@@ -49,6 +50,8 @@ def _route(parser: ArgumentParser) -> None:
 def _with_route(arguments: Namespace, body: Json) -> Json:
     if arguments.via is not None:
         body["via"] = _names(arguments.via)
+    if arguments.policy is not None:
+        body["policy"] = arguments.policy
     if arguments.as_node:
         body["identity"] = "node"
     return body
@@ -62,8 +65,10 @@ def _socks_arguments(parser: ArgumentParser) -> None:
 
 
 def _socks(arguments: Namespace, call: Call) -> int:
-    if not _given(arguments, "listen", "exit", "remove", "via", "as_node"):
-        return _list(arguments, call("GET", "/apps/vpn/socks", None), "socks", ("listen", "exit", "via"))
+    if not _given(arguments, "listen", "exit", "remove", "via", "policy", "as_node"):
+        return _list(
+            arguments, call("GET", "/apps/vpn/socks", None), "socks", ("listen", "exit", "via", "policy")
+        )
     if arguments.remove:
         return _remove(arguments, call, "socks", {"listen": _needed(arguments.listen, _WHERE)})
     body: Json = {"exit": _needed(arguments.exit, "--exit KEY, the node that connects for you,")}
@@ -83,9 +88,12 @@ def _forward_arguments(parser: ArgumentParser) -> None:
 
 
 def _forward(arguments: Namespace, call: Call) -> int:
-    if not _given(arguments, "listen", "to", "remove", "via", "as_node"):
+    if not _given(arguments, "listen", "to", "remove", "via", "policy", "as_node"):
         return _list(
-            arguments, call("GET", "/apps/vpn/forward", None), "forward", ("listen", "to", "port", "via")
+            arguments,
+            call("GET", "/apps/vpn/forward", None),
+            "forward",
+            ("listen", "to", "port", "via", "policy"),
         )
     listen = _needed(arguments.listen, _WHERE)
     if arguments.remove:

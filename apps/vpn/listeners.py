@@ -127,15 +127,14 @@ class SocksSide(Side):
         caller = AssociationCaller(listener.role, listener.node, name, self.transport.loseConnection)
         self._caller = caller
         caller.answered.addCallbacks(self._associated, self._denied)
-        caller.call_exit(
-            listener.node, listener.settings.exit, listener.settings.via, listener.settings.identity
-        )
+        settings = listener.settings
+        caller.call_exit(listener.node, settings.exit, settings.via, settings.identity, settings.policy)
 
     def _associated(self, caller: Caller) -> None:
         assert self._datagrams is not None
         settings = self._listener.settings
         try:
-            self._datagrams.start(settings.exit, settings.via, settings.identity)
+            self._datagrams.start(settings.exit, settings.via, settings.identity, settings.policy)
         except LocalError as problem:
             caller.abandon()
             self._denied(Failure(problem))
@@ -200,7 +199,9 @@ class ForwardSide(Side):
         caller, settings = MeshCaller(self.role), self._listener.settings
         self._caller = caller
         caller.answered.addCallbacks(self._granted, self._denied)
-        caller.call(self._listener.node, settings.to, settings.port, settings.via, settings.identity)
+        caller.call(
+            self._listener.node, settings.to, settings.port, settings.via, settings.identity, settings.policy
+        )
 
     def closed(self, reason: Failure) -> None:
         """The client left."""
@@ -336,7 +337,7 @@ class SocksListener(LocalListener):
             direct.call(self.node, target, where.port, None, settings.identity)
             return direct
         caller = ExitCaller(self.role, self.node, request(where))
-        caller.call_exit(self.node, settings.exit, settings.via, settings.identity)
+        caller.call_exit(self.node, settings.exit, settings.via, settings.identity, settings.policy)
         return caller
 
     def describe(self) -> Json:
@@ -345,6 +346,7 @@ class SocksListener(LocalListener):
             **LocalListener.describe(self),
             "exit": proves(self.settings.exit).hex(),
             "via": show_via(self.settings.via),
+            "policy": self.settings.policy,
             "identity": self.settings.identity,
         }
 
@@ -371,6 +373,7 @@ class ForwardListener(LocalListener):
             "to": proves(self.settings.to).hex(),
             "port": self.settings.port,
             "via": show_via(self.settings.via),
+            "policy": self.settings.policy,
             "identity": self.settings.identity,
         }
 

@@ -1,14 +1,15 @@
 """The sections of a node's config that this app reads; permanent listeners stand there.
 
-    [socks]      listen, exit, via, identity, username, password, max_streams
-    [[forward]]  listen, to, port, via, identity
+    [socks]      listen, exit, via, policy, identity, username, password, max_streams
+    [[forward]]  listen, to, port, via, policy, identity
     [[serve]]    port, target, callers, address
     [vpn]        exit, via, hops, identity, killswitch, dns, split, outside, mtu, interface, up
     [exit]       enabled, callers, allow, deny, max_streams, source, connect_timeout, rate,
                  packets, pool4, pool6, max_clients, dns
     [tun]        enabled, name, mtu, hops, callers, max_peers, idle, dns
 
-A route `via` is a list of keys; left out it is the node's configured route, empty a direct link.
+A route `via` is a list of keys; left out it is the node's configured route, or a way that `policy` allows;
+empty a direct link.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ Streams = Annotated[int, Between(1, 65_536)]
 Mtu = Annotated[int, Between(1_280, 59_000)]
 Hops = Annotated[int, Between(1, HOPS)]
 Rate = Annotated[int, Between(0, 100_000_000_000)]
+
+
+def _check_one(via: Via, policy: str | None) -> None:
+    if via is not None and policy is not None:
+        raise ValueError("via and policy are two ways to say where to go; leave one out")
 
 
 def _check_route(via: Via, target: Target) -> None:
@@ -95,8 +101,10 @@ class Socks:
     username: str = ""
     password: str = field(default="", repr=False)
     max_streams: Streams = 1_024
+    policy: str | None = None
 
     def __attrs_post_init__(self) -> None:
+        _check_one(self.via, self.policy)
         if bool(self.username) != bool(self.password):
             raise ValueError("username and password go together")
         _check_route(self.via, self.exit)
@@ -113,8 +121,10 @@ class Forward:
     port: Port
     via: Via = None
     identity: Identity = "anonymous"
+    policy: str | None = None
 
     def __attrs_post_init__(self) -> None:
+        _check_one(self.via, self.policy)
         _check_route(self.via, self.to)
 
 

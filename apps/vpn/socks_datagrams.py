@@ -77,12 +77,15 @@ class SocksDatagrams(DatagramProtocol):
         self._exit: Target | None = None
         self._via: Sequence[PublicKey] | None = None
         self._identity = "anonymous"
+        self._policy: str | None = None
         self._sending = 0
 
-    def start(self, exit_: Target, via: Sequence[PublicKey] | None, identity: str) -> None:
+    def start(
+        self, exit_: Target, via: Sequence[PublicKey] | None, identity: str, policy: str | None = None
+    ) -> None:
         """The exit knows of us: datagrams go there from now on. Raises LocalError."""
         self._answers.add(self.name, self)
-        self._exit, self._via, self._identity = exit_, via, identity
+        self._exit, self._via, self._identity, self._policy = exit_, via, identity, policy
         self.started = True
 
     def close(self) -> None:
@@ -127,7 +130,13 @@ class SocksDatagrams(DatagramProtocol):
         self._sending += 1
         data = to_mesh(self.name, where, payload)
         sent: Deferred[bool] = self._answers.node.send_datagram(
-            self._exit, EXIT_PORT, data, source=ANSWERS_PORT, via=self._via, identity=self._identity
+            self._exit,
+            EXIT_PORT,
+            data,
+            source=ANSWERS_PORT,
+            via=self._via,
+            identity=self._identity,
+            policy=self._policy,
         )
         sent.addCallbacks(self._taken, self._failed)
 

@@ -159,6 +159,7 @@ def _connect_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("port", metavar="PORT", type=port, help="its mesh port")
     via = "relays, keys or known names, nearest first; left out: the configured route"
     parser.add_argument("--via", type=hops, metavar="A,B", help=via)
+    parser.add_argument("--policy", metavar="P", help="a path policy, where no relays are named")
     parser.add_argument(
         "--as", dest="identity", choices=IDENTITIES, default=ANONYMOUS, help="who the other side sees"
     )
@@ -182,7 +183,7 @@ def port(text: str) -> int:
 
 def _connect(arguments: Namespace, call: Call) -> int:
     via = None if arguments.via is None else tuple(arguments.via)
-    request = Connect(arguments.address, arguments.port, arguments.identity, via)
+    request = Connect(arguments.address, arguments.port, arguments.identity, via, arguments.policy)
     line = Line(_door(arguments), request)
     return _join(line, arguments.json)
 

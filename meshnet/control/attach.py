@@ -79,9 +79,10 @@ class AttachedNode:
         *,
         via: Sequence[str] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream; fails with what the node said, or UnreachableError where none runs."""
-        request = Connect(target, port, identity, None if via is None else tuple(via))
+        request = Connect(target, port, identity, None if via is None else tuple(via), policy)
         call = Call(self, request, lambda stream: reader)
         call.stream.port = port
         return call.done

@@ -84,6 +84,7 @@ class DoorNode(Protocol):
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream."""
 
@@ -376,7 +377,15 @@ class Caller:
 
         far = Outgoing(answer)
         self._step_aside(near, rest)
-        d = maybeDeferred(node.connect, target, request.port, far, via=via, identity=request.identity)
+        d = maybeDeferred(
+            node.connect,
+            target,
+            request.port,
+            far,
+            via=via,
+            identity=request.identity,
+            policy=request.policy,
+        )
         d.addCallbacks(opened, failed)
 
     def _listen(self, request: Listen, rest: memoryview) -> None:

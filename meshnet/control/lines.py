@@ -4,7 +4,7 @@ A line is UTF-8, ends in `\\n` and has at most 1,024 bytes with it; its words ar
 follows the line on the same connection is no line any more but bytes of a stream, so `LineReader` says
 exactly where a line ended.
 
-    CONNECT <address> <port> [as=anonymous|node] [via=A,B]     → OK <peer key>    then raw bytes
+    CONNECT <address> <port> [as=anonymous|node] [via=A,B | policy=P]   → OK <peer key>   then raw bytes
     LISTEN <port> [address=<service>]                          → OK <own key>     then INCOMING lines
     ACCEPT <id>                                                → OK <peer key>    then raw bytes
                                                                ← INCOMING <id> <peer key>
@@ -16,6 +16,7 @@ A key is 66 hex digits or `anonymous`. Everything wrong with bytes from outside 
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote, unquote
 
 from attrs import frozen
 
@@ -74,7 +75,9 @@ class Connect:
     port: int
     identity: str = ANONYMOUS
     via: tuple[str, ...] | None = None
-    """Relays, nearest first; None: the configured route; empty: a direct link."""
+    """Relays, nearest first; None: the configured route, or a way found; empty: a direct link."""
+    policy: str | None = None
+    """A path policy for the way to be found; percent-encoded in the line."""
 
 
 @frozen
@@ -115,30 +118,34 @@ def read_request(line: str) -> Request:
     words = _words(line)
     match words:
         case ["CONNECT", address, port, *options]:
-            given = _options(options, "as", "via")
+            given = _options(options, "as", "via", "policy")
             identity = given.get("as", ANONYMOUS)
             if identity not in IDENTITIES:
                 raise CodecError(f"as= is one of {', '.join(IDENTITIES)}.")
             via = given.get("via")
             hops = None if via is None else tuple(hop for hop in via.split(",") if hop)
-            return Connect(address, _port(port), identity, hops)
+            policy = given.get("policy")
+            if policy is not None and hops is not None:
+                raise CodecError("Say via= or policy=, not both.")
+            return Connect(address, _port(port), identity, hops, None if policy is None else unquote(policy))
         case ["LISTEN", port, *options]:
             return Listen(_port(port), _options(options, "address").get("address"))
         case ["ACCEPT", number]:
             return Accept(_id(number))
     raise CodecError(
-        "Write CONNECT <address> <port> [as=anonymous|node] [via=A,B], LISTEN <port> [address=<service>] "
-        "or ACCEPT <id>."
+        "Write CONNECT <address> <port> [as=anonymous|node] [via=A,B | policy=P], LISTEN <port> "
+        "[address=<service>] or ACCEPT <id>."
     )
 
 
 def write_request(request: Request) -> bytes:
     """The line that asks for it; raises UsageError if that cannot be one line."""
     match request:
-        case Connect(address, port, identity, via):
+        case Connect(address, port, identity, via, policy):
             words = ["CONNECT", address, str(port)]
             words += [f"as={identity}"] if identity != ANONYMOUS else []
             words += [f"via={','.join(via)}"] if via is not None else []
+            words += [f"policy={quote(policy, safe='')}"] if policy is not None else []
         case Listen(port, service):
             words = ["LISTEN", str(port), *([f"address={service}"] if service is not None else [])]
         case Accept(number):

@@ -286,6 +286,7 @@ class FakeNode:
         source: int = 0,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[bool]:
         """Arrives in a later turn, and may be answered."""
         if self.mesh.connect_error is not None:
@@ -326,6 +327,7 @@ class FakeNode:
         *,
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
+        policy: str | None = None,
     ) -> Deferred[Any]:
         """Joins two ends, in a later turn."""
         self.routes.append((target, None if via is None else tuple(via), identity))
