@@ -14,15 +14,15 @@ from meshnet.limits import QUEUE_INTERVAL, QUEUE_TARGET
 
 
 class Codel:
-    """One queue's. `signalling` says that it stands."""
+    """One queue's. `in_a_row` is how many signals there were since it stands, 0 while it does not."""
 
-    __slots__ = ("_above_at", "_count", "_last", "_next", "signalling")
+    __slots__ = ("_above_at", "_count", "_last", "_next", "in_a_row")
 
     def __init__(self) -> None:
         self._above_at = 0.0  # when all have waited too long for an interval; 0: one has not
         self._next = 0.0
         self._count = self._last = 0
-        self.signalling = False
+        self.in_a_row = 0
 
     def signal(self, waited: float, short: bool, now: float) -> bool:
         """Asked for each member as it leaves, after it `waited` so many seconds: whether this one is to be
@@ -30,17 +30,17 @@ class Codel:
         """
         if waited < QUEUE_TARGET or short:
             self._above_at = 0.0
-            self.signalling = False
+            self.in_a_row = 0
             return False
         if not self._above_at:
             self._above_at = now + QUEUE_INTERVAL
-        if now < (self._next if self.signalling else self._above_at):
+        if now < (self._next if self.in_a_row else self._above_at):
             return False
-        if self.signalling:
+        self.in_a_row += 1
+        if self.in_a_row > 1:
             self._count += 1
             self._next += QUEUE_INTERVAL / sqrt(self._count)
             return True
-        self.signalling = True
         more = self._count - self._last  # soon after the last time it goes on where that came to
         soon = now - self._next < 16 * QUEUE_INTERVAL
         self._count = self._last = more if more > 1 and soon else 1

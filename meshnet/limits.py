@@ -59,6 +59,7 @@ CIRCUIT_QUEUE_CELLS: Final = 1_024
 CIRCUIT_QUEUE_MARK: Final = 256 << 10  # beyond this, cells leave with the congestion bit
 QUEUE_SECONDS: Final = 0.1  # cells that waited longer leave with it too
 QUEUE_TARGET: Final = 0.005  # seconds that cells or packets may wait where a queue stands (RFC 8289)
+QUEUE_MARKS: Final = 8  # signals in a row, since it stands, that mark cells; later ones drop them
 QUEUE_INTERVAL: Final = 0.1  # for which all must have waited longer, until it is taken for one that stands
 QUEUES_HOLD: Final = 32 << 20  # waiting at a relay, of all circuits together
 CELL_HELD: Final = 192  # what a waiting cell costs beside its bytes

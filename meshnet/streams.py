@@ -72,7 +72,8 @@ class Flow:
 
     `rtt` in seconds (smoothed) and `rate` in bytes per second that arrive at the far end are 0.0 until
     measured; `window` and `in_flight` are bytes. What went out and is neither among `cells_arrived` nor in
-    flight is lost; `marked_in` came by a congested relay. Bytes are those of bodies.
+    flight is lost, or too late to be waited for; `marked_in` came by a congested relay. Bytes are those of
+    bodies.
     """
 
     rtt: float

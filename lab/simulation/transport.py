@@ -1,7 +1,8 @@
 """A transport over the simulated network: ordered streams with delay, rate, back-pressure and cuts.
 
 Addresses are `sim:PLACE` or `sim:PLACE:PORT`. A carrier takes at most `WINDOW` bytes that its peer has not
-read: beyond that, `write` is short and `drained()` follows. Bytes never change, get lost or overtake each
+read, and of those that the rate of the line holds back no more than `limit_unsent` said: beyond that, `write`
+is short and `drained()` follows. Bytes never change, get lost or overtake each
 other; a lost segment comes late. A partition holds bytes back; `sever` ends connections at both ends.
 """
 
@@ -18,6 +19,8 @@ from meshnet.transports.interface import Attach, ByteSink, Listener
 
 WINDOW = 256 << 10
 SEGMENT = 16 << 10
+SMALLEST_SEGMENT = 1_500  # where a line is slow: about what it carries in SEGMENT_SECONDS
+SEGMENT_SECONDS = 0.002
 RESEND_AFTER = 0.2
 CONNECT_SECONDS = 10.0
 
@@ -178,6 +181,8 @@ class SimulatedCarrier:
         self._sink: ByteSink | None = None
         self._unread = 0  # bytes we wrote that the peer has not read
         self._short = False
+        self._unsent = WINDOW  # bytes that may wait for the line
+        self._draining = False
         self._busy_until = 0.0
         self._last_arrival = 0.0
         self._arrived: deque[bytes | None] = deque()  # None: the peer closed
@@ -199,11 +204,40 @@ class SimulatedCarrier:
         """Takes what fits into the window; `drained()` follows a short write."""
         if self._ended:
             return 0
-        size = min(len(data), WINDOW - self._unread)
+        rate = self._network.conditions(self._own, self._other).rate
+        free, segment = WINDOW - self._unread, SEGMENT
+        if rate is not None:
+            segment = min(max(int(rate * SEGMENT_SECONDS), SMALLEST_SEGMENT), SEGMENT)
+            waits = max(self._busy_until - self._network.clock.seconds(), 0.0)
+            room = max(self._unsent - int(waits * rate), 0)
+            if room < min(free, len(data)):  # not the window, but the line
+                free = room
+                self._drain_soon(waits + (room - self._unsent / 2) / rate)
+        size = min(len(data), free)
         self._short = size < len(data)
-        for start in range(0, size, SEGMENT):
-            self._depart(bytes(data[start : min(start + SEGMENT, size)]))
+        for start in range(0, size, segment):
+            self._depart(bytes(data[start : min(start + segment, size)]))
         return size
+
+    def limit_unsent(self, size: int) -> None:
+        """So many bytes may wait for the line."""
+        self._unsent = size
+
+    def _drain_soon(self, delay: float) -> None:
+        if not self._draining:
+            self._draining = True
+            self._network.clock.callLater(max(delay, 0.001), self._sent)
+
+    def _sent(self) -> None:
+        """Half of what may wait for the line has left."""
+        self._draining = False
+        if WINDOW - self._unread >= SEGMENT:
+            self._drain()
+
+    def _drain(self) -> None:
+        if self._short and not self._ended and self._sink is not None:
+            self._short = False
+            self._sink.drained()
 
     def pause(self) -> None:
         """Delivers nothing until `resume()`."""
@@ -286,6 +320,5 @@ class SimulatedCarrier:
     def read_by_peer(self, size: int) -> None:
         """The peer has read `size` bytes: the window opens, by a segment at least, else by ever less."""
         self._unread -= size
-        if self._short and WINDOW - self._unread >= SEGMENT and not self._ended and self._sink is not None:
-            self._short = False
-            self._sink.drained()
+        if not self._draining and WINDOW - self._unread >= SEGMENT:
+            self._drain()

@@ -46,13 +46,15 @@ class Pool:
     """Bytes that wait in the queues of all circuits over a node: at most `limit`, `used` are now.
 
     No queue gets more than a quarter of what is still free, so that however many there are, each gets some.
+    `stood` counts cells that were dropped because their queue stood, of circuits that are and that were.
     """
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "stood", "used")
 
     def __init__(self, limit: int = QUEUES_HOLD) -> None:
         self.limit = limit
         self.used = 0
+        self.stood = 0
 
     def room(self, held: int) -> int:
         """Bytes that a queue which holds `held` may hold more; below 1: none."""

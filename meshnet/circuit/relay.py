@@ -30,6 +30,7 @@ from meshnet.limits import (
     CIRCUIT_QUEUE_BYTES,
     CIRCUIT_QUEUE_CELLS,
     CIRCUIT_QUEUE_MARK,
+    QUEUE_MARKS,
     QUEUE_SECONDS,
     TURN_BYTES,
 )  # fmt: skip
@@ -279,8 +280,9 @@ class Hop:
     def _signalled(self, codel: Codel, kind: int, size: int, waited: float, now: float) -> int:
         """The kind with which the oldest cell leaves; 0 if it is dropped."""
         due = codel.signal(waited, self.queued - size <= TURN_BYTES, now)
-        if due and waited > QUEUE_SECONDS:
+        if due and codel.in_a_row > QUEUE_MARKS and waited > QUEUE_SECONDS:
             self.drops[Drop.STOOD] += 1
+            self._pool.stood += 1
             self._leave(size)
             return 0
         if not kind & MARKED and (due or self.queued > CIRCUIT_QUEUE_MARK or waited > QUEUE_SECONDS):

@@ -433,6 +433,9 @@ class Links:
     def _serve(self, connection: Connection, link: Link, seat: Seat, now: float) -> None:
         lane = connection.lane
         link.serve(seat.number, lane, connection.carrier.write, connection.address, now)
+        if limit := getattr(connection.carrier, "limit_unsent", None):
+            seat.outlet.limit_unsent = limit
+            limit(seat.outlet.pace.unsent)
         _log.info("{lane} up over {address}", lane=_named(link, seat), address=connection.address)
         self._owner.link_up(link, now)
 

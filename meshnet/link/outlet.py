@@ -11,14 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 from meshnet.limits import CONTROL_QUEUE_BYTES, CONTROL_QUEUE_FRAMES, LARGEST_FRAME
+from meshnet.link.pace import Pace
 from meshnet.link.record import BUFFER_SIZE, Sealer
-
-BURST_SECONDS: Final = 0.005  # a slow carrier gets so much at a time
-LEAST_BURST: Final = 32 << 10
-MEASURED_SECONDS: Final = 0.01
 
 
 class Source(Protocol):
@@ -66,11 +63,14 @@ class Outbox:
 
 
 class Outlet:
-    """Where a link's frames leave; `room` and `commit` are its sealer's own (cached by the hot path)."""
+    """Where a link's frames leave; `room` and `commit` are its sealer's own (cached by the hot path).
+
+    `limit_unsent` is the carrier's, where it has one (`meshnet.transports.interface`).
+    """
 
     __slots__ = (
-        "_burst", "_control", "_control_bytes", "_measured_at", "_measured_bytes", "_outbox", "_ring",
-        "_sources", "_write", "bundle", "commit", "control_dropped", "room", "sealer",
+        "_control", "_control_bytes", "_outbox", "_ring", "_sources", "_write", "bundle", "commit",
+        "control_dropped", "limit_unsent", "pace", "room", "sealer",
     )  # fmt: skip
 
     def __init__(self, outbox: Outbox) -> None:
@@ -80,9 +80,8 @@ class Outlet:
         self._ring: deque[Source] = deque()
         self._sources: set[Source] = set()
         self.control_dropped = 0
-        self._burst = BUFFER_SIZE
-        self._measured_at = 0.0
-        self._measured_bytes = 0
+        self.pace = Pace(BUFFER_SIZE)
+        self.limit_unsent: Callable[[int], None] | None = None
         self._outbox = outbox
         self.sealer = Sealer(touched=partial(outbox.waiting.append, self), flush=self._push)
         self.bundle = self.sealer
@@ -103,7 +102,7 @@ class Outlet:
 
     def stop(self) -> None:
         """The connection is gone: bundles in flight are lost, sources wait for the next one."""
-        self._write = None
+        self._write = self.limit_unsent = None
         self.sealer.stop()
 
     def forget(self) -> None:
@@ -137,7 +136,8 @@ class Outlet:
 
     def drained(self, now: float) -> None:
         """The carrier takes bytes again."""
-        self._measure(now)
+        if now >= self.pace.due:
+            self._measure(now)
         self._push()
         if not self.sealer.blocked:
             self.flush(now)
@@ -148,6 +148,8 @@ class Outlet:
         A blocked outlet waits for `drained`.
         """
         sealer = self.sealer
+        if now >= self.pace.due:
+            self._measure(now)
         while not sealer.blocked:
             if self._control or self._ring:
                 self._gather(now)
@@ -167,7 +169,7 @@ class Outlet:
             self.commit(len(body))
             self._control.popleft()
             self._control_bytes -= len(body)
-        ring, burst = self._ring, self._burst
+        ring, burst = self._ring, self.pace.burst
         while ring and not sealer.blocked and sealer.end < burst:
             source = ring.popleft()
             self._sources.discard(source)
@@ -177,11 +179,12 @@ class Outlet:
     def _measure(self, now: float) -> None:
         """Follows the carrier: sealed ahead of it is what it takes in some milliseconds, since what is sealed
         leaves in order, and who waits for his turn waits longer."""
-        seconds = now - self._measured_at
-        if seconds >= MEASURED_SECONDS:
-            sent = self.sealer.bytes_sent
-            self._burst = max(LEAST_BURST, int((sent - self._measured_bytes) / seconds * BURST_SECONDS))
-            self._measured_at, self._measured_bytes = now, sent
+        pace, sealer = self.pace, self.sealer
+        unsent = pace.unsent
+        pace.measure(sealer.bytes_sent, now)
+        sealer.cap(pace.record)
+        if pace.unsent != unsent and self.limit_unsent is not None:
+            self.limit_unsent(pace.unsent)
 
     @property
     def waiting(self) -> int:

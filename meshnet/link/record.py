@@ -86,7 +86,7 @@ class Sealer(Bundle):
     """
 
     __slots__ = (
-        "_encrypt", "_flush", "_key", "_most", "_nonce", "_sealed", "_sent", "_whole",
+        "_cap", "_encrypt", "_flush", "_key", "_most", "_nonce", "_sealed", "_sent", "_whole",
         "blocked", "bytes_sent",
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Sealer(Bundle):
     ) -> None:
         super().__init__(size, touched)
         self._most = size - TAG_SIZE
-        self._whole = min(LENGTH_SIZE + LARGEST_RECORD, self._most)
+        self.cap(LARGEST_RECORD)
         self._flush = flush
         self._sent = self._sealed = 0
         self.first = self.end = LENGTH_SIZE
@@ -147,6 +147,12 @@ class Sealer(Bundle):
         """Sealed bytes that the carrier has not taken yet."""
         return self._sealed - self._sent
 
+    def cap(self, size: int) -> None:
+        """From the next record on, one closes at `size` bytes (at most LARGEST_RECORD), or behind the one
+        frame that is larger."""
+        self._cap = size
+        self._whole = min(LENGTH_SIZE + size, self._most)
+
     def block(self) -> None:
         """No more room until `unblock`."""
         self.blocked = True
@@ -177,7 +183,7 @@ class Sealer(Bundle):
 
     def _bound(self) -> None:
         """Sets how far the open bundle may reach, its tag not counted."""
-        self.limit = min(self.first + LARGEST_RECORD, self._most)
+        self.limit = min(self.first + self._cap, self._most)
 
     def _turn(self, most: int) -> bool:
         """Closes a full bundle and opens the next; true if a body of `most` bytes fits there."""
@@ -189,4 +195,7 @@ class Sealer(Bundle):
             if self.unsent:
                 return False
         self._bound()
-        return self.first + FRAME_HEAD + most <= self.limit
+        end = self.first + FRAME_HEAD + most
+        if end > self.limit and end <= self._most:
+            self.limit = end
+        return end <= self.limit

@@ -79,8 +79,9 @@ class Figures:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Cells dropped, by reason, over all links since the start."""
+        """Cells dropped, by reason, as they came or from the queues in which they waited, since the start."""
         counts = list(self._past_drops)
+        counts[Drop.STOOD] += self.circuits.pool.stood
         for link in self.links.by_key.values():
             for index, number in enumerate(link.drops):
                 counts[index] += number

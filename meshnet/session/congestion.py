@@ -1,7 +1,8 @@
 """Congestion control of one circuit: CUBIC (RFC 9438) with an early way out of slow start (RFC 9406).
 
 Counts bytes of sealed cells. Loss cuts the window to 0.7, cells marked by a relay (as ECN-CE, RFC 8511) to
-0.85, at most once per round trip; losing everything for long cuts it to the minimum. The window grows only
+0.85, at most once per round trip; a queue of our own that stands on the way, to what the path needs without
+it (`standing.py`); losing everything for long, to the minimum. The window grows only
 while it is what holds the sender back. It never looks at packet numbers but to tell rounds apart.
 """
 
@@ -11,6 +12,7 @@ from math import inf
 from typing import Final
 
 from meshnet.limits import SMALLEST_CELL
+from meshnet.session.standing import Standing
 
 INITIAL_WINDOW: Final = 10 * SMALLEST_CELL
 SMALLEST_WINDOW: Final = 4 * SMALLEST_CELL
@@ -31,7 +33,8 @@ class Congestion:
     """`window` is how many bytes may be in flight; `events` counts the times it was cut."""
 
     __slots__ = (
-        "_epoch", "_friendly", "_k", "_peak", "_recovery_from", "_start", "_threshold", "events", "window",
+        "_epoch", "_friendly", "_k", "_peak", "_recovery_from", "_start", "_threshold", "events",
+        "standing", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,6 +47,7 @@ class Congestion:
         self._k = 0.0
         self._friendly = 0.0
         self._start = _SlowStart()
+        self.standing = Standing()
 
     @property
     def slow_start(self) -> bool:
@@ -67,10 +71,29 @@ class Congestion:
         else:
             self._epoch = None  # time in which the app had nothing to send does not count
 
-    def sample(self, trip: float, number: int, next_number: int) -> None:
-        """A round trip of `trip` seconds, measured on cell `number`; `next_number` is sent next."""
+    def sample(
+        self,
+        trip: float,
+        number: int,
+        next_number: int,
+        *,
+        smoothed: float,
+        now: float,
+        segment: int,
+        in_flight: int,
+    ) -> None:
+        """A round trip of `trip` seconds, measured on cell `number`, when `in_flight` bytes were, and what it
+        is on the average; the next cell is `next_number`, and `segment` the present size of one."""
         if self.window < self._threshold and self._start.sample(trip, number, next_number):
             self._threshold = self.window
+        full = in_flight + 2 * segment >= self.window
+        window = self.standing.sample(trip, smoothed, full, self.window, now)
+        if window:
+            self._peak = (self.window + window) / 2
+            self.window = max(window, SMALLEST_WINDOW)
+            self._threshold = self.window
+            self._recovery_from = now
+            self._epoch = None
 
     def cut(self, sent_at: float, now: float, *, marked: bool) -> None:
         """A cell sent at `sent_at` was lost, or arrived `marked`; at most one cut per round trip."""
@@ -103,7 +126,7 @@ class Congestion:
         target = self._peak + _C * segment * after * after * after
         target = min(max(target, window), 1.5 * window)
         alpha = _FRIENDLY if self._friendly < self._peak else 1.0
-        self._friendly += alpha * segment * size / window
+        self._friendly += alpha * SMALLEST_CELL * size / window  # whoever it is friendly to has small ones
         if target < self._friendly:
             self.window = max(window, int(self._friendly))
         else:

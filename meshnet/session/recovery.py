@@ -137,7 +137,7 @@ class Recovery:
         rate.delivered += size
         sent_at = newest[0]
         if highest == largest:
-            self._sample(now - sent_at, min(delay * 1e-6, ACK_DELAY * 2), highest)
+            self._sample(now - sent_at, min(delay * 1e-6, ACK_DELAY * 2), highest, now, before)
         rate.acknowledged(sent_at, newest[3], newest[4], newest[5], newest[6], now, self.trip)
         previous_sent_at = self._newest_acked_sent_at
         self.largest_acked = max(self.largest_acked, highest)
@@ -189,8 +189,8 @@ class Recovery:
             lowest += 1
         self._lowest = lowest
 
-    def _sample(self, latest: float, delay: float, number: int) -> None:
-        """One measured round trip (RFC 9002 §5.3)."""
+    def _sample(self, latest: float, delay: float, number: int, now: float, before: int) -> None:
+        """One measured round trip (RFC 9002 §5.3); `before` bytes were in flight."""
         latest = max(latest, 1e-6)
         if not self.trip:
             self.shortest = self.trip = latest
@@ -201,7 +201,10 @@ class Recovery:
                 latest -= delay
             self.variation += (abs(self.trip - latest) - self.variation) / 4
             self.trip += (latest - self.trip) / 8
-        self.congestion.sample(latest, number, self.next)
+        size = self.rate.cell_size
+        self.congestion.sample(
+            latest, number, self.next, smoothed=self.trip, now=now, segment=size, in_flight=before
+        )
 
     # loss
 

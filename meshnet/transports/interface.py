@@ -32,7 +32,11 @@ class ByteSink(Protocol):
 
 
 class ByteCarrier(Protocol):
-    """A transport's connection: where bytes to send go."""
+    """A transport's connection: where bytes to send go.
+
+    It may have a method `limit_unsent(size)`: to hold about so many bytes at most that have not begun their
+    way yet, since nothing overtakes them; beyond that `write` is short. It is told anew as the rate changes.
+    """
 
     @property
     def remote(self) -> str:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -25,6 +26,7 @@ from meshnet.transports.interface import Attach, ByteSink
 
 AGAIN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+INTERNET: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 ACCEPTS_PER_TURN: Final = 16
 ACCEPT_AGAIN: Final = 0.5  # seconds, after descriptors or memory ran out
 ACCEPT_SOON: Final = 0.05  # after too many came at once
@@ -88,6 +90,14 @@ class SocketCarrier:
         if taken < len(data):
             self._reactor.addWriter(self)
         return taken
+
+    def limit_unsent(self, size: int) -> None:
+        """The kernel holds no more than about `size` bytes that it has not sent, where it can be told."""
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if option is None or self._closing or self._socket.family not in INTERNET:
+            return
+        with suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, size)
 
     def pause(self) -> None:
         """Stops reading."""

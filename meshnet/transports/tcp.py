@@ -21,8 +21,9 @@ NAMES_KEPT: Final = 256  # whose last addresses are known
 LOOK_UP_AGAIN: Final = 3.0  # seconds for a name whose last addresses are known
 BACKLOG: Final = 256
 NOTSENT_LOWAT: Final = 128 << 10
-"""Unsent bytes beyond which the queue is ours, not the kernel's (docs/wire-format.md §4). Less would share
-slow links more evenly, but costs fast ones: 32 KiB took a quarter of a stream's throughput over loopback."""
+"""Unsent bytes beyond which the queue is ours, not the kernel's (docs/wire-format.md §4), at first: the lane
+knows its rate and says less where it is low (`limit_unsent`). On fast ones less costs: 32 KiB took a quarter
+of a stream's throughput over loopback."""
 UNACKNOWLEDGED: Final = 20  # seconds until the kernel gives up on bytes that nobody acknowledges
 KEEP_IDLE, KEEP_EVERY, KEEP_TRIES = 10, 5, 2  # seconds, seconds, probes: a silent peer is dead in 20 s
 _OPTIONS: Final = (

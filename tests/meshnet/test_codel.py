@@ -26,7 +26,7 @@ class CodelTests(SynchronousTestCase):
         self.assertEqual(self.said(codel, 0.0, 0.09, LONG), [])
         self.assertFalse(codel.signal(0.0, False, 0.09))
         self.assertEqual(self.said(codel, 0.091, 0.18, LONG), [])
-        self.assertFalse(codel.signalling)
+        self.assertFalse(codel.in_a_row)
 
     def test_a_queue_that_stands(self) -> None:
         """It is told after an interval, then after ever shorter ones, by the root of how many there were."""
@@ -58,7 +58,7 @@ class CodelTests(SynchronousTestCase):
             now += gap
             told = codel.signal(waited, short, now)
             if waited < QUEUE_TARGET or short:
-                self.assertFalse(told or codel.signalling)
+                self.assertFalse(told or codel.in_a_row)
                 calm = now
             elif told:
                 self.assertGreaterEqual(now, calm + QUEUE_INTERVAL * 0.999)

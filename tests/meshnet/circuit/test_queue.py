@@ -140,6 +140,7 @@ class QueueTests(SynchronousTestCase):
         kinds = self.stand(hop, 5.0, 5 * QUEUE_SECONDS)
         self.assertGreater(hop.drops[Drop.STOOD], 10)
         self.assertEqual(self.pool.used, hop.queued + CELL_HELD * hop.waiting)
+        self.assertEqual(self.pool.stood, hop.drops[Drop.STOOD])
         self.assertTrue(all(kind & MARKED for kind in kinds[:100]))
         self.assertLess(hop.waiting, 12)
 

@@ -6,7 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.cipher.aead import backend
 from meshnet.cipher.rotation import RotatingKey
-from meshnet.link.outlet import LEAST_BURST, Outbox, Outlet
+from meshnet.link.outlet import Outbox, Outlet
+from meshnet.link.pace import LEAST_AHEAD
 from meshnet.link.record import BUFFER_SIZE, Sealer
 
 CELL = 1_000
@@ -58,7 +59,7 @@ class BurstTests(SynchronousTestCase):
     def test_a_slow_carrier(self) -> None:
         """Little is sealed ahead of it, and nothing of its rate is lost."""
         cells, left, _ = self.drain(2e6)
-        self.assertLess(max(left[5:]), 2 * LEAST_BURST)
+        self.assertLess(max(left[5:]), 2 * LEAST_AHEAD)
         self.assertGreater(cells * CELL, 0.95 * 4e6)
 
     def test_a_fast_carrier(self) -> None:

@@ -193,6 +193,21 @@ class SealerTests(SynchronousTestCase):
         self.assertEqual(len(receiver.bundles), 3)
         self.assertLessEqual(max(map(len, receiver.bundles)), LARGEST_RECORD)
 
+    def test_capped_records(self) -> None:
+        """A lane that sends little closes its records sooner; a frame that is larger has one of its own."""
+        sealer = Sealer(RotatingKey(SENDING, CHAINING, OPENSSL))
+        sealer.cap(1_000)
+        sealer.sent(len(sealer.seal()))
+        sizes = [400, 400, 400, 5_000, 400, 400]
+        for size in sizes:
+            room = sealer.room(12, size)
+            assert room is not None
+            room[:] = bytes(size)
+            sealer.commit(size)
+        receiver = Receiver()
+        receiver.receive(bytes(sealer.seal()))
+        self.assertEqual([len(bundle) for bundle in receiver.bundles], [806, 403, 5_003, 806])
+
     def test_the_largest_frame(self) -> None:
         """A frame that fills a record alone goes; one byte more never will, and does no harm."""
         sealer, carrier, receiver = Sealer(key()), Carrier(), Receiver()

@@ -20,6 +20,10 @@ class CongestionTests(SynchronousTestCase):
                 control.acknowledged(full // 10, now - trip, now, trip, 1_200, full)
         return now
 
+    def measure(self, control: Congestion, trip: float, number: int, following: int) -> None:
+        """A round trip while little was in flight."""
+        control.sample(trip, number, following, smoothed=trip, now=0.0, segment=1_200, in_flight=0)
+
     def test_slow_start(self) -> None:
         """Doubles each round trip while it is full."""
         control = Congestion()
@@ -79,11 +83,11 @@ class CongestionTests(SynchronousTestCase):
                 trip = 0.05 + (slower * max(0, trip_round - 3))
                 following = number + 12
                 for _ in range(12):
-                    control.sample(trip, number, following)
+                    self.measure(control, trip, number, following)
                     number += 1
                 control.acknowledged(1_000, trip_round, trip_round + 0.05, trip, 1_200, control.window)
             self.assertEqual(not control.slow_start, ends)
         control = Congestion()
-        control.sample(0.05, 0, 10)
-        control.sample(5.0, 1, 10)
+        self.measure(control, 0.05, 0, 10)
+        self.measure(control, 5.0, 1, 10)
         self.assertTrue(control.slow_start and control._threshold == inf)

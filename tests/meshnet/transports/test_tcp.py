@@ -7,6 +7,7 @@ import socket
 import threading
 from typing import Any
 from unittest import SkipTest
+from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports import tcp
 from meshnet.transports.conformance import Sink
 from meshnet.transports.interface import ByteCarrier
-from meshnet.transports.sockets import MARK, mark
+from meshnet.transports.sockets import MARK, SocketCarrier, mark
 from meshnet.transports.tcp import (
     ADDRESSES_TRIED,
     KEEP_IDLE,
@@ -236,3 +237,18 @@ class TcpTests(SynchronousTestCase):
             ):
                 if hasattr(socket, option):
                     self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, option)), value)
+
+    def test_less_unsent(self) -> None:
+        """The kernel is told to hold less where the lane is slow; closed sockets and others are left."""
+        reactor, sink = Mock(), Mock()
+        with socket.socket() as sock:
+            carrier = SocketCarrier(reactor, sock, lambda carrier: sink)
+            carrier.limit_unsent(16 << 10)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                said = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+                self.assertEqual(said, 16 << 10)
+            carrier.close()
+            carrier.limit_unsent(8 << 10)
+        one, other = socket.socketpair()
+        with one, other:
+            SocketCarrier(reactor, one, lambda carrier: sink).limit_unsent(16 << 10)
