@@ -66,8 +66,8 @@ class TunnelInputs(Protocol):
 class TunnelCore:
     """What a tunnel's life works with. `dial` begins an attempt and `hang_up` ends it or its stream; `make`
     has the system changed and `unmake` changed back; `stands` is told when packets pass; `later` runs a call
-    after seconds and returns what cancels it, `jitter` gives a number from 0 to 1. `why` is the last thing
-    that went wrong."""
+    after seconds and returns what cancels it, `jitter` gives a number from 0 to 1. `why` is what went
+    wrong last, until it is up."""
 
     dial: Callable[[], None]
     hang_up: Callable[[], None]
@@ -138,7 +138,7 @@ def _answered(inputs: TunnelInputs, core: TunnelCore) -> None:
 
 @_making.upon(TunnelInputs.made).to(_up)
 def _made(inputs: TunnelInputs, core: TunnelCore) -> None:
-    core.state, core.wait, core.attempts = "up", FIRST_WAIT, 0
+    core.state, core.wait, core.attempts, core.why = "up", FIRST_WAIT, 0, None
     core.stands()
 
 

@@ -116,16 +116,16 @@ class TunnelClient:
             self.check(wanted)
         elif not self._node.disk.exists(self._node.data / BOOK):
             return
-        blocked = False
         try:
-            blocked = await self._host.call(system.lower_rest)
+            self._raised = await self._host.call(system.lower_rest)
         except MeshError as why:
             self._told(Failure(why), "what an earlier run has left was not undone")
         if self._stopping:
             return
         if wanted is not None:
             await self._begin_lasting(wanted)
-        elif blocked:
+        elif self._raised is not None:
+            self._guard()
             self._life.held(LocalError("The kill switch of an earlier run holds everything back."))
 
     async def _begin_lasting(self, settings: Tunnel) -> None:
@@ -133,6 +133,7 @@ class TunnelClient:
         if settings.killswitch:
             self._raised = await self._host.call(system.raise_block(settings, self._own()))
         if not self._stopping:
+            self._guard()
             self._life.up()
 
     def up(self, settings: Tunnel) -> Deferred[Json]:
@@ -161,7 +162,7 @@ class TunnelClient:
         if self._core.state == "down":
             return succeed(None)
         self._settle(LocalError("The node was stopped."))
-        if self._settings is not None and self._settings.killswitch and self._core.state != "ending":
+        if self._raised is not None and self._raised.blocks and self._core.state != "ending":
             _log.warn("the kill switch stays: nothing leaves this machine until `meshnet vpn doctor`")
             self._core.disarm()
             self._hang_up()
@@ -265,19 +266,19 @@ class TunnelClient:
             self._fail(why)
 
     def _fail(self, why: MeshError) -> None:
-        """An attempt came to nothing: another one, unless that is hopeless or nobody asked for more."""
-        standing = self._raised is not None
+        """An attempt came to nothing: another, unless that is hopeless, or somebody waits for this one."""
+        if self._stopping:
+            return
         hopeless = isinstance(why, LeaseError) and why.code in HOPELESS
-        if self._lasting or (standing and not hopeless):
+        if self._lasting or (self._raised is not None and not hopeless and not self._waiting):
             if self._core.why is None or str(self._core.why) != str(why):
                 self._note(f"no lease: {why}")
             self._life.failed(why)
-            return
-        if standing and self._wanted.killswitch:
+        elif self._raised is not None and self._raised.blocks:
             self._life.held(why)
             self._settle(why)
-            return
-        self._life.refused(why)
+        else:
+            self._life.refused(why)
 
     def _make(self) -> None:
         settings, lease = self._wanted, self._lease
@@ -287,7 +288,7 @@ class TunnelClient:
 
     def _made(self, raised: system.Raised) -> None:
         self._raised = raised
-        if self._core.state != "making":
+        if self._core.state != "making" or self._stopping:
             return
         stream = self._call.stream if self._call is not None else None
         if stream is None or self._flow is None:
@@ -300,10 +301,8 @@ class TunnelClient:
 
     def _stands(self) -> None:
         """Packets pass."""
-        clock = self._node.clock
-        if self._watch is None:
-            self._watch = HostWatch(self._node.reactor, clock.call_later, self._resolv, self._changed)
-        self._since = clock.now()
+        self._guard()
+        self._since = self._node.clock.now()
         self._note("up")
         self.rates.clear()
         self._health = Health()
@@ -372,6 +371,12 @@ class TunnelClient:
 
     # what happens to the machine
 
+    def _guard(self) -> None:
+        """From now on what others change is noticed."""
+        if self._watch is None:
+            later = self._node.clock.call_later
+            self._watch = HostWatch(self._node.reactor, later, self._resolv, self._changed)
+
     def _gone(self, why: MeshError) -> None:
         """The interface was removed under us: with it goes the call, and the next attempt makes another."""
         self._tun = self._flow = None
@@ -387,7 +392,7 @@ class TunnelClient:
     def _changed(self) -> None:
         """Somebody has changed addresses, routes, rules, tables or resolv.conf: perhaps ours."""
         self._life.hurry()
-        if self._core.state == "up":
+        if self._raised is not None and self._core.state != "ending":
             self.repair().addCallback(self._repaired).addErrback(self._told, "what was changed stays so")
 
     def _repaired(self, sentences: list[str]) -> None:
@@ -403,8 +408,6 @@ class TunnelClient:
         raised = self._raised
         shown: Json = {"state": self._state(), "why": None if core.why is None else str(core.why)}
         shown["kill_switch"] = raised.kill_switch if raised is not None else "off"
-        if core.state == "blocked" and raised is None:
-            shown["kill_switch"] = "on"
         if settings is not None and core.state != "down":
             via = self._call.via if self._call is not None else settings.via
             shown |= {

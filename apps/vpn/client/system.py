@@ -16,8 +16,8 @@ from typing import Final
 from attrs import evolve, frozen
 
 from apps.vpn.host import plan
-from apps.vpn.host.changes import AnyChange, Firewall, ResolverFile, Rule
-from apps.vpn.host.firewall import TABLE
+from apps.vpn.host.changes import AnyChange, Firewall, ResolverFile, Rule, Sysctl
+from apps.vpn.host.firewall import TABLE, Arriving, arriving
 from apps.vpn.host.host import Host
 from apps.vpn.host.look import Look
 from apps.vpn.host.resolver import current, is_ours, is_resolved
@@ -28,6 +28,7 @@ from meshnet.transports.sockets import MARK, mark
 
 OWNER: Final = "client"
 """In the book of changes."""
+_WAYS: Final[tuple[Arriving, ...]] = ("socket", "ct")
 KillSwitch = str
 """`off`, `nftables`, or `rules` where there is no nftables."""
 
@@ -48,6 +49,11 @@ class Raised:
     kill_switch: KillSwitch
     names: bool
     notes: tuple[str, ...] = ()
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a kill switch stands."""
+        return self.kill_switch != "off"
 
 
 def require_rights() -> None:
@@ -99,23 +105,21 @@ def lower(host: Host) -> list[str]:
     return host.undo(OWNER)
 
 
-def lower_rest(host: Host) -> bool:
-    """Work for the host, at a start: undo what an earlier run has left, but for a kill switch; whether there
-    is one."""
-    blocked = any(is_block(change) for change in host.standing(OWNER))
-    host.undo(OWNER, (lambda change: not _blocks(change)) if blocked else lambda change: True)
-    if blocked:
-        host.repair(OWNER)
-    return blocked
+def lower_rest(host: Host) -> Raised | None:
+    """Work for the host, at a start: undo what an earlier run has left, but for a kill switch, which is
+    returned if it stands. What lets links live behind it stays, too."""
+    if not any(is_block(change) for change in host.standing(OWNER)):
+        host.undo(OWNER)
+        return None
+    host.undo(OWNER, lambda change: not isinstance(change, Rule | Firewall | Sysctl))
+    host.repair(OWNER)
+    guarded = any(isinstance(change, Firewall) for change in host.standing(OWNER))
+    return Raised("nftables" if guarded else "rules", names=False)
 
 
 def is_block(change: AnyChange) -> bool:
     """Whether this is a sign of a kill switch."""
     return isinstance(change, Rule) and change.preference == plan.NOWHERE and change.action == "blackhole"
-
-
-def _blocks(change: AnyChange) -> bool:
-    return isinstance(change, Rule | Firewall)
 
 
 def strays(host: Host) -> tuple[AnyChange, ...]:
@@ -172,10 +176,11 @@ def _wanted(host: Host, settings: Tunnel, own: Own) -> plan.Wanted:
         outside=settings.outside,
         kill_switch=settings.killswitch,
         names=settings.dns,
-        loose=host.is_strict() or plan.loosened(host.standing(OWNER)),
+        filters=tuple(sorted(host.filters() | plan.unfiltered(host.standing(OWNER)))),
+        arriving=next((how for how in _WAYS if host.knows(arriving(how, MARK))), ""),
         resolved=tools.resolvectl is not None and is_resolved(host.resolv),
         firewall=tools.nft is not None,
-        strong=host.has_fib(),
+        strong=host.knows("ip daddr 192.0.2.1 fib saddr type != local drop"),
     )
 
 

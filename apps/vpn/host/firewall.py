@@ -1,5 +1,6 @@
 """The rules that keep packets in: the table of nftables that stands while the VPN is up.
 
+    arriving     what comes for a link gets the link's mark: filters of reverse paths look where links go
     prerouting   packets for the tunnel's own addresses come through the tunnel, or from this machine
     output       of what this machine sends: links (by mark), loopback, the tunnel and, with the kill switch,
                  nothing else but DHCP, neighbour discovery and the networks that the operator left outside
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
-from typing import Final
+from typing import Final, Literal
 
 from attrs import frozen
 
@@ -21,8 +22,10 @@ from apps.vpn.host.changes import Firewall
 
 TABLE: Final = "meshnet_vpn"
 DNS_PORTS: Final = (53, 853)
-RAW: Final = -300
-"""Before the kernel follows connections."""
+RAW, MANGLE = -300, -150
+"""Before the kernel follows connections, and after."""
+Arriving = Literal["", "socket", "ct"]
+"""How packets for links are known when they come: by the socket they are for, the connection, or not."""
 _ALWAYS: Final = (
     "udp sport 68 udp dport 67 accept",
     "udp sport 546 udp dport 547 accept",
@@ -48,6 +51,7 @@ class Guard:
     names: bool = False
     strong: bool = True
     """Whether the kernel can look up where an address is (`fib`)."""
+    arriving: Arriving = ""
 
 
 def table(guard: Guard) -> Firewall:
@@ -59,6 +63,9 @@ def table(guard: Guard) -> Firewall:
     ]
     if guard.strong and guard.addresses:
         chains.append(_chain("prerouting", RAW, "accept", _strong(guard)))
+    if guard.arriving:
+        rule = arriving(guard.arriving, guard.mark)
+        chains.append(_chain("prerouting", MANGLE, "accept", [rule], name="arriving"))
     sets = [*_sets("inside", guard.inside), *_sets("outside", guard.outside)]
     counters = ["\tcounter blocked {\n\t}\n"]
     if guard.names:
@@ -66,9 +73,16 @@ def table(guard: Guard) -> Firewall:
     return Firewall(TABLE, f"table inet {TABLE} {{\n{''.join((*counters, *sets, *chains))}}}\n")
 
 
+def arriving(how: Arriving, mark: int) -> str:
+    """The rule that marks what comes for links."""
+    return f"{how} mark {mark:#x} meta mark set {mark:#x}"
+
+
 def _leaving(guard: Guard, forwarded: bool) -> list[str]:
     ours = _names((guard.tunnel, *guard.own))
-    rules = ['oifname "lo" accept', f"meta mark {guard.mark:#x} accept"] if not forwarded else []
+    follow = f"ct mark set {guard.mark:#x} " if guard.arriving == "ct" else ""
+    links = f"meta mark {guard.mark:#x} {follow}accept"
+    rules = ['oifname "lo" accept', links] if not forwarded else []
     if guard.names:
         ports = ", ".join(map(str, DNS_PORTS))
         no = 'counter name "names" reject with icmpx admin-prohibited'
@@ -99,9 +113,9 @@ def _strong(guard: Guard) -> list[str]:
     return rules
 
 
-def _chain(hook: str, priority: int, policy: str, rules: Sequence[str]) -> str:
+def _chain(hook: str, priority: int, policy: str, rules: Sequence[str], name: str = "") -> str:
     lines = (f"type filter hook {hook} priority {priority}; policy {policy};", *rules)
-    return f"\tchain {hook} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+    return f"\tchain {name or hook} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
 
 
 def _sets(name: str, networks: Sequence[str]) -> list[str]:

@@ -59,6 +59,7 @@ class Host:
         self._run = run
         self._proc = proc
         self._listed: dict[str, str] = {}
+        self._known: dict[str, bool] = {}
         try:
             self._boot = (proc / _BOOT).read_text().strip()
         except OSError:
@@ -152,18 +153,24 @@ class Host:
         self._make(lost, replace=True)
         return tuple(entry.change for entry in lost)
 
-    def is_strict(self) -> bool:
-        """Whether IPv4 packets are dropped that come in where answers would not go out (rp_filter)."""
+    def filters(self) -> set[str]:
+        """Interfaces, and `all`, that drop IPv4 packets which come where answers would not go (rp_filter)."""
+        found = set()
         for file in self._proc.glob("net/ipv4/conf/*/rp_filter"):
             with contextlib.suppress(OSError, ValueError):
-                if int(file.read_text()) == 1:
-                    return True
-        return False
+                if int(file.read_text()):
+                    found.add(file.parent.name)
+        return found
 
-    def has_fib(self) -> bool:
-        """Whether nftables of this kernel can look up where an address is."""
-        rule = "type filter hook prerouting priority -300; ip daddr 192.0.2.1 fib saddr type != local drop"
-        return self.would_take(f"table inet meshnet_probe {{\nchain x {{\n{rule}\n}}\n}}\n")
+    def knows(self, rule: str) -> bool:
+        """Whether nftables takes such a rule in prerouting: `socket`, `ct` and `fib` need modules of the
+        kernel that not all have."""
+        known = self._known.get(rule)
+        if known is None:
+            chain = f"type filter hook prerouting priority -150;\n{rule}"
+            probe = f"table inet meshnet_probe {{\nchain x {{\n{chain}\n}}\n}}\n"
+            known = self._known[rule] = self.would_take(probe)
+        return known
 
     def would_take(self, table: str) -> bool:
         """Whether nftables of this kernel knows all that a table says; nothing is changed."""

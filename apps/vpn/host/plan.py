@@ -16,6 +16,7 @@ new way, and goes after the last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Final
@@ -36,6 +37,7 @@ from apps.vpn.host.changes import (
     Sysctl,
     device_name,
 )
+from apps.vpn.host.firewall import Arriving
 
 TABLE: Final = 0x6D65
 """Number of the routing table (28005)."""
@@ -52,8 +54,8 @@ BEGIN, DHCP, NAMES, NO_NAMES, OUTSIDE, ALL, NOWHERE, END = 5200, 5202, 5205, 520
 """Preferences of the rules."""
 _NAME_PORTS: Final[tuple[tuple[Protocol, int], ...]] = (("udp", 53), ("tcp", 53), ("udp", 853), ("tcp", 853))
 OURS: Final = range(BEGIN, END + 1)
-RP_FILTER: Final = "net/ipv4/conf/all/rp_filter"
-LOOSE: Final = 2
+SRC_VALID_MARK: Final = "net/ipv4/conf/all/src_valid_mark"
+_RP_FILTER: Final = re.compile(r"net/ipv4/conf/([^/]+)/rp_filter")
 
 
 @frozen
@@ -63,8 +65,9 @@ class Wanted:
     `addresses` and `servers` are those of the lease. `own` are other interfaces of this node; `own_servers`
     are asked for names before the others and know only some (systemd-resolved has been told of them).
     `inside`: only these go through the tunnel; empty: all. `outside`: these do not, `lan` in place of a
-    network for all private ones. `names`: DNS goes through the tunnel alone. `loose`: the machine drops what
-    comes in where it would not go out (rp_filter), so it has to be told not to. `firewall`: whether there is
+    network for all private ones. `names`: DNS goes through the tunnel alone. `filters` are interfaces (and
+    `all`) that drop what comes in where answers would not go out (rp_filter), as to links they would not:
+    `arriving` says how the kernel can be shown which packets come for links. `firewall`: whether there is
     nftables; else rules alone have to do. `strong`: whether its kernel can look up where an address is.
     """
 
@@ -78,7 +81,8 @@ class Wanted:
     outside: tuple[str, ...] = ()
     kill_switch: bool = False
     names: bool = False
-    loose: bool = False
+    filters: tuple[str, ...] = ()
+    arriving: Arriving = ""
     resolved: bool = False
     firewall: bool = True
     strong: bool = True
@@ -98,9 +102,10 @@ def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def loosened(changes: Iterable[AnyChange]) -> bool:
-    """Whether reverse paths are loose because of these."""
-    return any(isinstance(change, Sysctl) and change.key == RP_FILTER for change in changes)
+def unfiltered(changes: Iterable[AnyChange]) -> set[str]:
+    """Interfaces that filter no reverse paths because of these."""
+    keys = [_RP_FILTER.fullmatch(change.key) for change in changes if isinstance(change, Sysctl)]
+    return {match[1] for match in keys if match is not None}
 
 
 def block(wanted: Wanted) -> tuple[AnyChange, ...]:
@@ -145,13 +150,19 @@ def _guards(wanted: Wanted) -> list[Firewall]:
         kill_switch=wanted.kill_switch,
         names=wanted.names,
         strong=wanted.strong,
+        arriving=wanted.arriving if wanted.filters else "",
     )
     return [firewall.table(guard)]
 
 
 def _sysctls(wanted: Wanted) -> list[Sysctl]:
-    """What comes for a link comes in where unmarked packets would not go out."""
-    return [Sysctl(RP_FILTER, LOOSE)] if wanted.loose else []
+    """What comes for a link comes in where an unmarked answer would not go out: it is looked at with its mark
+    then, or where nothing can mark it, not at all."""
+    if not wanted.filters:
+        return []
+    if wanted.firewall and wanted.arriving:
+        return [Sysctl(SRC_VALID_MARK, 1)]
+    return [Sysctl(f"net/ipv4/conf/{name}/rp_filter", 0) for name in wanted.filters]
 
 
 def _rules(wanted: Wanted) -> list[Rule]:

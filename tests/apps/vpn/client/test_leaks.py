@@ -157,6 +157,25 @@ class LeakTests(SynchronousTestCase):
         self.assertEqual(self.system(), self.before)
 
     @pytest.mark.long
+    def test_behind_the_kill_switch(self) -> None:
+        """The node is killed and starts again: its links live behind the kill switch, also where reverse
+        paths are looked at strictly; nothing else does, until the doctor comes, here without a node."""
+        self.up(killswitch=True)
+        self.kill("user")
+        self.lab.launch(self.processes, "user")
+        self.lab["user"].wait_for_links(1)
+        self.assertEqual(self.tunnel()["state"], "blocked")
+        with Capture(self.user, self.cable.name) as capture:
+            self.attempts()
+            self.up(killswitch=True)
+            self.attempts()
+            self.kill("user")
+            self.attempts()
+        self.assertEqual(self.leaks(capture), [])
+        self.lab.meshnet("user", "vpn", "doctor")
+        self.assertEqual(self.system(), self.before)
+
+    @pytest.mark.long
     def test_comes_back(self) -> None:
         """The exit is gone for long, and comes back; the machine gets another address. It is up again by
         itself each time, and nothing has leaked. What others did to the host's addresses stays."""

@@ -81,13 +81,50 @@ class StartTests(TunnelCase):
         self.begin(None)
         self.devices.clear()
         self.assertEqual(self.state(), "blocked")
-        self.assertEqual(self.tunnel.describe()["kill_switch"], "on")
+        self.assertEqual(self.tunnel.describe()["kill_switch"], "nftables")
         self.assertEqual(self.machine.rules, rules)
         self.assertIn("meshnet_vpn", self.machine.tables)
         self.assertEqual(self.resolv.read_text(), OLD)
         findings = self.successResultOf(self.tunnel.examine())
         self.assertEqual([each["level"] for each in findings], ["ok"])
         self.assert_as_before()
+
+    def test_what_is_blocked_stays_so(self) -> None:
+        """A kill switch of an earlier run outlives attempts that fail, the end of the node, and who removes
+        it; only `down` lifts it."""
+        self.up(killswitch=True)
+        self.kill()
+        self.devices.clear()
+        self.begin(None)
+        stands = self.machine.state()
+        self.mesh.connect_error = UnreachableError("no way leads to that node")
+        for killswitch in (True, False):
+            up = self.tunnel.up(evolve(self.settings, killswitch=killswitch))
+            self.flush()
+            self.failureResultOf(up, UnreachableError)
+            self.assertEqual(self.state(), "blocked")
+        self.machine.tables.clear()
+        self.changed[-1]()
+        self.successResultOf(self.tunnel.stop())
+        for device in self.devices:
+            self.machine.remove(device.name)
+        self.assertEqual(self.machine.state(), stands)
+        self.host.host.close()
+        self.tunnel = self.new_tunnel()
+        self.begin(None)
+        self.successResultOf(self.tunnel.down())
+        self.devices.clear()
+        self.assert_as_before()
+
+    def test_guarded_before_it_is_up(self) -> None:
+        """What others take from a kill switch comes back also while the exit is called."""
+        self.mesh.connect_error = UnreachableError("there is no link")
+        self.begin(evolve(self.settings, killswitch=True))
+        stands = self.machine.state()
+        self.machine.tables.clear()
+        self.machine.rules[6].clear()
+        self.changed[-1]()
+        self.assertEqual(self.machine.state(), stands)
 
     def test_killed_and_up_again(self) -> None:
         """From the config, after a death: blocked all the time, then up."""

@@ -23,7 +23,7 @@ WANTED = plan.Wanted(
     outside=("lan", "198.51.100.0/24"),
     kill_switch=True,
     names=True,
-    loose=True,
+    filters=("all",),
 )
 CHANGES = (*plan.block(WANTED), *plan.tunnel(WANTED))
 OLD = "nameserver 192.0.2.53\nsearch example\n"
@@ -233,7 +233,7 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(self.host().undo("client"), [])
         self.assertEqual([each for each in self.machine.calls if "show" not in each[0]], [])
         self.assertEqual(self.resolv.read_text(), OLD)
-        self.assertEqual((self.proc / "net/ipv4/conf/all/rp_filter").read_text(), "2\n")
+        self.assertEqual((self.proc / "net/ipv4/conf/all/rp_filter").read_text(), "0\n")
 
     def test_owners(self) -> None:
         """One owner's changes are not another's."""

@@ -67,8 +67,9 @@ class KernelTests(SynchronousTestCase):
         return "\n".join([*routes, tables, self.resolv.read_text(), oct(self.resolv.stat().st_mode)])
 
     def apply(self, wanted: plan.Wanted) -> None:
-        """Brings it up."""
-        self.user.inside(lambda: self.host.apply("client", (*plan.block(wanted), *plan.tunnel(wanted))))
+        """Brings it up; without an address only what holds back."""
+        changes = (*plan.block(wanted), *(plan.tunnel(wanted) if wanted.addresses else ()))
+        self.user.inside(lambda: self.host.apply("client", changes))
 
     def undo(self, which: Callable[[AnyChange], bool] = lambda change: True) -> None:
         """Brings it down, or a part of it."""
@@ -181,7 +182,9 @@ class KernelTests(SynchronousTestCase):
             LEASE,
             evolve(LEASE, kill_switch=False, names=False),
             evolve(LEASE, addresses=("100.64.0.7",), outside=("lan", "198.51.100.0/24")),
-            evolve(LEASE, inside=("198.51.100.0/24", "2001:db8::/32"), loose=True),
+            evolve(LEASE, inside=("198.51.100.0/24", "2001:db8::/32"), filters=("all",), arriving="socket"),
+            evolve(LEASE, filters=("all", "default"), arriving="ct"),
+            evolve(LEASE, filters=("all", "default")),
             evolve(LEASE, kill_switch=False, inside=("198.51.100.0/24",), own=("mesh0",), strong=False),
         ):
             self.apply(wanted)
@@ -190,7 +193,40 @@ class KernelTests(SynchronousTestCase):
             self.undo()
             self.assertEqual(self.state(), self.before)
 
-    def test_fib(self) -> None:
-        """Whether the kernel can tell where an address is, is found out without a trace."""
-        self.user.inside(self.host.has_fib)
+    def test_what_the_kernel_knows(self) -> None:
+        """It is found out without a trace."""
+        for rule, known in (("ip daddr 192.0.2.1 drop", True), ("no such rule", False)):
+            self.assertIs(self.user.inside(lambda rule=rule: self.host.knows(rule)), known)
         self.assertEqual(self.state(), self.before)
+
+    def answers(self, wanted: plan.Wanted) -> bool:
+        """Whether a link's connection to the router stands while nothing but links may."""
+        self.user.set(ipv4__conf__all__rp_filter=1)
+        self.apply(wanted)
+        with self.router.inside(lambda: socket.create_server((str(self.cable.far4), 7_001))):
+
+            def work() -> bool:
+                with socket.socket() as sock:
+                    sock.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
+                    sock.settimeout(0.5)
+                    try:
+                        sock.connect((str(self.cable.far4), 7_001))
+                    except OSError:
+                        return False
+                    return True
+
+            stands = self.user.inside(work)
+        self.undo()
+        return stands
+
+    def test_links_behind_the_block(self) -> None:
+        """Where reverse paths are filtered strictly and there is no tunnel yet: answers to links come in by
+        each of the ways to let them, and not without."""
+        block = plan.Wanted("t0", MARK, kill_switch=True)
+        filters = evolve(block, filters=("all",))
+        self.user.configure("link delete t0")
+        self.assertFalse(self.answers(block))
+        self.assertTrue(self.answers(evolve(filters, arriving="socket")))
+        self.assertTrue(self.answers(evolve(filters, arriving="ct")))
+        self.assertTrue(self.answers(filters))
+        self.assertTrue(self.answers(evolve(filters, firewall=False)))

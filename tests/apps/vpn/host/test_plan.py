@@ -22,6 +22,7 @@ from apps.vpn.host.plan import (
     block,
     networks,
     tunnel,
+    unfiltered,
 )
 
 MARK = 0x6D657368
@@ -129,22 +130,35 @@ def test_without_nftables() -> None:
     assert block(evolve(without, firewall=True))[1:] == block(without)
 
 
-def test_strict_reverse_paths() -> None:
-    """Only where the machine asks for it."""
-    assert Sysctl("net/ipv4/conf/all/rp_filter", 2) in block(evolve(BOTH, loose=True))
-    assert not [each for each in block(BOTH) if isinstance(each, Sysctl)]
+def test_reverse_paths() -> None:
+    """Where packets are dropped that come where answers would not go: those for links are marked by the
+    socket or the connection that they are for, and looked at with their mark; else nothing is dropped."""
+    filters = evolve(BOTH, filters=("all", "eth0"))
+    marking = Sysctl("net/ipv4/conf/all/src_valid_mark", 1)
+    for how in ("socket", "ct"):
+        changes = block(evolve(filters, arriving=how))
+        assert [each for each in changes if isinstance(each, Sysctl)] == [marking]
+        assert f"{how} mark 0x6d657368 meta mark set 0x6d657368" in text(evolve(filters, arriving=how))
+    assert "meta mark 0x6d657368 ct mark set 0x6d657368 accept" in text(evolve(filters, arriving="ct"))
+    for wanted in (filters, evolve(filters, arriving="socket", firewall=False)):
+        off = [each for each in block(wanted) if isinstance(each, Sysctl)]
+        assert off == [Sysctl(f"net/ipv4/conf/{name}/rp_filter", 0) for name in ("all", "eth0")]
+        assert unfiltered(off) == {"all", "eth0"}
+    quiet = evolve(BOTH, arriving="socket")
+    assert not [each for each in block(quiet) if isinstance(each, Sysctl)]
+    assert "meta mark set" not in text(quiet)
 
 
 def test_no_change_twice() -> None:
     """Each change is there once, whatever is wanted; else undoing one would undo the other."""
     options = product((True, False), repeat=4)
-    for kill, names, loose, firewall in options:
+    for kill, names, filters, firewall in options:
         for inside, outside in product((("10.0.0.0/8",), ()), (("lan", "10.0.0.0/8"), ())):
             wanted = evolve(
                 BOTH,
                 kill_switch=kill,
                 names=names,
-                loose=loose,
+                filters=("all", "eth0") if filters else (),
                 firewall=firewall,
                 inside=inside,
                 outside=outside,
