@@ -136,6 +136,7 @@ class Outlet:
 
     def drained(self, now: float) -> None:
         """The carrier takes bytes again."""
+        self.pace.short_at = now
         if now >= self.pace.due:
             self._measure(now)
         self._push()

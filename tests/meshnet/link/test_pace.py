@@ -17,6 +17,7 @@ class PaceTests(SynchronousTestCase):
         for number in range(round(seconds / MEASURED_SECONDS)):
             self.sent += round(rate * MEASURED_SECONDS)
             now = begin + (number + 1) * MEASURED_SECONDS
+            pace.short_at = now
             assert now > pace.due - 1e-6
             pace.measure(self.sent, now)
 
@@ -37,6 +38,14 @@ class PaceTests(SynchronousTestCase):
         self.run_at(pace, 1e6, 0.0, 0.1)
         self.assertEqual((pace.record, pace.burst, pace.unsent), (LEAST_RECORD, LEAST_AHEAD, LEAST_AHEAD))
 
+    def test_little_to_send(self) -> None:
+        """A lane whose carrier takes all of the little there is closes no record early; but it asks for a
+        short queue in the kernel, which is how it will learn."""
+        pace = Pace(BUFFER_SIZE)
+        self.run_at(pace, 1e6, 0.0, 0.1)
+        pace.measure(self.sent, 3.0)
+        self.assertEqual((pace.record, pace.burst, pace.unsent), (LARGEST_RECORD, BUFFER_SIZE, LEAST_AHEAD))
+
     def test_between(self) -> None:
         """2 ms and 5 ms of the rate."""
         pace = Pace(BUFFER_SIZE)
@@ -50,6 +59,7 @@ class PaceTests(SynchronousTestCase):
         self.run_at(pace, 200e6, 0.0, 1.0)
         pace.measure(self.sent, 1.9)
         self.assertEqual(pace.record, LARGEST_RECORD)
+        pace.short_at = 10.0
         pace.measure(self.sent, 10.0)
         self.assertEqual(pace.record, LEAST_RECORD)
         self.run_at(pace, 200e6, 10.0, MEASURED_SECONDS)
