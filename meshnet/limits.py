@@ -169,6 +169,10 @@ SUMMARY_SECONDS: Final = 300.0  # between comparisons of all records with a neig
 BUCKETS: Final = 4_096  # digests in one comparison
 POLICY_TEXT: Final = 2_000  # characters of a path policy
 POLICY_PATHS: Final = 16  # paths that share no relay, in one answer
+THROUGH_LINKS: Final = 64  # links over circuits, of ours; and as many of others
+THROUGH_PIPE: Final = 256 << 10  # bytes of such a link that wait to go into its stream
+THROUGH_SECONDS: Final = 15.0  # for such a link to stand
+THROUGH_IDLE: Final = 600.0  # without a circuit over it; then it is given up
 SUSPECTS: Final = 4_096  # relays whose circuits are counted
 PATHS_WEIGHED: Final = 64  # candidates looked at for one choice
 

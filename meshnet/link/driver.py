@@ -132,7 +132,7 @@ class Links:
         self._unwatch = self._watch(lambda: self.check("the network of this machine has changed"))
         for address in addresses:
             transport, rest = self._transports.find(address)
-            listener = await transport.listen(rest, self._accepter(address))
+            listener = await transport.listen(rest, self.accepter(address))
             if not self._running:
                 listener.stop()
                 raise LocalError("the node was stopped while it started")
@@ -303,7 +303,9 @@ class Links:
 
     # Inside
 
-    def _accepter(self, address: str) -> Attach:
+    def accepter(self, address: str) -> Attach:
+        """Makes connections of what others dialled; `address` stands where a carrier knows none."""
+
         def attach(carrier: ByteCarrier) -> Connection:
             connection = self._connection(carrier, carrier.remote or address)
             connection.lane.accept()

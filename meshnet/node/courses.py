@@ -6,11 +6,12 @@ speaks for or against its relays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from meshnet.cipher.address import proves
-from meshnet.errors import MeshError
+from meshnet.cipher.keys import PublicKey
+from meshnet.errors import MeshError, UnreachableError
 from meshnet.node.conversation import Conversation, Course, Leg, Route
 from meshnet.node.dialling import Standing
 from meshnet.node.hedge import Hedge
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from meshnet.node.topology import Topology
 
 DOUBTED: Final = 2.0  # seconds of silence after which a circuit must show that it lives
+
+PIECES: Final = 4  # circuits, one over the other, that lead to a node far away: 29 hops
 
 Told = Callable[[Route, Standing | MeshError, float], None]
 """Told once of the route that stands, or of one that failed and why."""
@@ -40,9 +43,44 @@ class Courses:
         try:
             routes = self._topology.routes(course.target, course.policy, now)
         except MeshError as problem:
-            told((course.target,), problem, now)
+            if not (isinstance(problem, UnreachableError) and self._far(course, told, now)):
+                told((course.target,), problem, now)
             return
+        self._hedge(routes, told, now)
 
+    def _far(self, course: Course, told: Told, now: float) -> bool:
+        """Goes over waypoints, where one circuit does not reach; false if there is no such way."""
+        pieces = self._topology.long_way(course.target, course.policy)
+        if not 2 <= len(pieces) <= PIECES:
+            return False
+        self._next_piece(pieces, (), course, told, now)
+        return True
+
+    def _next_piece(
+        self,
+        pieces: Sequence[tuple[PublicKey, ...]],
+        before: tuple[PublicKey, ...],
+        course: Course,
+        told: Told,
+        now: float,
+    ) -> None:
+        """A link to the end of the first piece, behind the waypoint `before`; at last the circuit."""
+        inner = pieces[0][1:-1]
+        route: Route = (*before, *inner, course.target)
+        if len(pieces) == 1:
+            self._hedge([route], told, now)
+            return
+        waypoint = pieces[0][-1]
+
+        def reached(why: MeshError | None, now: float) -> None:
+            if why is None:
+                self._next_piece(pieces[1:], (waypoint,), course, told, now)
+            else:
+                told(route, why, now)
+
+        self._router.through.reach(waypoint, (*before, *inner), reached, now)
+
+    def _hedge(self, routes: list[Route], told: Told, now: float) -> None:
         def tried(route: Route, silent: bool, now: float) -> None:
             if silent:
                 self._topology.died(route, now)

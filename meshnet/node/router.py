@@ -46,6 +46,7 @@ from meshnet.node.figures import Figures
 from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.node.services import Service, Services
+from meshnet.node.through import Through
 from meshnet.node.topology import Topology
 from meshnet.session.codes import Code
 from meshnet.session.events import AppFailed, Closed, DatagramReceived, Joined, Moved, PathDead, Ponged
@@ -98,6 +99,8 @@ class Router(Figures):
         self.session_memory = Memory()
         self._cancel_tick: Callable[[], None] | None = None
         self._ticked = 0.0, 0.0
+        self.through = Through(self)
+        transports = transports.beside(self.through.transport)
         identity = Identity(secret, network_id, backend, accept, lanes)
         receivers = dict.fromkeys(FRAME_KINDS, self._frame) | dict.fromkeys(KINDS, self._told)
         self.links = Links(identity, transports, clock, random, self, receivers, watch)
@@ -130,6 +133,8 @@ class Router(Figures):
         self._cancel_tick = self.later(TICK, self._tick)
         if self.topology is not None:
             self.topology.start(self._clock.now())
+            if self._policy.enabled:
+                self.through.start()
         return await self.links.start(addresses)
 
     def add_peer(self, key: PublicKey, *addresses: str) -> None:
@@ -333,6 +338,7 @@ class Router(Figures):
                     self.courses.tick(conversation, now)
         if self.topology is not None:
             self.topology.tick(now)
+            self.through.tick(now)
 
     @staticmethod
     def _keep_alive(conversation: Conversation, now: float) -> None:
@@ -352,6 +358,7 @@ class Router(Figures):
             self.circuits.link_again(link.peer, now)
         if self.topology is not None:
             self.topology.link_up(link, now)
+            self.through.up(link.peer, now)
         self.on_link(link.peer)
 
     def link_restarted(self, link: Link, now: float) -> None:

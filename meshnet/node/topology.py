@@ -15,6 +15,7 @@ from hashlib import sha256
 from ipaddress import IPv6Address
 from typing import Any, Final, Protocol
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from meshnet.cipher.address import Address, Target, proves
@@ -27,10 +28,10 @@ from meshnet.node.conversation import Route
 from meshnet.storage.kept import KeptFile
 from meshnet.topology import frames
 from meshnet.topology.book import Book, Verdict
-from meshnet.topology.choice import Choice, Way, choose, keys_of
+from meshnet.topology.choice import Choice, Way, choose, keys_of, long_way
 from meshnet.topology.claims import Mark
 from meshnet.topology.guards import Guard, keep
-from meshnet.topology.policy import Policy, parse_policy
+from meshnet.topology.policy import Policy, Prefer, parse_policy
 from meshnet.topology.record import (
     NAME_SIZE,
     NO_PLACE,
@@ -359,6 +360,15 @@ class Topology:
         if not ways:
             raise UnreachableError(f"There is no way to {self._called(name_of(end))}: {choice.reason}")
         return [(*keys_of(self.graph, way.relays), target) for way in ways[:ALTERNATIVES]]
+
+    def long_way(self, target: Target, text: str | None) -> list[tuple[PublicKey, ...]]:
+        """The pieces of a way that is longer than a circuit, by the keys of their nodes; none under a policy
+        that says more than what is preferred, or where there is no way."""
+        if evolve(self.policy(text), text="", prefer=Prefer.LATENCY) != Policy():
+            return []
+        end = target.introduction if isinstance(target, Address) else proves(target)
+        pieces = long_way(self.graph, self.own, name_of(end))
+        return [keys_of(self.graph, piece) for piece in pieces]
 
     @staticmethod
     def _apart(choice: Choice) -> list[Way]:

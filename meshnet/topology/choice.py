@@ -390,14 +390,21 @@ def _behind_guard(
 
 
 def long_way(graph: Graph, origin: Name, target: Name) -> tuple[tuple[Name, ...], ...]:
-    """A path with more hops than one circuit can have, cut into pieces that have no more: each begins at
-    the node where the last one ended, a waypoint. Empty if there is no path at all."""
+    """A path with more hops than one circuit can have, cut into pieces: each begins at the node where the
+    last one ended, a waypoint, and has 8 hops at most, all but the first 7, since the link to the waypoint
+    is one. Empty if there is no path at all."""
     costs = graph.weighted(_latency)
     silent = {name for name, node in graph.nodes.items() if not node.relays}
     path = shortest(costs, origin, target, LONGEST_WAY, silent, graph.weighted_back(_latency))
     if path is None:
         return ()
-    return tuple(path[start : start + HOPS + 1] for start in range(0, len(path) - 1, HOPS))
+    pieces: list[tuple[Name, ...]] = []
+    start = 0
+    while start < len(path) - 1:
+        end = start + (HOPS if not pieces else HOPS - 1)
+        pieces.append(path[start : end + 1])
+        start = end
+    return tuple(pieces)
 
 
 def keys_of(graph: Graph, names: Sequence[Name]) -> tuple[PublicKey, ...]:

@@ -26,6 +26,10 @@ class Transports:
     def __init__(self, transports: Iterable[Transport]) -> None:
         self._by_name: Mapping[str, Transport] = {each.name: each for each in transports}
 
+    def beside(self, transport: Transport) -> Transports:
+        """These and one more."""
+        return Transports([*self._by_name.values(), transport])
+
     @property
     def names(self) -> list[str]:
         """Names that addresses may begin with."""

@@ -57,7 +57,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "docs/rpc.md": ("RPC_",),
     "docs/topology.md": (
         *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
-        *("SUSPECTS", "PATHS_"),
+        *("SUSPECTS", "PATHS_", "THROUGH_"),
     ),
     "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),

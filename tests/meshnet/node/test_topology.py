@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from ipaddress import IPv6Address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lab.simulation.disk import SimulatedDisk
 from lab.simulation.nodes import Collector
 from meshnet.cipher.keys import mesh_ipv6
 from meshnet.errors import Drop, UnreachableError, UsageError
+from meshnet.limits import THROUGH_IDLE
 from meshnet.node.config import TopologySettings
 from meshnet.node.topology import KEPT_BYTES, Topology
 from meshnet.storage.kept import KeptFile
@@ -161,6 +163,57 @@ class Ways(KnowingCase):
         self.exchange(self.gone())
         self.assertLess(self.m.network.clock.seconds() - start, 5.0)
         self.assertEqual(self.route(), ["r1", "r2"])
+
+
+class Far(KnowingCase):
+    """Nodes that one circuit does not reach."""
+
+    def test_waypoint(self) -> None:
+        """Twelve hops away: a link over a circuit to a node in between, and a circuit over that."""
+        row = ["alice", *(f"n{i}" for i in range(1, 12)), "bob"]
+        self.start(list(pairwise(row)))
+        near = self.gone()
+        self.exchange(near)
+        self.assertEqual(self.route()[0], "n8")
+        self.assertEqual(len(self.m["alice"].router.through), 1)
+        self.exchange(self.gone(), bytes(100_000))
+        links = [link for link in self.m["alice"].router.brief()["links"] if link["up"]]
+        self.assertEqual({link["address"].partition(":")[0] for link in links}, {"sim", "mesh"})
+
+    def test_three_waypoints(self) -> None:
+        """Twenty-eight hops away: links over links over links."""
+        row = ["alice", *(f"n{i}" for i in range(1, 28)), "bob"]
+        self.start(list(pairwise(row)))
+        self.exchange(self.gone(), bytes(50_000))
+        self.assertEqual(len(self.m["alice"].router.through), 3)
+
+    def test_too_far(self) -> None:
+        """Thirty-two hops away is too far, and is told so."""
+        row = ["alice", *(f"n{i}" for i in range(1, 32)), "bob"]
+        self.start(list(pairwise(row)))
+        self.assertIn("at most 8 hops", str(self.fails(self.go()[1])))
+
+    def test_waypoint_falls(self) -> None:
+        """The waypoint is killed: the stream ends with a sentence; nothing waits for ever."""
+        row = ["alice", *(f"n{i}" for i in range(1, 12)), "bob"]
+        self.start(list(pairwise(row)))
+        near = self.gone()
+        self.exchange(near)
+        self.m.kill("n8")
+        near.send(b"lost")
+        self.until(lambda: near.error is not None, 120.0)
+
+    def test_given_up(self) -> None:
+        """A link to a waypoint that nobody uses any more is given up, on both sides."""
+        row = ["alice", *(f"n{i}" for i in range(1, 12)), "bob"]
+        self.start(list(pairwise(row)))
+        near = self.gone()
+        self.exchange(near)
+        assert near.stream is not None
+        near.stream.reset()
+        self.m.network.run(THROUGH_IDLE + 200.0)
+        self.assertEqual(len(self.m["alice"].router.through), 0)
+        self.assertEqual(self.m["n8"].router.through._accepted, 0)
 
 
 class Records(KnowingCase):
