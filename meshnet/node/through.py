@@ -162,7 +162,7 @@ class ThroughTransport:
         try:
             parse_public_key(rest)
         except MeshError as error:
-            raise ConfigError(f"mesh:{rest[:80]} is no address: {error}") from None
+            raise ConfigError(f"No address: mesh:{rest[:80]}; {error}.") from None
 
     def dial(self, rest: str, attach: Attach) -> Deferred[None]:
         """A stream to that node's port for links, and a connection of it."""
