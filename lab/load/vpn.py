@@ -173,7 +173,7 @@ class _Run:
 
     def _pages(self) -> None:
         while not self._over.wait(0.5):
-            self._tries("page", ["curl", "-sSm", "5", f"http://{NAME}/"], PAGE.decode())
+            self._tries("page", ["curl", "-sSm", "20", f"http://{NAME}/"], PAGE.decode())
             self._tries("name", ["dig", "+short", "+tries=2", "+time=3", NAME], WEB4)
 
     def _tries(self, what: str, words: Sequence[str], wanted: str) -> None:
@@ -237,6 +237,10 @@ class _Run:
         times = [float(each) for each in _ECHO.findall(self._echo_log.read_text())]
         waited = pauses(times)
         report.longest_pause = max(waited, default=report.seconds)
+        begun = time.time() - report.seconds
+        for before, after in pairwise(times):
+            if after - before > STALL / 2:
+                self._say(f"{before - begun:6.1f} s  nothing for {after - before:.2f} s")
         report.pauses = [round(each, 2) for each in waited if each > STALL / 2]
         for each in waited:
             if each > STALL:

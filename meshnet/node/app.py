@@ -53,6 +53,9 @@ class Datagram:
     reply: Callable[[bytes], bool]
 
 
+Ways = Callable[[], Sequence[PublicKey]]
+"""Relays, in order, of another way to the same last hop. Raises UsageError if there is none now."""
+
 Receive = Callable[[Datagram], None]
 """Called for each datagram to a port."""
 
@@ -95,11 +98,15 @@ class MeshNode(Protocol):
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
         policy: str | None = None,
+        ways: Ways | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream to a node, or to a hidden service by its address. `via` names the relays in order
         (to an address, those before its introduction node); None takes the configured route, else a way
         that the path policy `policy` allows (None: the config's; docs/topology.md). `identity` is `anonymous`
-        or `node`. Fails with CircuitError, UnreachableError, RefusedError or TimedOutError."""
+        or `node`. Fails with CircuitError, UnreachableError, RefusedError or TimedOutError.
+
+        A stream outlives its circuit. The next one leads over the same relays, or over those that `ways`
+        names then; with these, or without `via`, another way is tried as soon as the one in use is silent."""
 
     def listen(self, port: int, accept: Accept, service: str | None = None) -> PortListener:
         """Takes a mesh port, of the node itself or of one of its hidden services by name, key or address.

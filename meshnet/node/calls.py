@@ -68,7 +68,7 @@ class Calls:
     def forget(self, conversation: Conversation) -> None:
         """Nobody is sent over it any more."""
         for identity in IDENTITIES:
-            key = (conversation.course or conversation.route, identity)
+            key = (conversation.journey, identity)
             if self._standing.get(key) is conversation:
                 del self._standing[key]
 

@@ -13,6 +13,7 @@ from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.end import CircuitEnd
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.errors import MeshError
+from meshnet.node.app import Ways
 from meshnet.node.services import Service
 from meshnet.session.path import Path
 from meshnet.session.session import Session
@@ -72,8 +73,8 @@ class Leg:
 
 class Conversation:
     """One session and its circuits, `legs`; `route` is empty where the other side opened it. With a `course`
-    it is the way that was chosen last, and the next circuit may take another. `service` is whose ports are
-    open to the other side, `identity` who we said we are.
+    or `ways` it is the way that was chosen last, and the next circuit may take another. `service` is whose
+    ports are open to the other side, `identity` who we said we are; calls along `journey` are sent over it.
 
     `on_end` is set by who waits for something of the session: it is called once, with the reason, if the
     session ends.
@@ -87,12 +88,14 @@ class Conversation:
         "_turns",
         "course",
         "identity",
+        "journey",
         "legs",
         "on_end",
         "pinged",
         "route",
         "service",
         "session",
+        "ways",
     )
 
     def __init__(
@@ -109,13 +112,20 @@ class Conversation:
         self._due: float | None = None
         self._cancel: Callable[[], None] | None = None
         self.route = route
+        self.journey: Journey = route
         self.course: Course | None = None
+        self.ways: Ways | None = None
         self.service = service
         self.identity = identity
         self.legs: dict[OriginCircuit | Arrival, Leg] = {}
         self.session: Session | None = None
         self.on_end: Callable[[MeshError, float], None] | None = None
         self.pinged = now
+
+    @property
+    def wanders(self) -> bool:
+        """Whether its next circuit may take another way."""
+        return self.ways is not None or self.course is not None
 
     @property
     def leg(self) -> Leg | None:

@@ -27,7 +27,7 @@ from meshnet.endpoints import NODES
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason, UnreachableError, UsageError
 from meshnet.node import about
 from meshnet.node.api import node_routes
-from meshnet.node.app import Clock, Json, Receive, Route
+from meshnet.node.app import Clock, Json, Receive, Route, Ways
 from meshnet.node.apps import Apps
 from meshnet.node.config import Settings
 from meshnet.node.faces import Faces
@@ -300,10 +300,13 @@ class Node(Service):
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
         policy: str | None = None,
+        ways: Ways | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream; see MeshNode."""
         route = self._given(target, via, policy)
-        stream = self._router.connect(target, port, reader, via=route, identity=identity, policy=policy)
+        stream = self._router.connect(
+            target, port, reader, via=route, identity=identity, policy=policy, ways=ways
+        )
         return stream.addErrback(self._explained, (*(route or ()), target))
 
     def send_datagram(

@@ -3,13 +3,14 @@
     in time    at three quarters of a circuit's greatest age, or of its packet numbers, while it is used
     on demand  `renew`
     too late   the last circuit was lost, and streams wait
+    in doubt   it has been silent for a while, and there are other ways
 
-Every attempt is the same: a circuit along the same route (on a course, along another one if the last was
-lost), and AUTH that joins the session. When both ends send over the new one, the old one is read until it is
-quiet, then taken down. Where there is none, attempts follow each other with growing pauses, until the session
-gives up. A circuit that is lost soon after it joined counts: a relay that changes cells, or drops what it
-took, costs some circuits and then the session, with a sentence. Only who began a session does this; the last
-hop waits.
+Every attempt is the same: a circuit along the same route (where there are other ways, along one of them if
+the last was lost or is silent), and AUTH that joins the session. When both ends send over the new one, the old
+one is read until it is quiet, then taken down. Where there is none, attempts follow each other with growing
+pauses, until the session gives up. A circuit that is lost soon after it joined counts: a relay that changes
+cells, or drops what it took, costs some circuits and then the session, with a sentence. Only who began a
+session does this; the last hop waits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from twisted.internet.defer import Deferred
 
 from meshnet.cipher.address import proves
 from meshnet.circuit.origin import OriginCircuit
-from meshnet.errors import CircuitError, MeshError, Reason, UnreachableError
+from meshnet.errors import CircuitError, MeshError, Reason, TimedOutError, UnreachableError
 from meshnet.limits import BROKEN_CIRCUITS, BROKEN_SECONDS, CIRCUIT_LIFE, PACKETS
 from meshnet.node.app import Json
 from meshnet.node.calls import Waiter
@@ -41,6 +42,15 @@ LONGEST_PAUSE: Final = 4.0
 LATER: Final = 20.0  # seconds until a circuit that still stands is tried to be replaced again
 QUIET: Final = 1.0  # a replaced circuit that carried nothing for so long is taken down
 DRAIN_SECONDS: Final = 10.0  # and any after so long
+TICK: Final = 0.5  # seconds between two calls of `tick`
+SILENCE: Final = (
+    0.6  # seconds without an answer, or so many probe time-outs, after which other ways are tried
+)
+SILENT_PROBES: Final = 3
+WAY_SECONDS: Final = 1.0  # for another way to stand, before the next one is tried
+SHORTER: Final = 8  # pauses are, by so much, where the next attempt takes another way
+ASKED_AFTER: Final = 0.4  # of nothing, after something, until a way is asked whether it stands
+ANSWER: Final = 0.1  # what comes so soon after may be the answer
 
 
 PASSING: Final = frozenset({Reason.BUSY, Reason.NEXT_BUSY, Reason.TIMEOUT, Reason.LINK_LOST})
@@ -71,12 +81,14 @@ class _Survival:
 
 @define(eq=False)
 class _Attempt:
-    """To give one conversation a new circuit. `circuit` is on its way, `path` is to join."""
+    """To give one conversation a new circuit, `elsewhere` if the last one leads nowhere. `circuit` is on its
+    way, `path` is to join."""
 
     conversation: Conversation
     circuit: OriginCircuit | None = None
     path: Path | None = None
     route: Route = ()
+    elsewhere: bool = False
     tries: int = 0
     waiters: list[Waiter] = field(factory=list)
     cancel: Callable[[], None] = lambda: None
@@ -119,9 +131,30 @@ class Renewals:
                 self._router.drop(conversation, other, now)
         if conversation in self._attempts or now < self._not_before.get(conversation, now):
             return
-        old = now >= leg.fresh_until or max(leg.path.recovery.next, leg.path.window.next) >= WORN
-        if old and (session.streams or session.outbox.work):
+        if not (session.streams or session.outbox.work):
+            return
+        if conversation.wanders and self._silent(conversation, leg, now):
+            self._begin(conversation, elsewhere=True)
+        elif now >= leg.fresh_until or max(leg.path.recovery.next, leg.path.window.next) >= WORN:
             self._begin(conversation)
+
+    @staticmethod
+    def _silent(conversation: Conversation, leg: Leg, now: float) -> bool:
+        """Whether a circuit seems to lead nowhere any more. One that has just become quiet is asked, since
+        who only receives has nothing in flight that could stay without an answer."""
+        session, path, end = conversation.session, leg.path, leg.end
+        if session is None or end is None:
+            return False
+        patience = max(SILENCE, SILENT_PROBES * path.recovery.probe_timeout())
+        if path.recovery.sent:
+            return path.recovery.quiet(now) > patience
+        if session.outbox.work or path.own:  # its link takes nothing
+            return now - end.used > patience
+        spoke = end.used > conversation.pinged + max(ANSWER, 2 * path.recovery.trip)  # not that answer alone
+        if spoke and now - end.used >= ASKED_AFTER:
+            conversation.pinged = now
+            session.ping(now)
+        return False
 
     def renew(self, conversation: Conversation, waiter: Waiter) -> None:
         """A new circuit now; `waiter` is told when it has taken over, or why it does not."""
@@ -169,7 +202,7 @@ class Renewals:
             self._failed(attempt, why, now)
         elif attempt is None and session is not None and session.paths.waits_until is not None:
             broken = self._count(conversation, now)
-            if broken < BROKEN_CIRCUITS:
+            if broken < BROKEN_CIRCUITS or conversation.ways is not None:
                 self._begin(conversation, self._pause(broken) if broken else 0.0)
             else:
                 session.end(_broken(broken, why))
@@ -221,8 +254,8 @@ class Renewals:
         used = leg.drains_since if leg.end is None else leg.end.used
         return not leg.path.recovery.sent and now >= used + QUIET
 
-    def _begin(self, conversation: Conversation, pause: float = 0.0) -> None:
-        attempt = self._attempts[conversation] = _Attempt(conversation)
+    def _begin(self, conversation: Conversation, pause: float = 0.0, elsewhere: bool = False) -> None:
+        attempt = self._attempts[conversation] = _Attempt(conversation, elsewhere=elsewhere)
         self._not_before.pop(conversation, None)
         attempt.cancel = self._router.later(pause, lambda now: self._dial(attempt, now))
 
@@ -247,16 +280,46 @@ class Renewals:
             else:
                 self._join(attempt, outcome, now)
 
-        attempt.circuit = self._router.dial_circuit(self._route(attempt), told)
+        try:
+            route = self._route(attempt)
+        except MeshError as problem:
+            self._failed(attempt, problem, now)
+            return
+        if attempt.conversation.wanders:
+            seconds = self._patience(attempt)
+            attempt.cancel = self._router.later(seconds, lambda now: self._too_slow(attempt, now))
+        attempt.circuit = self._router.dial_circuit(route, told)
 
     def _route(self, attempt: _Attempt) -> Route:
-        """The same route again; on a course another one, if the last circuit was lost."""
+        """The same route again; another one, where there is, if the last circuit was lost or is silent.
+        Raises UsageError if there is no way now."""
         conversation = attempt.conversation
         session = conversation.session
         lost = session is not None and session.paths.waits_until is not None
-        route = self._router.next_route(conversation) if lost else conversation.route
+        another = lost or attempt.elsewhere or conversation.ways is not None
+        route = self._router.next_route(conversation) if another else conversation.route
         attempt.route = route
         return route
+
+    @staticmethod
+    def _patience(attempt: _Attempt) -> float:
+        """Seconds for this one to stand, where there are others; more where round trips are long."""
+        leg = attempt.conversation.leg
+        probe = leg.path.recovery.probe_timeout() if leg is not None else 0.0
+        return max(WAY_SECONDS * 2.0 ** min(attempt.tries - 1, MOST_DOUBLED), SILENT_PROBES * probe)
+
+    def _too_slow(self, attempt: _Attempt, now: float) -> None:
+        """There may be other ways; this one does not stand yet."""
+        why = TimedOutError("the circuit did not stand in time")
+        circuit, path = attempt.circuit, attempt.path
+        attempt.circuit = None
+        if path is not None:
+            path.session.paths.give_up(path, why, now)  # and so `lost`, which fails the attempt
+            attempt.conversation.settle(now)
+            return
+        if circuit is not None:
+            self._router.dialling.give_up(circuit, now)
+        self._failed(attempt, why, now)
 
     def _join(self, attempt: _Attempt, standing: Standing, now: float) -> None:
         conversation = attempt.conversation
@@ -287,16 +350,18 @@ class Renewals:
         self.failed += 1
         attempt.path = None
         waiters, attempt.waiters = attempt.waiters, []
+        wanders = conversation.wanders
+        attempt.cancel()
         if session is not None and session.live:
-            session.paths.unreachable(why, now, final=conversation.course is None and _is_final(why))
+            session.paths.unreachable(why, now, final=not wanders and _is_final(why))
         if session is None or not session.live:
             self._drop(conversation)
         elif session.paths.waits_until is None:
             self._drop(conversation)
-            self._not_before[conversation] = now + LATER
+            if not attempt.elsewhere:
+                self._not_before[conversation] = now + LATER
         else:
-            attempt.cancel = self._router.later(
-                self._pause(attempt.tries), lambda now: self._dial(attempt, now)
-            )
+            pause = self._pause(attempt.tries) / (SHORTER if conversation.ways is not None else 1)
+            attempt.cancel = self._router.later(pause, lambda now: self._dial(attempt, now))
         for waiter in waiters:
             waiter(why, now)

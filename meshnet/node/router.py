@@ -37,13 +37,13 @@ from meshnet.limits import SESSION_SURVIVES
 from meshnet.link.driver import Identity, Links, Watch, no_watch
 from meshnet.link.link import Link
 from meshnet.node.answering import Answering
-from meshnet.node.app import Clock, Datagram, Json, Receive
+from meshnet.node.app import Clock, Datagram, Json, Receive, Ways
 from meshnet.node.calls import Calls, Waiter
 from meshnet.node.conversation import Conversation, Course, Journey, Leg, Route
 from meshnet.node.courses import Courses
 from meshnet.node.dialling import Dialling, Standing, Told
 from meshnet.node.figures import Figures
-from meshnet.node.renewal import Renewals
+from meshnet.node.renewal import TICK, Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.node.services import Service, Services
 from meshnet.node.through import Through
@@ -56,7 +56,6 @@ from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.topology.frames import KINDS
 from meshnet.transports.registry import Transports
 
-TICK: Final = 0.5
 SLEPT: Final = 10.0  # seconds between ticks, by either clock, after which circuits are looked at
 KEEP_ALIVE: Final = 20.0  # a circuit with open streams is used at least this often
 
@@ -193,15 +192,20 @@ class Router(Figures):
         via: Sequence[PublicKey] | None,
         identity: str,
         policy: str | None = None,
+        ways: Ways | None = None,
     ) -> Deferred[Stream]:
         """A stream to `port` of `target` over a standing circuit if there is one: through the relays `via`,
-        or with None along a way that `policy` (None: the config's) allows.
+        or with None along a way that `policy` (None: the config's) allows. Later circuits of its session take
+        the `ways`, if they are given.
 
         Fails with CircuitError, RefusedError, UsageError and what else a circuit can fail with.
         """
-        return self._calls.call(
-            self._journey(target, via, policy), identity, lambda session, now: session.open(port, now, reader)
-        )
+
+        def open_stream(session: Session, now: float) -> Stream:
+            self._sessions[session].ways = ways or self._sessions[session].ways
+            return session.open(port, now, reader)
+
+        return self._calls.call(self._journey(target, via, policy), identity, open_stream)
 
     def _journey(self, target: Target, via: Sequence[PublicKey] | None, policy: str | None) -> Journey:
         if via is None and self.courses is not None:
@@ -274,7 +278,7 @@ class Router(Figures):
             if isinstance(outcome, Standing):
                 made = self._converse(outcome, route, identity, now)
                 if isinstance(made, Conversation) and isinstance(journey, Course):
-                    made.course = journey
+                    made.course = made.journey = journey
                 waiter(made, now)
             else:
                 waiter(outcome, now)
@@ -287,6 +291,8 @@ class Router(Figures):
 
     def next_route(self, conversation: Conversation) -> Route:
         """Where the next circuit of a conversation goes that lost its last one."""
+        if conversation.ways is not None:
+            return (*conversation.ways(), conversation.route[-1])
         return conversation.route if self.courses is None else self.courses.next_route(conversation)
 
     def hang_up(self, conversation: Conversation, now: float) -> None:

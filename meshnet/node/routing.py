@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
-from meshnet.node.app import Json, Receive
+from meshnet.node.app import Json, Receive, Ways
 from meshnet.node.reload import Changing
 from meshnet.node.services import Service as Called
 from meshnet.node.services import Services
@@ -52,6 +52,7 @@ class Routing(Changing, Protocol):
         via: Sequence[PublicKey] | None,
         identity: str,
         policy: str | None = None,
+        ways: Ways | None = None,
     ) -> Deferred[Stream]:
         """Opens a stream."""
 

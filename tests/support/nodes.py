@@ -16,7 +16,7 @@ from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.policy import Policy
 from meshnet.errors import CircuitError, LocalError, MeshError, Reason
-from meshnet.node.app import Receive
+from meshnet.node.app import Receive, Ways
 from meshnet.node.clock import NodeClock
 from meshnet.node.config import from_table
 from meshnet.node.node import Node
@@ -120,6 +120,7 @@ class FakeRouter:
         via: Sequence[PublicKey] | None,
         identity: str,
         policy: str | None = None,
+        ways: Ways | None = None,
     ) -> Deferred[Stream]:
         self.connected.append((target, port, tuple(via or ()), identity))
         return fail(CircuitError("no link to the first hop", Reason.NO_LINK, 0))

@@ -23,7 +23,7 @@ from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
 from meshnet.limits import LARGEST_CELL
-from meshnet.node.app import Datagram, Receive
+from meshnet.node.app import Datagram, Receive, Ways
 from meshnet.session.codes import stream_error
 from meshnet.streams import Flow
 
@@ -328,6 +328,7 @@ class FakeNode:
         via: Sequence[PublicKey] | None = None,
         identity: str = "anonymous",
         policy: str | None = None,
+        ways: Ways | None = None,
     ) -> Deferred[Any]:
         """Joins two ends, in a later turn."""
         self.routes.append((target, None if via is None else tuple(via), identity))

@@ -36,6 +36,7 @@ class ExitCall:
         *,
         granted: Callable[[Lease], None],
         over: Callable[[MeshError], None],
+        ways: Callable[[], Sequence[PublicKey]] | None = None,
     ) -> None:
         self.stream: Stream | None = None
         self.via = via
@@ -48,12 +49,13 @@ class ExitCall:
         self._node = node
         self._target = target
         self._identity = identity
+        self._ways = ways
 
     def start(self) -> None:
         """Calls."""
         self._late = self._node.clock.call_later(ANSWER_SECONDS, self._waited)
         self._opening = opening = self._node.connect(
-            self._target, PACKETS_PORT, self, via=self.via, identity=self._identity
+            self._target, PACKETS_PORT, self, via=self.via, identity=self._identity, ways=self._ways
         )
         opening.addCallbacks(self._opened, self._unopened)
 

@@ -215,6 +215,7 @@ class TunnelClient:
                 ),
                 granted=self._granted,
                 over=self._over,
+                ways=partial(self._another_way, settings) if settings.hops else None,
             )
         except MeshError as why:
             self._later(partial(self._fail, why))
@@ -230,6 +231,13 @@ class TunnelClient:
         target = node_key(settings.exit)
         choose = self._random.choice
         return pick_way(settings.hops, target, node.public_key, node.neighbours(), known, choose)
+
+    def _another_way(self, settings: Tunnel) -> tuple[PublicKey, ...]:
+        """Relays for the next circuit, which `describe` shows from then on."""
+        way = self._way(settings) or ()
+        if self._call is not None:
+            self._call.via = way
+        return way
 
     def _device(self, settings: Tunnel) -> Device:
         """The interface, which waits for packets as soon as routes lead there."""
