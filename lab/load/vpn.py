@@ -168,7 +168,7 @@ class _Run:
         return ["iperf3", "-c", server.address, "-p", str(server.port), "-t", str(FLOW), *flow]
 
     def _flows(self, words: Sequence[str]) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(1.0):  # iperf3's server closes its port and opens it again after each
             self._tries(" ".join(words[7:]), words, "receiver")
 
     def _pages(self) -> None:
