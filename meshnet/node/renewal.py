@@ -6,11 +6,11 @@
     in doubt   it has been silent for a while, and there are other ways
 
 Every attempt is the same: a circuit along the same route (where there are other ways, along one of them if
-the last was lost or is silent), and AUTH that joins the session. When both ends send over the new one, the old
-one is read until it is quiet, then taken down. Where there is none, attempts follow each other with growing
-pauses, until the session gives up. A circuit that is lost soon after it joined counts: a relay that changes
-cells, or drops what it took, costs some circuits and then the session, with a sentence. Only who began a
-session does this; the last hop waits.
+the last was lost or is silent), and AUTH that joins the session. When both ends send over the new one, the
+old one is read until it is quiet, then taken down. Where there is none, attempts follow each other with
+growing pauses, until the session gives up. A circuit that is lost soon after it joined counts: a relay that
+changes cells, or drops what it took, costs some circuits and then the session, with a sentence. Only who
+began a session does this; the last hop waits.
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ LATER: Final = 20.0  # seconds until a circuit that still stands is tried to be 
 QUIET: Final = 1.0  # a replaced circuit that carried nothing for so long is taken down
 DRAIN_SECONDS: Final = 10.0  # and any after so long
 TICK: Final = 0.5  # seconds between two calls of `tick`
-SILENCE: Final = (
-    0.6  # seconds without an answer, or so many probe time-outs, after which other ways are tried
-)
+SILENCE: Final = 0.6  # seconds without an answer, or SILENT_PROBES time-outs, after which others are tried
 SILENT_PROBES: Final = 3
-WAY_SECONDS: Final = 1.0  # for another way to stand, before the next one is tried
+WAY_SECONDS: Final = 1.0  # or so many time-outs, for another way to stand; twice as long at each next one
+MOST_DOUBLED: Final = 3  # times
 SHORTER: Final = 8  # pauses are, by so much, where the next attempt takes another way
 ASKED_AFTER: Final = 0.4  # of nothing, after something, until a way is asked whether it stands
 ANSWER: Final = 0.1  # what comes so soon after may be the answer
