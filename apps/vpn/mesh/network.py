@@ -11,6 +11,7 @@ Nobody's addresses, nodes that cannot be reached, and packets that fit into no c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address, IPv6Interface
 from random import SystemRandom
 from typing import Final
@@ -308,7 +309,8 @@ class MeshNetwork:
         reader = PeerReader(self, peer)
         try:
             via = self._way(core.key)
-            opening = self._node.connect(core.key, MESH_PORT, reader, via=via, identity="node")
+            ways = None if self.settings.hops is None else partial(self._another_way, core)
+            opening = self._node.connect(core.key, MESH_PORT, reader, via=via, identity="node", ways=ways)
         except MeshError as problem:
             peer.inputs.failed(problem)
             return
@@ -336,6 +338,11 @@ class MeshNetwork:
         node = self._node
         known = [PublicKey(target) for target in node.known().values() if isinstance(target, bytes)]
         return pick_way(self.settings.hops, key, node.public_key, node.neighbours(), known, self._choose)
+
+    def _another_way(self, core: PeerCore) -> tuple[PublicKey, ...]:
+        """Relays for the next circuit of a stream that stands."""
+        core.via = self._way(core.key) or ()
+        return core.via
 
     def _accept(self, stream: Stream) -> StreamReader | None:
         key = stream.peer

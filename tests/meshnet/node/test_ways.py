@@ -143,6 +143,21 @@ class WaysTests(RenewalCase):
         self.assertEqual((self.relay(), self.asked), ("r1", []))
         self.end()
 
+    def test_another_slow_way(self) -> None:
+        """It is waited for as long as round trips take, not given up for the next, again and again."""
+        self.between()
+        for relay in ("r1", "r2"):
+            for end in ("alice", "bob"):
+                self.m.network.change(end, relay, delay=0.4)
+        near = self.over("r2")
+        near.send(b"x" * 5_000)
+        self.m.network.run(5.0)
+        since = self.stops("r1")
+        near.send(b"y" * 5_000)
+        self.changed(since, "r2", 20.0)
+        self.assertEqual(len(self.asked), 1)
+        self.end()
+
     def test_ways_that_do_not_stand(self) -> None:
         """One refused, one that there is not, and one that is silent cost little; the next is taken."""
 
