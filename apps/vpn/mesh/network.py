@@ -188,6 +188,7 @@ class MeshNetwork:
             "up": device.alive(),
             "offloads": device.offloads,
             "peers": [self._describe(peer.core) for peer in self._peers.values()],
+            "superseded": self.tun.superseded,
             "dropped": named(self.tun.strays),
         }
 

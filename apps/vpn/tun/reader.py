@@ -68,6 +68,11 @@ class Tun:
         self._reading = False
         self._resume: Any = None
 
+    @property
+    def superseded(self) -> int:
+        """Acknowledgements that were left out for later ones (`apps.vpn.packets.merge`)."""
+        return self._intake.superseded
+
     # who carries what
 
     def single(self, admit: Admit = admit_all) -> PacketFlow:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import pack
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +135,58 @@ class MergeTests(SynchronousTestCase):
         found = taken(frames)
         self.assertEqual(len(found), 1)
         self.assertEqual(apart(found), apart(frames))
+
+    def acks(self, *numbers: int, **more: Any) -> list[bytes]:
+        """Acknowledgements, each with a timestamp of its own."""
+        return [
+            vouched(
+                tcp(*SIX, (1, 2), b"", ack=n, options=bytes.fromhex("0101080a") + pack(">II", n, n), **more)
+            )
+            for n in numbers
+        ]
+
+    def test_superseded(self) -> None:
+        """Of acknowledgements that wait only the last is taken, over the wrap of their numbers too."""
+        frames = self.acks(0xFFFFFFF0, 5, 9)
+        self.assertEqual(taken(frames), frames[-1:])
+        bare = [vouched(tcp(*FOUR, (1, 2), b"", ack=n)) for n in (1, 2, 3)]
+        self.assertEqual(taken([*bare, *frames, bare[0]]), [bare[-1], frames[-1], bare[0]])
+
+    def test_acknowledgements_that_stay(self) -> None:
+        """Those that say something that the next one does not: again the same, less, SACK, flags, data."""
+        one, two = self.acks(1, 2)
+        data = vouched(tcp(*SIX, (1, 2), b"x", ack=3, options=bytes.fromhex("0101080a") + bytes(8)))
+        sacks = [
+            vouched(tcp(*SIX, (1, 2), b"", ack=n, options=bytes.fromhex("0101050a") + bytes(8)))
+            for n in (1, 2)
+        ]
+        for frames in (
+            [one, one],
+            [two, one],
+            sacks,
+            [one, data],
+            [one, *self.acks(2, flags=0x11)],
+            [one, *self.acks(2, flags=0x50)],
+            [one, *self.acks(2, seq=1)],
+            [one, *self.acks(2, hops=3)],
+            [plain(frame[10:]) for frame in (one, two)],
+        ):
+            self.assertEqual(taken(frames), frames)
+
+    def test_dry(self) -> None:
+        """Once the device was found empty it is not asked again in the same burst."""
+        device = Frames([vouched(udp(*FOUR, (1, 2), b"abcd"))])
+        asked = []
+
+        def read(buffers: Sequence[memoryview | bytearray]) -> int:
+            asked.append(1)
+            return device.read(buffers)
+
+        intake = Intake(read)
+        self.assertEqual([intake.take() is None for _ in range(2)], [False, True])
+        self.assertEqual(len(asked), 2)
+        device.frames.append(vouched(udp(*FOUR, (1, 2), b"abcd")))
+        self.assertIsNotNone(intake.take())
 
     def test_bounds(self) -> None:
         """A run has an end: in segments and in bytes."""
