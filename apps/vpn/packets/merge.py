@@ -8,12 +8,12 @@ kernel at the far end takes the superpacket apart again, with the same boundarie
 
 Joined are UDP packets of equal size and TCP segments in sequence, the last one perhaps shorter, whose headers
 are equal otherwise (that is RFC 9293's ACK or PSH-ACK, no fragments, no IPv4 options, no IPv6 extension
-headers), and only if the kernel vouches for their checksums; a wrong one would be made right. Identification
-and checksum of IPv4 are made anew. Nothing ever waits for a packet that is not there yet.
+headers), and only if the kernel vouches for their checksums; a wrong one would be made right.
+Identification and checksum of IPv4 are made anew. Nothing ever waits for a packet that is not there yet.
 
 Of acknowledgements of one TCP connection that wait behind each other only the last is taken, since it says
-what those before it said (RFC 3449 §5.2.1): if it acknowledges more and they differ in nothing else but window
-and timestamps. Each costs all nodes of a circuit as much as a superpacket does, save for the bytes.
+what those before it said (RFC 3449 §5.2.1): if it acknowledges more and they differ in nothing else but
+window and timestamps. Each costs all nodes of a circuit as much as a superpacket does, save for the bytes.
 """
 
 from __future__ import annotations

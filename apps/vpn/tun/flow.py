@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 Admit = Callable[[memoryview], int]
 """Looks at a frame from the mesh that `check` has passed: a `Fault`, 0 to let it in."""
 
-WORTH_CUTTING: Final = 0.5
-"""A superpacket is cut for the rest of a cell only if that is so much of it."""
+WORTH_CUTTING: Final = 8 << 10
+"""A superpacket is cut for the rest of a cell only if that is so many bytes: every cell costs all nodes of the
+circuit something, every piece only the last one."""
 
 
 class Carrier(Protocol):
@@ -186,7 +187,7 @@ class PacketFlow:
                 end = start + whole
                 room[start:end] = head
                 self.frames_out += 1
-            elif not end or (head[1] and size - end > whole * WORTH_CUTTING):
+            elif not end or (head[1] and size - end >= WORTH_CUTTING):
                 written = self._cut(head, room[start:])
                 if not written:
                     if not end and self._unfit(size, now):
