@@ -30,7 +30,7 @@ Admit = Callable[[memoryview], int]
 """Looks at a frame from the mesh that `check` has passed: a `Fault`, 0 to let it in."""
 
 WORTH_CUTTING: Final = 8 << 10
-"""A superpacket is cut for the rest of a cell only if that is so many bytes: every cell costs all nodes of the
+"""A superpacket is cut for the rest of a cell only if that is so many bytes: every cell costs all nodes of a
 circuit something, every piece only the last one."""
 
 
