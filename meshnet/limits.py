@@ -175,6 +175,10 @@ THROUGH_SECONDS: Final = 15.0  # for such a link to stand
 THROUGH_IDLE: Final = 600.0  # without a circuit over it; then it is given up
 SUSPECTS: Final = 4_096  # relays whose circuits are counted
 PATHS_WEIGHED: Final = 64  # candidates looked at for one choice
+INVITE_TEXT: Final = 600  # characters of an invite
+INVITE_PEERS: Final = 8  # nodes that it names
+INVITE_ADDRESSES: Final = 4  # addresses of each
+INVITE_ADDRESS: Final = 200  # characters of an address
 
 # Logs (docs/operations.md)
 LOG_BURST: Final = 100  # lines of one place in the sources, in LOG_WINDOW

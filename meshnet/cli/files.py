@@ -6,10 +6,11 @@ import json
 import os
 import shlex
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from meshnet.cipher.keys import SecretKey, parse_public_key
+from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
 from meshnet.cli.show import print_json
 from meshnet.control.find import CONFIG_NAME, named_path
 from meshnet.errors import LocalError, StorageError, UsageError
@@ -47,21 +48,26 @@ def load_settings(named: str | None, found: Dropins) -> Settings:
 def init_arguments(parser: ArgumentParser) -> None:
     """`meshnet init`."""
     parser.add_argument("directory", nargs="?", default=".", help="where all its files go (default: here)")
-    parser.add_argument("--name", default="", help="shown in status only")
     parser.add_argument("--network", type=int, default=1, help="network id (default 1)")
-    parser.add_argument(
-        "--listen",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="such as tcp:0.0.0.0:7001; repeatable",
-    )
     parser.add_argument(
         "--peer",
         action="append",
         default=[],
         metavar="KEY@ADDRESS",
         help="a neighbour to dial; repeatable",
+    )
+    node_arguments(parser)
+
+
+def node_arguments(parser: ArgumentParser) -> None:
+    """What a new node is and does, wherever its peers come from."""
+    parser.add_argument("--name", default="", help="shown in status only")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="such as tcp:0.0.0.0:7001; repeatable",
     )
     parser.add_argument(
         "--accept",
@@ -83,7 +89,25 @@ def init(arguments: Namespace, found: Dropins) -> int:
     file = directory / CONFIG_NAME
     if file.exists():
         raise LocalError(f"{file} exists already; edit it, or choose another directory.")
-    table = _table(arguments)
+    settings, public = make_node(directory, _table(arguments), found)
+    if arguments.json:
+        print_json(
+            {
+                "public_key": public.hex(),
+                "config": str(file),
+                "key": str(directory / "key"),
+                "relay": settings.relay.enabled,
+            }
+        )
+    else:
+        tell_made(directory, settings, public)
+    return 0
+
+
+def make_node(directory: Path, table: Mapping[str, Any], found: Dropins) -> tuple[Settings, PublicKey]:
+    """Writes a config, and a key unless there is one; raises FieldError, before anything is written, and
+    LocalError."""
+    file = directory / CONFIG_NAME
     settings = from_table(table, file)
     transports, _ = found.open_transports(None)
     if found.transports:  # without any, `up` says what is wrong with the installation
@@ -98,20 +122,14 @@ def init(arguments: Namespace, found: Dropins) -> int:
         write_key(disk, key, SecretKey.generate())
     public = read_public(disk, key)
     write_file(disk, str(file), _toml(table).encode(), mode=0o644)
-    if arguments.json:
-        print_json(
-            {
-                "public_key": public.hex(),
-                "config": str(file),
-                "key": str(key),
-                "relay": settings.relay.enabled,
-            }
-        )
-    else:
-        print(public.hex())
-        print(f"key and config are in {directory}; start it with: meshnet up {shlex.quote(str(directory))}")
-        print(_summary(settings))
-    return 0
+    return settings, public
+
+
+def tell_made(directory: Path, settings: Settings, public: PublicKey) -> None:
+    """What was made, for a person."""
+    print(public.hex())
+    print(f"key and config are in {directory}; start it with: meshnet up {shlex.quote(str(directory))}")
+    print(_summary(settings))
 
 
 def _summary(settings: Settings) -> str:
@@ -126,13 +144,19 @@ def _summary(settings: Settings) -> str:
 
 
 def _table(arguments: Namespace) -> dict[str, Any]:
-    peers = []
+    table = node_table(arguments, arguments.network)
+    peers = table["link"]["peer"]
     for text in arguments.peer:
         key, at, address = text.partition("@")
         if not at or not address:
             raise UsageError(f"--peer {text!r} is not KEY@ADDRESS, such as 02…@tcp:192.0.2.1:7001.")
         peers.append({"key": _key(key, "--peer"), "address": address})
-    node: dict[str, Any] = {"network": arguments.network}
+    return table
+
+
+def node_table(arguments: Namespace, network: int) -> dict[str, Any]:
+    """The config of a new node, as yet without peers, out of `node_arguments`; raises UsageError."""
+    node: dict[str, Any] = {"network": network}
     if arguments.name:
         node = {"name": arguments.name, **node}
     accept: str | list[str] = "any"
@@ -140,7 +164,7 @@ def _table(arguments: Namespace) -> dict[str, Any]:
         if not arguments.listen:
             raise UsageError("--accept says who may dial this node; without --listen nobody can.")
         accept = [_key(key.strip(), "--accept") for key in arguments.accept.split(",") if key.strip()]
-    link = {"listen": arguments.listen, "accept": accept, "peer": peers}
+    link = {"listen": arguments.listen, "accept": accept, "peer": []}
     table: dict[str, Any] = {"node": node, "link": link, "relay": {"enabled": arguments.relay}}
     if arguments.metrics:
         table["metrics"] = {"listen": arguments.metrics}
@@ -154,7 +178,7 @@ def _key(text: str, option: str) -> str:
         raise UsageError(f"{option}: {error}.") from None
 
 
-def _toml(table: dict[str, Any]) -> str:
+def _toml(table: Mapping[str, Any]) -> str:
     """The few shapes of `_table` as TOML. JSON's strings, numbers and lists of strings are TOML's too."""
     lines = [
         "# Made by meshnet init. Relative paths are relative to this file; docs/operations.md has every key."
@@ -167,10 +191,17 @@ def _toml(table: dict[str, Any]) -> str:
                     *_COMMENTS.get((section, key), ()),
                     f"{key} = {json.dumps(value, ensure_ascii=False)}",
                 ]
-        for peer in values.get("peer", []):
-            lines += ["", f"[[{section}.peer]]"]
-            lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in peer.items()]
+        lines += peer_lines(values.get("peer", []))
     return "\n".join(lines) + "\n"
+
+
+def peer_lines(peers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """[[link.peer]] sections."""
+    lines = []
+    for peer in peers:
+        lines += ["", "[[link.peer]]"]
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in peer.items()]
+    return lines
 
 
 def directory_argument(parser: ArgumentParser) -> None:

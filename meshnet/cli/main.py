@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from meshnet import __version__
 from meshnet.cli.doctor import doctor, doctor_arguments
 from meshnet.cli.files import config_check, config_file, directory_argument, init, init_arguments
+from meshnet.cli.join import JOIN, join, join_arguments
 from meshnet.cli.key import KEY_VERBS, ask_password
 from meshnet.cli.show import as_told, print_json, tell
 from meshnet.cli.stdio import STDIO_VERBS
@@ -83,6 +84,7 @@ def build_parser(found: Dropins) -> ArgumentParser:
     up.add_argument("--config", metavar="FILE", help="the config file, instead of a directory")
     up.add_argument("--log-level", choices=LEVELS, help="instead of [log] level")
     init_arguments(_verb(verbs, "init", INIT, lambda a: init(a, found), node=False))
+    join_arguments(_verb(verbs, "join", JOIN, lambda a: join(a, found), node=False))
     key = _group(verbs, "key", "the node's key")
     for name, summary, arguments, run in KEY_VERBS:
         arguments(_verb(key, name, summary, partial(_with, run, found)))

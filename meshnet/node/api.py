@@ -1,7 +1,7 @@
 """The routes of a node's control API, and the shapes of their requests.
 
     GET  /status /links /circuits /metrics /history?ring=1s /state /topology
-    POST /paths {target, policy}
+    POST /paths {target, policy} · /invite {seconds, peers, addresses}
     POST /circuits/renew {target}
     POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop · /reload
     …    /apps/<name>/… as the apps declare
@@ -26,6 +26,7 @@ from meshnet.node import about
 from meshnet.node.app import Json, Route
 from meshnet.node.config import route_refusal
 from meshnet.node.hidden import DEFAULT_LIFE, HiddenServices
+from meshnet.node.invitation import InviteRequest
 from meshnet.node.rings import RINGS, History
 from meshnet.node.schema import Between, read_body, read_query
 from meshnet.node.topology import Topology
@@ -145,6 +146,9 @@ class ApiNode(about.Node, Protocol):
     def route_to(self, target: Target, via: Sequence[PublicKey] | None) -> tuple[PublicKey, ...]:
         """The relays to use."""
 
+    def invite(self, request: InviteRequest) -> Json:
+        """A signed invite."""
+
     def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit."""
 
@@ -189,6 +193,7 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "POST /about": api.about,
         "GET /topology": api.topology,
         "POST /paths": api.paths,
+        "POST /invite": api.invite,
         "GET /state": api.state,
         "POST /stop": api.stop,
         "POST /reload": api.reload,
@@ -260,6 +265,9 @@ class _Api:
     def paths(self, body: Json) -> Json:
         request = read_body(PathsRequest, body, self._node.lookup)
         return self._node.topology.paths(request.target, request.policy, self._node.clock.now())
+
+    def invite(self, body: Json) -> Json:
+        return self._node.invite(read_body(InviteRequest, body))
 
     async def about(self, body: Json) -> Json:
         request = read_body(AboutRequest, body, self._node.lookup)

@@ -32,6 +32,7 @@ from meshnet.node.apps import Apps
 from meshnet.node.config import Settings
 from meshnet.node.faces import Faces
 from meshnet.node.hidden import HiddenServices
+from meshnet.node.invitation import Inviter, InviteRequest
 from meshnet.node.logs import NodeLog
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
@@ -75,6 +76,7 @@ class Node(Service):
     ) -> None:
         self.settings = settings
         self.public_key = secret.public
+        self._inviter = Inviter(secret, settings.node.network, clock.unix)
         self.name = settings.node.name or secret.public.hex()[:16]
         self.data: Path = settings.node.data
         self.reactor = reactor
@@ -405,6 +407,10 @@ class Node(Service):
         if self._router.topology is None:
             raise LocalError("This node keeps no topology; set [topology] enabled, or name the relays.")
         return self._router.topology
+
+    def invite(self, request: InviteRequest) -> Json:
+        """A signed invite into this node's network; raises UsageError where nobody could be dialled."""
+        return self._inviter.make(request, self.listening, self._brief()["links"], self.settings.link.accept)
 
     def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit of its own; such circuits are counted apart, too."""

@@ -22,7 +22,7 @@ from meshnet.link import frame
 from meshnet.session import items, keys
 from meshnet.session.codes import Code
 from meshnet.topology import frames as spoken
-from meshnet.topology import record
+from meshnet.topology import invite, record
 from tests.docs.pages import ROOT, number, page, plain, section, table, tables
 
 PAGE = page("docs/wire-format.md")
@@ -57,7 +57,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "docs/rpc.md": ("RPC_",),
     "docs/topology.md": (
         *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
-        *("SUSPECTS", "PATHS_", "THROUGH_"),
+        *("SUSPECTS", "PATHS_", "THROUGH_", "INVITE_"),
     ),
     "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),
@@ -128,13 +128,19 @@ def test_hello_tail() -> None:
 
 def test_link_state() -> None:
     """The fields of a record and of its links, in order and with their sizes, and what they add up to."""
-    of_record, of_link = [body for head, body in tables(part("9")) if head[:2] == ["field", "size"]]
+    of_record, of_link, of_invite = [
+        body for head, body in tables(part("9")) if head[:2] == ["field", "size"]
+    ]
     for rows, cls in ((of_record, record.Statement), (of_link, record.LinkRow)):
         assert [row[0] for row in rows] == [name for name, _ in fields(cls)]
         for row, (_, kind) in zip(rows, fields(cls), strict=True):
             assert row[1] == ("u16 count" if row[0] == "links" else signed_text(kind)), row
     assert "166 bytes and 26 for each link" in part("9") and record.LARGEST == 166 + 26 * limits.LINKS_STATED
     assert f"tag `{record.TAG.decode()}`" in part("9")
+    body = [(name, signed_text(kind)) for name, kind in fields(invite.Body)[:3]]
+    assert [tuple(row[:2]) for row in of_invite[:3]] == body
+    assert [row[0] for row in of_invite[3:]] == ["peers", "signature", "checksum"]
+    assert f"`{invite.PREFIX}`" in part("9") and f"tag `{invite.TAG.decode()}`" in part("9")
 
 
 def signed_text(kind: Any) -> str:
