@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.error import CannotListenError
@@ -124,13 +125,21 @@ class NameServer(DatagramProtocol):
             self.transport.write(reply, addr)
 
 
-def tell_system(tools: Tools, run: Run, device: str, address: IPv6Address) -> None:
-    """Has systemd-resolved ask for `.mesh` here, as long as the interface is there. Blocks; raises
-    MissingDependencyError where it does not run, LocalError if it refuses."""
+def tell_system(
+    tools: Tools, run: Run, device: str, address: IPv6Address, resolv: Path = Path("/etc/resolv.conf")
+) -> None:
+    """Has systemd-resolved ask for `.mesh` here, as long as the interface is there; nothing is to be done
+    where `resolv` names the address. Blocks; raises MissingDependencyError where nobody can be told,
+    LocalError if systemd-resolved refuses."""
+    try:
+        if str(address) in resolv.read_text(errors="replace"):
+            return
+    except OSError:
+        pass
     if tools.resolvectl is None or run((tools.resolvectl, "status"), "").code:
         raise MissingDependencyError(
-            f"Nobody here can be told where .mesh is asked for; put `nameserver {address}` first into"
-            " resolv.conf, or ask with `dig`."
+            f"Answered at {address}, but programs do not ask there; put `nameserver {address}` first into"
+            " resolv.conf."
         )
     for arguments in (("dns", device, str(address)), ("domain", device, f"~{ZONE}")):
         told = run((tools.resolvectl, *arguments), "")

@@ -84,8 +84,9 @@ class PacketFlow:
     """
 
     __slots__ = (
-        "_head", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit", "bytes_in",
-        "bytes_out", "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient", "used",
+        "_answers", "_head", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit",
+        "bytes_in", "bytes_out", "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient",
+        "used",
     )  # fmt: skip
 
     def __init__(self, tun: Tun, admit: Admit = admit_all) -> None:
@@ -101,6 +102,7 @@ class PacketFlow:
         self._pieces: Pieces | None = None
         self.least = 0
         self.patient = True
+        self._answers = False
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
         self.used = tun.now()
 
@@ -172,7 +174,14 @@ class PacketFlow:
     # to the mesh (PacketSource)
 
     def waiting(self) -> int:
-        """Bytes that the next frame needs at least; 0 if none waits."""
+        """Bytes that the next frame needs at least; 0 if none waits.
+
+        After packets have come the device is looked at: what its programs and its kernel answer (an
+        acknowledgement, as a rule) is there by now, and leaves in one cell with our own acknowledgements.
+        """
+        if self._answers and not self.least:
+            self._answers = False
+            self._tun.look()
         return self.least
 
     def pour(self, room: memoryview, now: float) -> int:
@@ -274,6 +283,9 @@ class PacketFlow:
             self.frames_in += 1
         self.bytes_in += size
         self.used = self._tun.now()
+        if self._stream is not None and not self.least:
+            self._answers = True
+            self._stream.packets_ready()
 
     def as_json(self) -> dict[str, object]:
         """For `status`."""

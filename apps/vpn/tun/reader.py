@@ -121,6 +121,11 @@ class Tun:
         """For the reactor."""
         return self.device.fileno()
 
+    def look(self) -> None:
+        """Reads what waits, without having been told that anything does."""
+        if self._reading and self.waits_for is None:
+            self.doRead()
+
     def doRead(self) -> None:
         """Frames wait: as many as make a turn."""
         now, take, find = self.now(), self._intake.take, self._find

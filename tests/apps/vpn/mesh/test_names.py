@@ -16,6 +16,7 @@ from apps.vpn.mesh.names import NameServer, answer, tell_system
 from meshnet.cipher.keys import SecretKey, dns_label, mesh_ipv6
 from meshnet.errors import LocalError, MissingDependencyError
 from meshnet.limits import TUN_LEARNED
+from tests.support.nodes import new_folder
 
 OWN, ANN, STRANGER = (SecretKey(bytes([n]) * 32).public for n in (1, 2, 3))
 
@@ -159,10 +160,12 @@ class ServerTests(SynchronousTestCase):
             said.append(tuple(command[1:]))
             return Answer(0)
 
-        tell_system(Tools(None, None, "/bin/resolvectl"), run, "mesh0", mesh_ipv6(OWN))
+        folder = new_folder(self)
+        empty = folder / "none"
+        tell_system(Tools(None, None, "/bin/resolvectl"), run, "mesh0", mesh_ipv6(OWN), empty)
         self.assertEqual(said[1:], [("dns", "mesh0", str(mesh_ipv6(OWN))), ("domain", "mesh0", "~mesh")])
         error = self.assertRaises(
-            MissingDependencyError, tell_system, Tools(None, None, None), run, "mesh0", mesh_ipv6(OWN)
+            MissingDependencyError, tell_system, Tools(None, None, None), run, "mesh0", mesh_ipv6(OWN), empty
         )
         self.assertIn(f"nameserver {mesh_ipv6(OWN)}", str(error))
         self.assertRaises(
@@ -172,4 +175,8 @@ class ServerTests(SynchronousTestCase):
             lambda command, text: Answer(1),
             "mesh0",
             mesh_ipv6(OWN),
+            empty,
         )
+        told = folder / "resolv.conf"
+        told.write_text(f"nameserver {mesh_ipv6(OWN)}\nnameserver 192.0.2.1\n")
+        tell_system(Tools(None, None, None), run, "mesh0", mesh_ipv6(OWN), told)

@@ -189,6 +189,22 @@ class TunTests(SynchronousTestCase):
         self.assertEqual(self.device.written, given)
         self.assertEqual(flow.frames_in, 2)
 
+    def test_answers(self) -> None:
+        """What the kernel answers at once leaves with the next cell, before the reactor tells of it."""
+        carrier = FakeCarrier()
+        flow = self.single(carrier)
+        asked, answered = plain(udp(B, A, (1, 2), b"x")), plain(udp(A, B, (2, 1), b"y"))
+        for answers in ([answered], []):
+            woken = carrier.woken
+            flow.packets_received(memoryview(bytearray(framed(asked))), False)
+            self.device.frames += answers
+            self.assertGreater(carrier.woken, woken)
+            self.assertEqual([frames(body) for body in bodies(flow, 9_000)], [answers] if answers else [])
+        self.tun.stop()
+        flow.packets_received(memoryview(bytearray(framed(asked))), False)
+        self.device.frames.append(answered)
+        self.assertEqual(flow.waiting(), 0)
+
     def test_marked(self) -> None:
         """Congestion on the way is told to ends that understand."""
         flow = self.single()
