@@ -42,6 +42,7 @@ SKIP_LEAST: Final = 256  # cells between two numbers left out
 SKIP_MOST: Final = 1_024
 ASK: Final = 2  # bytes of a PING that asks for an acknowledgement
 ASKS: Final = 8  # such PINGs in what may be in flight
+ASK_CELLS: Final = 4  # and no more than one in so many cells
 ASKS_AT_FIRST: Final = 16  # the same in slow start, which wants to see many round trips
 ACK_BESIDE: Final = 32  # bytes of an ACK beside what cannot be cut
 WHOLE_BESIDE: Final = ACK_BESIDE + TAG_SIZE
@@ -259,11 +260,11 @@ class Path:
 
     def _share(self, size: int) -> int:
         """Bytes after which an acknowledgement is asked for: some of them in every round trip, more while the
-        window doubles, at every second cell of `size` bytes where the window holds few."""
+        window doubles, at every fourth cell of `size` bytes where the window holds few."""
         congestion = self.congestion
         window = congestion.window
         share = window // (ASKS_AT_FIRST if congestion.slow_start else ASKS)
-        return max(share, min(2 * size, window // 2))
+        return max(share, min(ASK_CELLS * size, window // 2))
 
     def _pack_own(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
         """What is about this circuit; the position reached."""
