@@ -10,14 +10,14 @@ import pstats
 import sys
 from pathlib import Path
 
-from lab.benches.rows import BENCHES, LONG, OTHERS, Options, Row, table
+from lab.benches.rows import BENCHES, LONG, OTHERS, PROFILES_NODES, Options, Row, table
 from meshnet.errors import MeshError
 
 
 def measure(name: str, options: Options) -> list[Row]:
-    """Runs one bench of this package; with `options.profile` its own process is profiled too."""
+    """Runs one bench of this package; with `options.profile` its own process is profiled too, if it works."""
     run = importlib.import_module(f"lab.benches.{name}").run
-    if not options.profile:
+    if not options.profile or name in PROFILES_NODES:
         return list(run(options))
     profile = cProfile.Profile()
     rows = profile.runcall(run, options)

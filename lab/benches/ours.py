@@ -5,6 +5,7 @@ The ends have `[tun]` and reach each other at their mesh addresses; those betwee
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,8 @@ from typing import ClassVar
 from lab.hosted import Hosted
 from lab.nodes import Node, Sections, command
 from lab.peers import Peers
-from lab.processes import Process
+from lab.processes import Process, python
+from lab.profiled import START
 from lab.shapes import Cable, Place, Shape
 from meshnet.cipher.keys import mesh_ipv6
 
@@ -38,8 +40,19 @@ class Meshnet(Peers):
         return {} if place.relay else {"tun": {"enabled": True}}
 
     def words(self, place: int) -> list[str]:
-        """A node."""
-        return command(self.hosted.plans[self.row[place].name], self.profile)
+        """A node; where it is to be profiled, one that waits for the signal to begin with that."""
+        plan = self.hosted.plans[self.row[place].name]
+        if self.profile is None:
+            return command(plan)
+        config = str(plan.folder / "node.toml")
+        return python(
+            "-m", "lab.profiled", str(self.profile / f"{plan.name}.pstats"), "up", "--config", config
+        )
+
+    def profile_from_now(self) -> None:
+        """Begins the profiles."""
+        for process in self.processes:
+            os.kill(process.pid, START)
 
     def standing(self, process: Process, place: int) -> None:
         """Until it answers."""

@@ -30,6 +30,8 @@ BENCHES = {
     "vpn": "packets over a relay, beside other overlay networks (root; --against, --rounds, --seconds)",
 }
 """Name of each bench (a module of this package) and what it measures."""
+PROFILES_NODES = frozenset({"vpn"})
+"""Benches whose own process only waits: they profile nodes, and print that themselves."""
 OTHERS = ("yggdrasil", "tinc", "nebula", "wireguard-go")
 """Networks that `vpn` may be run against (`lab.peers`)."""
 

@@ -209,6 +209,8 @@ def _profile(it: Stage, seconds: int) -> None:
         (stand,) = it.up([OURS], 1).values()
     finally:
         Meshnet.profile = None
+    assert isinstance(stand.network, Meshnet)
+    stand.network.profile_from_now()
     tcp(stand.client, stand.server, seconds)
     flood(stand.client, stand.server, seconds)
     stand.network.down()
