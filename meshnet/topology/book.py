@@ -10,6 +10,7 @@ The book never sends anything and reads no clock: `now` is monotonic seconds, `u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256
 from typing import Final
@@ -69,11 +70,13 @@ class _Entry:
 
 
 class Book:
-    """`counts` has how often each verdict was given. `graph` is made of what is held."""
+    """`counts` has how often each verdict was given. `graph` is made of what is held. `reading` makes a
+    record of bytes, or raises CodecError; a simulation of many books may share what it has checked."""
 
-    def __init__(self, network: int, own: Name) -> None:
+    def __init__(self, network: int, own: Name, reading: Callable[[bytes], Record] = read) -> None:
         self.network = network
         self.own = own
+        self._read = reading
         self.graph = Graph()
         self.counts = dict.fromkeys(Verdict, 0)
         self._entries: dict[Name, _Entry] = {}
@@ -134,7 +137,7 @@ class Book:
         if issued > unix + RECORD_AHEAD:
             return Verdict.AHEAD
         try:
-            record = read(data)
+            record = self._read(data)
         except CodecError:
             return Verdict.MALFORMED
         if record.statement.network != self.network:

@@ -13,11 +13,12 @@ from typing import Final
 from attrs import define, field
 
 from meshnet.topology.claims import BEYOND, Mark, judge, one_sided
-from meshnet.topology.record import RELAYS, LinkRow, Name, Record
+from meshnet.topology.record import RELAYS, LinkRow, Name, Record, Statement
 
 UNKNOWN_DELAY: Final = 0.05  # seconds, where nobody has measured
 UNKNOWN_CAPACITY: Final = 125_000.0  # bytes per second
 NONE: Final = Mark(0)
+TOUCHED: Final = 4  # where more than this share of all nodes changed, costs are weighed anew
 Weight = Callable[["Edge", "Node"], float]
 """What an edge costs that leads to a node; positive."""
 Table = dict[Name, tuple[tuple[Name, float], ...]]
@@ -53,13 +54,22 @@ class Node:
         return bool(self.record.statement.flags & RELAYS)
 
 
+@define(eq=False, slots=True)
+class _Weighed:
+    """What edges cost by one weight, ahead and back; `touched` nodes or their edges have changed since."""
+
+    ahead: Table = field(factory=dict)
+    back: Table = field(factory=dict)
+    touched: set[Name] = field(factory=set)
+
+
 class Graph:
     """`version` grows with each change. `nodes` has every node with a record, connected or not."""
 
     def __init__(self) -> None:
         self.nodes: dict[Name, Node] = {}
         self.version = 0
-        self._weighted: dict[Weight, tuple[int, Table, Table]] = {}
+        self._weighted: dict[Weight, _Weighed] = {}
         self._seen: dict[tuple[Name, Name], float] = {}
 
     def __len__(self) -> int:
@@ -69,9 +79,15 @@ class Graph:
         return name in self.nodes
 
     def put(self, record: Record) -> None:
-        """A node's new record; replaces its last."""
-        self.version += 1
+        """A node's new record; replaces its last. One that says the same of it again changes no path, and
+        leaves `version` as it is."""
         node = self.nodes.get(record.name)
+        if node is not None and _alike(node.record.statement, record.statement):
+            node.record = record
+            self._judge(node)
+            return
+        self.version += 1
+        self._touch(record.name)
         if node is None:
             node = self.nodes[record.name] = Node(record)
         else:
@@ -88,6 +104,7 @@ class Graph:
         if node is None:
             return
         self.version += 1
+        self._touch(name)
         for other in list(node.edges):
             self._cut(node, other)
 
@@ -100,6 +117,7 @@ class Graph:
                 node.noted = noted
                 node.marks = node.marks & ~mark | noted
                 self.version += 1
+                self._touch(name)
 
     def seen(self, one: Name, other: Name, rate: float) -> None:
         """`rate` bytes per second were carried from `one` to `other`, over which more was wanted."""
@@ -110,19 +128,23 @@ class Graph:
             if edge is not None and edge.capacity > BEYOND * self._seen[one, other]:
                 edge.marks |= Mark.UNSEEN_CAPACITY
                 self.version += 1
+                self._touch(one)
 
     def _join(self, node: Node, name: Name, row: LinkRow) -> None:
         other = self.nodes.get(name)
         back = None if other is None else other.record.links.get(node.record.name)
         if other is None or back is None:
-            node.edges.pop(name, None)
+            if node.edges.pop(name, None) is not None:
+                self._touch(name)
             return
+        self._touch(name)
         marks = judge(node.record, row, other.record, back)
         node.edges[name] = _edge(row, back, marks)
         other.edges[node.record.name] = _edge(back, row, marks)
         self._judge(other)
 
     def _cut(self, node: Node, name: Name) -> None:
+        self._touch(name)
         node.edges.pop(name, None)
         other = self.nodes.get(name)
         if other is not None:
@@ -132,7 +154,18 @@ class Graph:
     def _judge(self, node: Node) -> None:
         known = [name for name in node.record.links if name in self.nodes]
         alone = one_sided(len(known), len(node.edges))
-        node.marks = node.noted | (Mark.ONE_SIDED if alone else NONE)
+        marks = node.noted | (Mark.ONE_SIDED if alone else NONE)
+        if marks != node.marks:
+            node.marks = marks
+            self.version += 1
+            self._touch(node.record.name)
+
+    def _touch(self, name: Name) -> None:
+        """What leads to and from this node must be weighed again. Where that is much of all, everything is."""
+        for weight, weighed in list(self._weighted.items()):
+            weighed.touched.add(name)
+            if len(weighed.touched) > len(self.nodes) // TOUCHED:
+                del self._weighted[weight]
 
     # asking
 
@@ -142,28 +175,36 @@ class Graph:
         return None if node is None else node.edges.get(other)
 
     def weighted(self, weight: Weight) -> Table:
-        """For each node, where its edges lead and what they cost: made once for each version and weight."""
-        return self._both(weight)[0]
+        """For each node, where its edges lead and what they cost. It is kept, and only what changed is
+        weighed again when it is asked for next; till then it stays as it is."""
+        return self._weigh(weight).ahead
 
     def weighted_back(self, weight: Weight) -> Table:
         """For each node, where edges lead to it from, and what these cost."""
-        return self._both(weight)[1]
+        return self._weigh(weight).back
 
-    def _both(self, weight: Weight) -> tuple[Table, Table]:
-        kept = self._weighted.get(weight)
-        if kept is not None and kept[0] == self.version:
-            return kept[1], kept[2]
+    def _weigh(self, weight: Weight) -> _Weighed:
         nodes = self.nodes
-        ahead: Table = {
-            name: tuple((other, weight(edge, nodes[other])) for other, edge in node.edges.items())
-            for name, node in nodes.items()
-        }
-        behind: Table = {
-            name: tuple((other, weight(nodes[other].edges[name], node)) for other in node.edges)
-            for name, node in nodes.items()
-        }
-        self._weighted[weight] = (self.version, ahead, behind)
-        return ahead, behind
+        weighed = self._weighted.get(weight)
+        if weighed is None:
+            weighed = self._weighted[weight] = _Weighed()
+            names: set[Name] | dict[Name, Node] = nodes
+        elif weighed.touched:
+            names = set(weighed.touched)
+            names.update(other for name in weighed.touched if name in nodes for other in nodes[name].edges)
+            weighed.touched = set()
+        else:
+            return weighed
+        for name in names:
+            node = nodes.get(name)
+            if node is None:
+                weighed.ahead.pop(name, None)
+                weighed.back.pop(name, None)
+                continue
+            edges = node.edges
+            weighed.ahead[name] = tuple([(other, weight(edge, nodes[other])) for other, edge in edges.items()])
+            weighed.back[name] = tuple([(other, weight(nodes[other].edges[name], node)) for other in edges])
+        return weighed
 
     def component(self, start: Name) -> list[Name]:
         """All nodes that links connect with `start`, the nearest first, itself included; empty if it has no
@@ -184,6 +225,17 @@ class Graph:
             for other, edge in node.edges.items():
                 if name < other:
                     yield name, other, edge
+
+
+def _alike(one: Statement, other: Statement) -> bool:
+    """Whether two statements of one node say the same of everything that paths or marks depend on."""
+    return (
+        one.links == other.links
+        and one.flags == other.flags
+        and one.price == other.price
+        and one.latitude == other.latitude
+        and one.longitude == other.longitude
+    )
 
 
 def _edge(row: LinkRow, back: LinkRow, marks: Mark) -> Edge:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.topology.claims import Mark, distance, least_delay
-from meshnet.topology.graph import Graph
-from tests.support.topology import graph, name, record, row
+from meshnet.topology.graph import Edge, Graph, Node
+from tests.support.topology import UNIX, graph, name, record, row
 
 BERLIN, TOKYO = (52, 13), (36, 140)
+SEED = 31
 
 
 class Links(SynchronousTestCase):
@@ -61,6 +64,47 @@ class Links(SynchronousTestCase):
         made = graph({(1, 2): 1, (2, 3): 1, (4, 5): 1})
         self.assertEqual(made.component(name(1)), [name(1), name(2), name(3)])
         self.assertEqual(made.component(name(9)), [])
+
+
+class Weighed(SynchronousTestCase):
+    """What edges cost, kept while the graph changes."""
+
+    def test_as_anew(self) -> None:
+        """Whatever comes, goes, is marked or stated again: what is kept equals what is weighed anew."""
+        random = Random(SEED)
+        made = graph({(i, i % 30 + 1): 1_000 * i for i in range(1, 31)})
+
+        def weight(edge: Edge, node: Node) -> float:
+            return edge.delay * (2 if edge.marks or node.marks else 1) + node.record.statement.price
+
+        for step in range(150):
+            number = random.randint(1, 32)
+            others = random.sample([each for each in range(1, 33) if each != number], random.randint(0, 9))
+            if step % 7 == 0:
+                made.remove(name(number))
+            elif step % 5 == 0:
+                made.note(name(number), Mark.DROPS, bool(step % 2))
+            elif step % 11 == 0 and made.nodes[name(2)].edges:
+                made.seen(name(2), next(iter(made.nodes[name(2)].edges)), 1.0)
+            else:
+                made.put(record(number, [row(each, 1_000 + step) for each in others], price=step % 3))
+            kept = made.weighted(weight), made.weighted_back(weight)
+
+            def other(edge: Edge, node: Node) -> float:
+                return weight(edge, node)
+
+            fresh = made.weighted(other), made.weighted_back(other)
+            made._weighted.pop(other)
+            self.assertEqual(kept, fresh, f"seed {SEED}, step {step}")
+
+    def test_the_same_again(self) -> None:
+        """A record that says the same of its node again changes no version; another price does."""
+        made = graph({(1, 2): 1_000})
+        version = made.version
+        made.put(record(1, [row(2, 1_000)], issued=UNIX + 1_800))
+        self.assertEqual((made.version, made.nodes[name(1)].record.issued), (version, UNIX + 1_800))
+        made.put(record(1, [row(2, 1_000)], issued=UNIX + 1_801, price=1))
+        self.assertGreater(made.version, version)
 
 
 class Claims(SynchronousTestCase):
