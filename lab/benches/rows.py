@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attrs import asdict, frozen
 
-LONG = frozenset({"soak", "vpn", "vpn_soak"})
+LONG = frozenset({"soak", "topology", "vpn", "vpn_soak"})
 """Benches that `all` leaves out: they take long, or need root and other programs."""
 BENCHES = {
     "coin": "blocks into the coin's store, signatures in processes",
@@ -19,6 +19,7 @@ BENCHES = {
     "codec": "messages against bare struct calls, and against the reflective codec",
     "flood": "what a stream through a flooded node keeps of its rate, and the node's memory",
     "idle": "what a node with twenty quiet neighbours uses",
+    "paths": "ways through a graph of ten thousand nodes; its first sync and its memory",
     "relay": "the relay step over the bare crypto calls it makes",
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",
     "setup": "circuit set-up over three relays, and how many one relay does",
@@ -27,6 +28,7 @@ BENCHES = {
     "storage": "the journal's group commit on a real disk; power cuts on simulated ones",
     "stream": "a stream through three relays, five processes",
     "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
+    "topology": "how soon nodes know their network, what it costs, what heals (four minutes)",
     "vpn": "packets over a relay, beside other overlay networks (root; --against, --rounds, --seconds)",
 }
 """Name of each bench (a module of this package) and what it measures."""

@@ -13,6 +13,7 @@ from random import Random
 
 from attrs import define, field
 
+from lab.simulation.graphs import Shape
 from meshnet.cipher.keys import SecretKey
 from meshnet.topology.book import Book
 from meshnet.topology.record import RELAYS, LinkRow, Name, Record, Statement, issue, name_of, read
@@ -39,6 +40,8 @@ class GossipNode:
     planned: float = float("inf")
     links: dict[Name, GossipLink] = field(factory=dict)
     country: bytes = b"\0\0"
+    beside: tuple[LinkRow, ...] = ()
+    """Links that it states beside those that are simulated."""
 
     @property
     def name(self) -> Name:
@@ -76,15 +79,15 @@ class GossipNetwork:
         for _ in range(count):
             self.add()
 
-    def add(self) -> GossipNode:
+    def add(self, key: SecretKey | None = None) -> GossipNode:
         """One more node."""
-        key = SecretKey(self.random.randbytes(32))
-        book = Book(self._network, name_of(key.public), self._read)
+        key = key or SecretKey(self.random.randbytes(32))
+        book = Book(self._network, name_of(key.public), self.read)
         node = GossipNode(key, Spread(book), book, len(self.nodes))
         self.nodes.append(node)
         return node
 
-    def _read(self, data: bytes) -> Record:
+    def read(self, data: bytes) -> Record:
         """A record, its signature checked once for all nodes: it is what most of the time would go to."""
         record = self._checked.get(data)
         if record is None:
@@ -130,17 +133,20 @@ class GossipNetwork:
         stated = (
             tuple(rows)
             if rows is not None
-            else tuple(
-                LinkRow(name, int(link.delay * 1e6), 0, 0, int(link.capacity / 125))
-                for name, link in node.links.items()
-                if link.up
+            else (
+                *node.beside,
+                *(
+                    LinkRow(name, int(link.delay * 1e6), 0, 0, int(link.capacity / 125))
+                    for name, link in node.links.items()
+                    if link.up
+                ),
             )
         )
         statement = Statement(
             1, self._network, node.key.public, node.issued, LIFE, RELAYS, node.country, -128, 0, b"\0\0",
             bytes(8), 0, 0, bytes(33), stated,
         )  # fmt: skip
-        node.spread.publish(self._read(issue(statement, node.key)), self.now)
+        node.spread.publish(self.read(issue(statement, node.key)), self.now)
         node.due = self.now + REFRESH * (0.9 + 0.2 * self.random.random())
         self._plan(node, node.due)
         self.pump(node)
@@ -185,6 +191,11 @@ class GossipNetwork:
         self.pump(node)
         self._plan(node, node.due)
 
+    def build(self, shape: Shape) -> None:
+        """Links as a graph has them."""
+        for one, other in shape.links:
+            self.connect(one, other)
+
     def run(self, until: float, done: Callable[[], bool] | None = None, every: float = 0.25) -> float:
         """Runs to a time, or until `done`, which is asked each `every` seconds; the time reached."""
         look = self.now + every
@@ -199,6 +210,12 @@ class GossipNetwork:
             call()
         self.now = until
         return until
+
+    def settle(self) -> None:
+        """As if all nodes had run for long: their records are due at any time of the next half hour."""
+        for node in self.nodes:
+            node.due = self.now + REFRESH * self.random.random()
+            self._plan(node, node.due)
 
     def reachable(self, node: GossipNode) -> int:
         """How many nodes the node knows a way to, itself included."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from meshnet.topology.claims import BEYOND, Mark, judge, one_sided
 from meshnet.topology.record import RELAYS, LinkRow, Name, Record, Statement
@@ -125,8 +125,8 @@ class Graph:
             self._seen[one, other] = max(rate, self._seen.get((one, other), 0.0))
             node = self.nodes.get(one)
             edge = None if node is None else node.edges.get(other)
-            if edge is not None and edge.capacity > BEYOND * self._seen[one, other]:
-                edge.marks |= Mark.UNSEEN_CAPACITY
+            if node is not None and edge is not None and edge.capacity > BEYOND * self._seen[one, other]:
+                node.edges[other] = evolve(edge, marks=edge.marks | Mark.UNSEEN_CAPACITY)
                 self.version += 1
                 self._touch(one)
 
@@ -139,8 +139,9 @@ class Graph:
             return
         self._touch(name)
         marks = judge(node.record, row, other.record, back)
-        node.edges[name] = _edge(row, back, marks)
-        other.edges[node.record.name] = _edge(back, row, marks)
+        edge = _edge(row, back, marks)
+        node.edges[name] = edge
+        other.edges[node.record.name] = edge if back.price == row.price else evolve(edge, price=back.price)
         self._judge(other)
 
     def _cut(self, node: Node, name: Name) -> None:
@@ -161,7 +162,7 @@ class Graph:
             self._touch(node.record.name)
 
     def _touch(self, name: Name) -> None:
-        """What leads to and from this node must be weighed again. Where that is much of all, everything is."""
+        """What leads to and from this node must be weighed again; where that is much of all, everything."""
         for weight, weighed in list(self._weighted.items()):
             weighed.touched.add(name)
             if len(weighed.touched) > len(self.nodes) // TOUCHED:
@@ -202,7 +203,9 @@ class Graph:
                 weighed.back.pop(name, None)
                 continue
             edges = node.edges
-            weighed.ahead[name] = tuple([(other, weight(edge, nodes[other])) for other, edge in edges.items()])
+            weighed.ahead[name] = tuple(
+                [(other, weight(edge, nodes[other])) for other, edge in edges.items()]
+            )
             weighed.back[name] = tuple([(other, weight(nodes[other].edges[name], node)) for other in edges])
         return weighed
 

@@ -36,7 +36,7 @@ from meshnet.topology.frames import Row
 from meshnet.topology.record import Name, Record, peek
 
 FEW: Final = 8  # records in a bucket, about
-LEAST_TOKENS: Final = 64.0  # bytes; with fewer nothing is sent
+LEAST_TOKENS: Final = 1_024.0  # bytes; with fewer nothing is sent: a bundle for each record would cost much
 Frame = tuple[int, bytes]
 """Kind and body."""
 

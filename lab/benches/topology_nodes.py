@@ -1,0 +1,225 @@
+"""Whole routers that know the network, in virtual time: cold starts, partitions, black holes.
+
+Nothing of a node is left out but sockets: links with their handshakes, redialling, circuits and streams are
+those of `meshnet`. Delays are 10 ms a link unless told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+from lab.benches.rows import Row
+from lab.simulation.graphs import Shape, grid
+from lab.simulation.nodes import Collector, Mesh
+from meshnet.errors import Drop, MeshError
+from meshnet.node.config import TopologySettings
+from meshnet.node.topology import Topology
+from meshnet.streams import Stream, StreamReader
+from meshnet.topology.choice import long_way
+
+SEED = 49
+LOOKS = 0.05  # seconds between looks at what all nodes know
+LIMIT = 120.0
+APART = 90.0  # seconds
+LONG_APART = 600.0
+PORT = 7
+HOLE = "hole"
+MEASURED = 60.0  # seconds in which links measure their delays, and say so
+
+
+def converge(side: int, runs: int) -> Row:
+    """A cold start: all dial at once; the slowest of `runs` seeds."""
+    shape = grid(side)
+    samples = []
+    for seed in range(SEED, SEED + runs):
+        mesh = started(shape, seed)
+        samples.append(until(mesh, lambda mesh=mesh: whole(mesh)))  # type: ignore[misc]
+        mesh.stop()
+    note = (
+        f"{shape.origin}, whole routers, 10 ms a link: every pair has a way, over waypoints beyond 8 hops; "
+        f"the slowest of seeds {SEED} to {SEED + runs - 1}, median {median(samples):.2f}"
+    )
+    return Row("grid49_converge_s", max(samples), "s", runs, target=8.0, note=note)
+
+
+def heal(side: int, runs: int) -> Row:
+    """Two halves of a grid are cut off from each other, one of them changes, and they meet again: the time
+    from then until every pair has a way and the change is known, redialling included."""
+    shape = grid(side)
+    samples = [_healed(shape, seed, APART) for seed in range(SEED, SEED + runs)]
+    longer = _healed(shape, SEED, LONG_APART)
+    note = (
+        f"{shape.origin}, whole routers, halves apart for {APART:g} s, so that their links are given up and "
+        f"dialled again; the slowest of seeds {SEED} to {SEED + runs - 1}, median {median(samples):.2f}; "
+        f"after {LONG_APART:g} s apart {longer:.2f}, most of it the pause between dials"
+    )
+    return Row("heal_s", max(samples), "s", runs, target=5.0, note=note)
+
+
+def _healed(shape: Shape, seed: int, length: float) -> float:
+    mesh = started(shape, seed)
+    until(mesh, lambda: whole(mesh))
+    mesh.network.run(30.0)
+    half = near(shape, shape.count // 2)
+    mesh.network.partition({_name(each) for each in half})
+    mesh.network.run(length)
+    if whole(mesh):
+        raise MeshError(f"a partition of {length:g} s was not noticed (seed {seed})")
+    changed = knows(mesh, _name(half[0]))
+    changed._publish(mesh.clock.now())
+    mesh.network.heal()
+    taken = until(mesh, lambda: whole(mesh) and fresh(mesh, changed))
+    mesh.stop()
+    return taken
+
+
+def blackhole(runs: int) -> Row:
+    """A relay near to everybody draws circuits and then drops what they carry, while its link and its records
+    go on: the time until data of a stream that stood, or is begun now (and again where it fails), is answered
+    another way."""
+    samples: list[float] = []
+    for seed in range(SEED, SEED + runs):
+        samples += [_swallowed(seed, standing) for standing in (True, False)]
+    note = (
+        f"whole routers, {grid(4).origin} and a relay 2 ms from all: streams that stood, and new ones; the "
+        f"slowest of seeds {SEED} to {SEED + runs - 1}, median {median(samples):.2f}"
+    )
+    return Row("blackhole_s", max(samples), "s", len(samples), target=10.0, note=note)
+
+
+def _swallowed(seed: int, standing: bool) -> float:
+    shape = grid(4)
+    mesh = started(shape, seed)
+    mesh.add(HOLE, about=TopologySettings())
+    for number in range(shape.count):
+        mesh.network.change(HOLE, _name(number), delay=0.002)
+        mesh.link(HOLE, _name(number))
+    ends = near(shape, shape.count)
+    caller, called = _name(ends[0]), _name(ends[-1])
+    mesh[called].router.listen(PORT, echo)
+    until(mesh, lambda: whole(mesh))
+    mesh.network.run(MEASURED)
+    reader = Collector()
+    if standing:
+        reader = _open(mesh, caller, called)
+        reader.send(b"here")
+        until(mesh, lambda: bytes(reader.got) == b"here")
+        if route(mesh, caller) != [HOLE]:
+            raise MeshError(f"the hole draws nobody (seed {seed})")
+    swallow(mesh, HOLE)
+    start = mesh.clock.now()
+    if not standing:
+        reader = _open(mesh, caller, called)
+    reader.got.clear()
+    reader.send(b"again")
+    while bytes(reader.got) != b"again":
+        if reader.error is not None:  # as a program would
+            reader = _open(mesh, caller, called)
+            reader.send(b"again")
+        mesh.network.run(LOOKS)
+    taken = mesh.clock.now() - start
+    if HOLE in route(mesh, caller):
+        raise MeshError(f"the answer came through the hole (seed {seed})")
+    return taken
+
+
+def echo(stream: Stream) -> StreamReader:
+    """For `listen`: sends back what it gets, which is little."""
+    reader = Collector(stream=stream)
+
+    def back(data: memoryview) -> None:
+        reader.send(bytes(data))
+        stream.consumed(len(data))
+
+    reader.data_received = back  # type: ignore[method-assign]
+    return reader
+
+
+def _open(mesh: Mesh, caller: str, called: str) -> Collector:
+    reader = Collector()
+    opening = mesh[caller].router.connect(
+        mesh[called].public, PORT, reader, via=None, identity="anonymous", policy=None
+    )
+    reader.stream = mesh.wait(opening)
+    return reader
+
+
+def route(mesh: Mesh, caller: str) -> list[str]:
+    """The relays of a node's last open circuit."""
+    names = {node.public.hex(): name for name, node in mesh.nodes.items()}
+    circuits = [each for each in mesh[caller].router.snapshot()["circuits"] if each["state"] == "open"]
+    return [names[key] for key in circuits[-1]["route"][:-1]]
+
+
+def swallow(mesh: Mesh, name: str) -> None:
+    """From now on a relay builds circuits and drops what they carry."""
+    for link in mesh[name].router.links.by_key.values():
+        link.runs.clear()
+        for table in (link.forward, link.backward):
+            for label in table:
+                table[label] = lambda seq, body, now, marked: Drop.NONE
+    mesh.network.clock.callLater(0.0005, swallow, mesh, name)
+
+
+# what all nodes know
+
+
+def started(shape: Shape, seed: int) -> Mesh:
+    """Routers that begin to dial their neighbours now."""
+    mesh = Mesh((), seed)
+    for number in range(shape.count):
+        mesh.add(_name(number), about=TopologySettings())
+    for one, other in shape.links:
+        mesh.link(_name(one), _name(other))
+    return mesh
+
+
+def _name(number: int) -> str:
+    return f"n{number}"
+
+
+def near(shape: Shape, count: int) -> list[int]:
+    """So many nodes, the nearest to node 0 first."""
+    beside: dict[int, list[int]] = {}
+    for one, other in shape.links:
+        beside.setdefault(one, []).append(other)
+        beside.setdefault(other, []).append(one)
+    found = [0]
+    for each in found:
+        found += [other for other in beside[each] if other not in found]
+    return found[:count]
+
+
+def knows(mesh: Mesh, name: str) -> Topology:
+    """What a node knows."""
+    topology = mesh[name].router.topology
+    if topology is None:
+        raise MeshError(f"{name} knows no network")
+    return topology
+
+
+def whole(mesh: Mesh) -> bool:
+    """Whether every node has a way of circuits to every other."""
+    known = [knows(mesh, name) for name in mesh.nodes]
+    if any(len(each.graph.component(each.own)) < len(known) for each in known):
+        return False
+    return all(
+        long_way(each.graph, each.own, other.own) for each in known for other in known if each is not other
+    )
+
+
+def fresh(mesh: Mesh, changed: Topology) -> bool:
+    """Whether all know a node's last record."""
+    issued = changed.book.issued(changed.own)
+    return all(knows(mesh, name).book.issued(changed.own) == issued for name in mesh.nodes)
+
+
+def until(mesh: Mesh, done: Callable[[], bool]) -> float:
+    """Lets time pass until `done`, which is asked every `LOOKS` seconds; how long that took."""
+    start, limit = mesh.clock.now(), mesh.clock.now() + LIMIT
+    while not done():
+        if mesh.clock.now() >= limit:
+            raise MeshError(f"not done in {LIMIT:g} simulated seconds (seed {mesh.network.seed})")
+        mesh.network.run(LOOKS)
+    return mesh.clock.now() - start
