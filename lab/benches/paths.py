@@ -110,8 +110,8 @@ def searches(keys: list[SecretKey], statements: list[Statement], datas: list[byt
             choose(book.graph, names[0], target, wanted)
             wholes.append((time.perf_counter() - start) * 1e3)
     note = (
-        f"{len(keys)} nodes, degree {DEGREE}, {found / (asked + 1):.2f} ways on average, a record "
-        f"that moved links before each; slowest {max(samples[1:]):.0f}, the first of all {samples[0]:.0f}; a whole "
+        f"{len(keys)} nodes, degree {DEGREE}, {found / (asked + 1):.2f} ways on average, a record that moved "
+        f"links before each; slowest {max(samples[1:]):.0f}, the first of all {samples[0]:.0f}; a whole "
         f"choice {median(wholes):.0f} to {max(wholes):.0f}; seed {SEED}"
     )
     return row_of("paths_10k_ms", samples[1:], "ms", target=30.0, note=note)
