@@ -20,6 +20,7 @@ DEMOS = {
     "attach": "programs beside their nodes: stock twist web, and a download that outlives circuit and relay",
     "coin": "a private chain on three nodes: payments, and kills in mid-block",
     "vpn": "namespaces (root): a VPN of three hops, its kill switch when the exit dies, all as before",
+    "topology": "twelve nodes join by an invite each; ways by policy, a relay dies, a node lies",
     "powercut": "a node whose power is cut a thousand times loses nothing and starts each time",
 }
 

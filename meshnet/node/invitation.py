@@ -1,9 +1,9 @@
 """Invites that a running node makes: itself where it can be dialled, and neighbours that it dials.
 
 A newcomer needs addresses that work from where he is. This node's own listeners come first, then neighbours
-that stand and were dialled by this node at an address somebody configured or gave. A listener on all of a
-machine's addresses is named by those that the machine would send from; `addresses` says it better where there
-is a translation in between.
+of its config that stand, in the order of the config: the operator vouches for those, and says who matters.
+A listener on all of a machine's addresses is named by those that the machine would send from; `addresses`
+says it better where there is a translation in between.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Annotated, Final
 
 from attrs import frozen
 
-from meshnet.cipher.keys import PublicKey, SecretKey, parse_public_key
+from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.errors import UsageError
 from meshnet.limits import INVITE_ADDRESS, INVITE_ADDRESSES, INVITE_PEERS
 from meshnet.node.app import Json
+from meshnet.node.config import LinkSettings
 from meshnet.node.schema import Between
 from meshnet.topology.invite import FirstPeer, longest
 
@@ -63,13 +64,13 @@ class Inviter:
         request: InviteRequest,
         listening: Sequence[str],
         links: Iterable[Json],
-        accept: Sequence[PublicKey] | str,
+        settings: LinkSettings,
     ) -> Json:
         """`invite`, `expires` (Unix seconds), `peers` (key and addresses), `notes`. Raises UsageError where
         nobody can be dialled."""
         named = tuple(request.addresses) or self._reachable(listening)
         peers = [FirstPeer(self._secret.public, named[:INVITE_ADDRESSES])] if named else []
-        peers += self._neighbours(links)
+        peers += self._neighbours(links, settings)
         if not peers:
             raise UsageError(
                 "Nobody could dial this node; set [link] listen, or say where it is reached with --address."
@@ -84,7 +85,7 @@ class Inviter:
             "network": self._network,
             "expires": expires,
             "peers": [{"key": peer.key.hex(), "addresses": list(peer.addresses)} for peer in told],
-            "notes": _notes(told, accept, len(peers[: request.peers]) - len(told)),
+            "notes": _notes(told, settings.accept, len(peers[: request.peers]) - len(told)),
         }
 
     def _reachable(self, listening: Sequence[str]) -> tuple[str, ...]:
@@ -93,11 +94,14 @@ class Inviter:
         return tuple(sorted(dict.fromkeys(found), key=_local))
 
     @staticmethod
-    def _neighbours(links: Iterable[Json]) -> list[FirstPeer]:
-        """Neighbours that stand where this node dialled them, the quickest first."""
-        standing = [link for link in links if link["up"] and link.get("dialled") and link.get("address")]
-        standing.sort(key=lambda link: (_local(link["address"]), link["rtt_ms"] or 0.0, link["peer"]))
-        return [FirstPeer(parse_public_key(link["peer"]), (link["address"],)) for link in standing]
+    def _neighbours(links: Iterable[Json], settings: LinkSettings) -> list[FirstPeer]:
+        """Configured neighbours that stand, in the config's order, the address that served first."""
+        served = {link["peer"]: link["address"] for link in links if link["up"]}
+        return [
+            FirstPeer(peer.key, _first(peer.addresses, served[peer.key.hex()])[:INVITE_ADDRESSES])
+            for peer in settings.peer
+            if peer.key.hex() in served
+        ]
 
 
 def own_address(version: int) -> str | None:
@@ -107,6 +111,11 @@ def own_address(version: int) -> str | None:
         probe.connect((elsewhere, 9))
         return str(probe.getsockname()[0])
     return None
+
+
+def _first(addresses: tuple[str, ...], served: str) -> tuple[str, ...]:
+    """The same, the one that served before the others."""
+    return tuple(sorted(addresses, key=lambda each: each != served))
 
 
 def _host(address: str) -> tuple[str, str, str] | None:
@@ -146,5 +155,5 @@ def _notes(told: Sequence[FirstPeer], accept: Sequence[PublicKey] | str, left: i
     if accept != "any":
         notes.append("This node accepts only the keys of [link] accept; add the newcomer's there.")
     if left:
-        notes.append(f"{left} more peers did not fit into the text.")
+        notes.append(f"{left} more {'peers' if left > 1 else 'peer'} did not fit into the text.")
     return notes

@@ -410,7 +410,7 @@ class Node(Service):
 
     def invite(self, request: InviteRequest) -> Json:
         """A signed invite into this node's network; raises UsageError where nobody could be dialled."""
-        return self._inviter.make(request, self.listening, self._brief()["links"], self.settings.link.accept)
+        return self._inviter.make(request, self.listening, self._brief()["links"], self.settings.link)
 
     def ping(self, target: Target, via: Sequence[PublicKey] | None, count: int) -> Deferred[Json]:
         """Measures a circuit of its own; such circuits are counted apart, too."""

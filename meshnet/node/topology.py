@@ -52,11 +52,12 @@ KEPT_FILE: Final = "topology"
 KEPT_BYTES: Final = 64 << 10
 LIFE_MINUTES: Final = 180
 REFRESH: Final = 1_800.0  # seconds after which a record is issued again although nothing moved
-SOON: Final = 0.2  # seconds between a link that came or went and the record that says so
+SOON: Final = 0.2  # seconds between a link that came or went and the record that says so; longer …
+GATHER: Final = 2.5  # … by this factor for each record issued lately: a network that grows is told in few
 CHECK: Final = 10.0  # seconds between looks at what links measure
 STEADY: Final = 2  # looks in a row that must find a value moved
 SHARE: Final = 0.25
-BURST: Final = 4.0  # own records at once …
+BURST: Final = 5.0  # own records at once: fewer than others take (RECORD_BURST) …
 STEP: Final = 60.0  # … and one more in so many seconds
 GUARD_CHECK: Final = 60.0
 ALTERNATIVES: Final = 3  # ways tried one behind the other
@@ -217,7 +218,11 @@ class Topology:
                 self.link_up(link, now)
 
     def _soon(self, now: float) -> None:
-        self._due = min(self._due, now + SOON)
+        self._due = min(self._due, now + SOON * GATHER ** (BURST - self._refilled(now)))
+
+    def _refilled(self, now: float) -> float:
+        """How many records may be issued at once now."""
+        return min(self._tokens + (now - self._tokens_at) / STEP, BURST)
 
     def _check(self, now: float) -> None:
         """Whether what links measure has moved far enough, for long enough, to be told."""
@@ -244,12 +249,12 @@ class Topology:
 
     def _publish(self, now: float) -> None:
         """Issues a record; later, if there were many lately."""
-        self._tokens = min(self._tokens + (now - self._tokens_at) / STEP, BURST)
-        self._tokens_at = now
-        if self._tokens < 1.0:
-            self._due = now + (1.0 - self._tokens) * STEP
-            return
-        self._tokens -= 1.0
+        self._tokens, self._tokens_at = self._refilled(now), now
+        if self._links:  # what no neighbour hears costs nothing
+            if self._tokens < 1.0:
+                self._due = now + (1.0 - self._tokens) * STEP
+                return
+            self._tokens -= 1.0
         self._moved = 0
         self._issued = max(int(self._unix()), self._issued + 1)
         self.spread.publish(read(issue(self._statement(), self._secret)), now)

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from lab.demos import attach
+from lab.demos import attach, topology
 from lab.demos.origin import Origin, digest
 from lab.namespaces import refusal
 from lab.processes import environment, python
@@ -53,6 +53,16 @@ def test_attach() -> None:
     assert (done.returncode, report["ok"], done.stderr) == (0, True, ""), done.stdout + done.stderr
     assert all(report[step] is True for step in attach.STEPS)
     assert report["bytes"] == attach.SIZE
+
+
+@pytest.mark.long
+def test_topology() -> None:
+    """Nodes that join by invites know the network, its ways, and who lies: every step holds."""
+    done = demo("topology", "--once", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"], done.stderr) == (0, True, ""), done.stdout + done.stderr
+    assert all(report[step] is True for step in topology.STEPS)
+    assert len(report["route"]) == len(report["route_after"]) == 2
 
 
 @pytest.mark.long

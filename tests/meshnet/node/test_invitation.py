@@ -7,17 +7,24 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import UsageError
+from meshnet.node.config import LinkSettings, PeerSettings
 from meshnet.node.invitation import Inviter, InviteRequest
 from meshnet.topology.invite import read_invite
 from tests.support.nodes import link_snapshot
 from tests.support.topology import UNIX, key
 
 
-def make(listening: list[str], *links: dict[str, Any], accept: Any = "any", **request: Any) -> dict[str, Any]:
+def make(
+    listening: list[str],
+    *links: dict[str, Any],
+    peers: tuple[PeerSettings, ...] = (),
+    accept: Any = "any",
+    **request: Any,
+) -> dict[str, Any]:
     """An invite of node 1 on a machine that is 192.0.2.9 and 2001:db8::9."""
     machine = {4: "192.0.2.9", 6: "2001:db8::9"}.get
     inviter = Inviter(key(1), 77, lambda: float(UNIX), machine)
-    return inviter.make(InviteRequest(**request), listening, links, accept)
+    return inviter.make(InviteRequest(**request), listening, links, LinkSettings(accept=accept, peer=peers))
 
 
 def addresses(made: dict[str, Any]) -> list[list[str]]:
@@ -46,16 +53,17 @@ class Made(SynchronousTestCase):
         self.assertEqual(made["expires"], UNIX + 3_600)
 
     def test_neighbours(self) -> None:
-        """Neighbours that stand where this node dialled them follow, the quickest first; others do not."""
-        links = [
-            link_snapshot(key(2).public, rtt_ms=9.0),
-            link_snapshot(key(3).public, rtt_ms=1.0),
-            link_snapshot(key(4).public, up=False),
-            link_snapshot(key(5).public, dialled=False),
-        ]
-        made = make([], *links)
+        """Neighbours of the config that stand follow in its order, with the address that served first; those
+        that are down or dialled this node by themselves do not."""
+        configured = (
+            PeerSettings(key(3).public, "tcp:192.0.2.1:7001"),
+            PeerSettings(key(2).public, ("tcp:192.0.2.7:1", "tcp:192.0.2.1:7001")),
+            PeerSettings(key(4).public, "tcp:192.0.2.4:1"),
+        )
+        links = [link_snapshot(key(n).public, up=n != 4) for n in (2, 3, 4, 5)]
+        made = make([], *links, peers=configured)
         self.assertEqual([peer["key"] for peer in made["peers"]], [key(3).public.hex(), key(2).public.hex()])
-        self.assertEqual(len(make(["tcp:192.0.2.1:1"], *links, peers=2)["peers"]), 2)
+        self.assertEqual(addresses(made)[1], ["tcp:192.0.2.1:7001", "tcp:192.0.2.7:1"])
 
     def test_nobody(self) -> None:
         """Where nobody can be dialled there is no invite."""
@@ -66,7 +74,9 @@ class Made(SynchronousTestCase):
         """The operator hears what newcomers will run into."""
         self.assertIn("--address", make(["tcp:127.0.0.1:1"])["notes"][0])
         self.assertIn("[link] accept", make(["tcp:192.0.2.1:1"], accept=(key(2).public,))["notes"][0])
-        long = [link_snapshot(key(n).public, address=f"tcp:{'h' * 150}:1") for n in (2, 3, 4)]
-        self.assertIn("2 more peers did not fit", make(["tcp:192.0.2.1:1"], *long, peers=4)["notes"][0])
+        links = [link_snapshot(key(n).public, address="tcp:192.0.2.1:1") for n in (2, 3)]
+        long = tuple(PeerSettings(key(n).public, f"tcp:{'h' * 150}:1") for n in (2, 3))
+        made = make(["tcp:192.0.2.1:1"], *links, peers=long)
+        self.assertEqual(made["notes"], ["1 more peer did not fit into the text."])
         with self.assertRaisesRegex(UsageError, "longer than 200"):
             make([], addresses=("tcp:" + "h" * 300 + ":1",))

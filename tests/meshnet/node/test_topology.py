@@ -240,6 +240,17 @@ class Records(KnowingCase):
         self.m.network.run(3_600.0)
         self.assertIn(self.of("r1").published - before, (2, 3))
 
+    def test_growth(self) -> None:
+        """A network that grows one by one around a node is known while it grows, not a minute later."""
+        self.start((("alice", "r1"), ("r1", "bob")))
+        begun = self.of("r1").published
+        for i in range(6):
+            self.m.add(f"x{i}", about=TopologySettings())
+            self.m.link(f"x{i}", "r1")
+            self.m.network.run(1.0)
+        self.until(lambda: len(self.of("alice").map()["links"]) == 8, 10.0)
+        self.assertLess(self.of("r1").published - begun, 5)
+
     def test_restart(self) -> None:
         """A node that starts again with its clock set back is heard: it learns from its neighbours that it
         was ahead."""
