@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from lab.benches.contest import build_row
@@ -51,6 +52,7 @@ class PeersTests(SynchronousTestCase):
         """Without an overlay the test sees what it looks for."""
         self.passes("kernel")
 
+    @pytest.mark.long
     def test_yggdrasil(self) -> None:
         """TCP links."""
         self.passes("yggdrasil")
@@ -59,10 +61,12 @@ class PeersTests(SynchronousTestCase):
         """Two tunnels."""
         self.passes("wireguard-go")
 
+    @pytest.mark.long
     def test_nebula(self) -> None:
         """A relay."""
         self.passes("nebula")
 
+    @pytest.mark.long
     def test_tinc(self) -> None:
         """Links of a mesh."""
         self.passes("tinc")
@@ -75,6 +79,7 @@ class PeersTests(SynchronousTestCase):
             self.assertRaises(UsageError, network.up, processes)
 
 
+@pytest.mark.long
 class TrafficTests(SynchronousTestCase):
     """What iperf3 and ping say, over the kernel."""
 
