@@ -112,6 +112,7 @@ class ChainFileTests(SynchronousTestCase):
         self.assertEqual(
             (found.name, found.genesis, found.peers), ("toy", chain.genesis, ("192.0.2.1:6000",))
         )
+        self.assertEqual((found.names.display, found.names.ticker), ("toy", "TOY"))
         for wrong in (text.replace("1700000000", "1700000001"), "[node]\n", "no toml"):
             write_file(disk, "data/toy.toml", wrong.encode())
             self.assertRaises(ConfigError, load_chain, disk, "data/toy.toml")
