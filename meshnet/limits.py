@@ -265,3 +265,5 @@ COIN_API_IDLE_SECONDS: Final = 120.0  # between two requests of a connection
 COIN_API_NOTES: Final = 10_000  # keys of one kind that /api/v2/data keeps
 COIN_API_NOTE_BYTES: Final = 64 << 10  # of one key and its value; 4 MiB of a kind together
 COIN_API_NOTES_BYTES: Final = 4 << 20
+COIN_WITHDRAWAL_ID: Final = 128  # characters of the id of a withdrawal
+COIN_WITHDRAWALS_OPEN: Final = 10_000  # withdrawals that are in no block yet

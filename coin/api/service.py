@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 from attrs import define
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
 
 from coin.api.admission import Admission
 from coin.api.answer import Answer, to_json
@@ -26,12 +27,16 @@ from coin.api.guard import Guard, new_guard
 from coin.api.keys import Keys
 from coin.api.notes import Notes
 from coin.api.refusals import JSON, ApiError, bad, refusal_of
+from coin.api.served_wallets import ServedWallets
 from coin.api.server import SWEEP_SECONDS, ApiFactory, ApiRequest
 from coin.api.settings import ApiSection
 from coin.api.streams import Streams
 from coin.api.table import TABLE
 from coin.api.tokens import KEY_SIZE, Tokens
 from coin.api.view import View
+from coin.api.withdrawal_book import open_book
+from coin.api.withdrawals import NodeChain
+from coin.api.withdrawing import Withdrawing
 from coin.chain.params import Chain
 from coin.events.history import Piece, read_piece
 from coin.events.hub import Hub
@@ -46,11 +51,15 @@ from meshnet.storage.disk import Disk
 from meshnet.storage.files import read_secret
 from meshnet.storage.service import DiskThread
 
+_log = Logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 FORM: Final = b"application/x-www-form-urlencoded"
 _LARGEST_PASSWORD: Final = 4_096
 KEYS: Final = "api-keys.json"
+WITHDRAWALS: Final = "withdrawals.db"
+WITHDRAWAL_SWEEPS: Final = 5
+"""Withdrawals are looked after every so many seconds."""
 _BODIES: Final = ("POST", "PUT", "PATCH")
 
 
@@ -96,6 +105,13 @@ class Api:
         self.streams = Streams(Hub(service.height, partial(_piece, parts.books), clock.now))
         service.added = self.streams.hub.added
         service.came = lambda it, who, why: self.streams.hub.came(it, who, clock.unix(), why)
+        self.wallets: ServedWallets | None = None
+        self.withdrawing: Withdrawing | None = None
+        if section.wallets is not None:
+            self.wallets = ServedWallets(reactor, disk, str(section.wallets), clock, parts.books.store)
+        elif {ApiSet.WALLET, ApiSet.INSECURE_WALLET_SEED} & self.sets:
+            raise ConfigError("[coin.api] serves wallets: name their folder, `wallets`, or leave WALLET out.")
+        self._sweeps = 0
         self._port: Any = None
         self._cancel: Callable[[], None] | None = None
 
@@ -105,6 +121,16 @@ class Api:
     def port(self) -> int:
         """Where it listens."""
         return int(self._port.getHost().port)
+
+    async def open(self) -> None:
+        """Reads the wallets and takes up what withdrawals were begun; raises StorageError."""
+        if self.wallets is None:
+            return
+        await self.wallets.open()
+        book = await self.write(open_book, self.disk, self.parts.folder / WITHDRAWALS)
+        chain = NodeChain(self.parts, self.look, self.clock.unix)
+        self.withdrawing = Withdrawing(book, chain, self.write, self.clock.unix)
+        await self.withdrawing.start()
 
     def start(self) -> None:
         """Listens; raises LocalError, ConfigError."""
@@ -138,7 +164,15 @@ class Api:
     def _sweep(self) -> None:
         self.factory.sweep()
         self.streams.tick()
+        self._sweeps += 1
+        if self.withdrawing is not None and self._sweeps % WITHDRAWAL_SWEEPS == 0:
+            self.look_after_withdrawals(self.withdrawing)
         self._cancel = self.clock.call_later(SWEEP_SECONDS, self._sweep)
+
+    def look_after_withdrawals(self, withdrawing: Withdrawing) -> None:
+        """Sends again what lies about, settles what a block has."""
+        work = Deferred.fromCoroutine(withdrawing.tick())
+        work.addErrback(lambda failure: _log.failure("withdrawals could not be looked after", failure))
 
     def stop(self) -> Deferred[Any]:
         """Takes no more, and ends all connections."""
@@ -148,7 +182,12 @@ class Api:
         self.factory.close()
         port, self._port = self._port, None
         stopped = maybeDeferred(port.stopListening) if port is not None else succeed(None)
-        return DeferredList([stopped, self._writer.close()], consumeErrors=True)
+        waits: list[Deferred[Any]] = [stopped]
+        if self.withdrawing is not None:
+            waits.append(self.write(self.withdrawing.close))
+        if self.wallets is not None:
+            waits.append(Deferred.fromCoroutine(self.wallets.close()))
+        return DeferredList([*waits, self._writer.close()], consumeErrors=True)
 
     # -- answering
 

@@ -14,9 +14,13 @@ from coin.api import (
     outputs,
     peers,
     sending,
+    spending,
     status,
     transactions,
     verifying,
+    wallet_paying,
+    wallets,
+    withdrawals,
 )
 from coin.api.endpoint import Table
 
@@ -33,4 +37,8 @@ TABLE: Final = Table(
     document.ENDPOINTS,
     histories.ENDPOINTS,
     events.ENDPOINTS,
+    spending.ENDPOINTS,
+    wallets.ENDPOINTS,
+    wallet_paying.ENDPOINTS,
+    withdrawals.ENDPOINTS,
 )

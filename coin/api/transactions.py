@@ -159,17 +159,20 @@ def _moment(nanoseconds: int) -> str:
     return NO_TIME if nanoseconds == NEVER else moment(nanoseconds)
 
 
+def pending_json(view: View, loose: Loose, verbose: bool) -> Json:
+    """A transaction that waits, and since when."""
+    return {
+        "transaction": _plain(view, loose, verbose),
+        "received": _moment(loose.received),
+        "checked": _moment(loose.checked),
+        "announced": _moment(loose.announced),
+        "is_valid": loose.refused is None,
+    }
+
+
 def _pending(view: View, given: Given) -> Any:
-    return (
-        {
-            "transaction": _plain(view, each, given["verbose"]),
-            "received": _moment(each.received),
-            "checked": _moment(each.checked),
-            "announced": _moment(each.announced),
-            "is_valid": each.refused is None,
-        }
-        for each in sorted(view.pool.all(), key=lambda each: each.transaction.id)
-    )
+    ordered = sorted(view.pool.all(), key=lambda each: each.transaction.id)
+    return (pending_json(view, each, given["verbose"]) for each in ordered)
 
 
 def _apart(texts: Texts, given: dict[str, Any]) -> None:

@@ -20,7 +20,12 @@ from meshnet.errors import UsageError
 
 
 class SpendError(UsageError):
-    """What is asked for cannot be paid, or not so."""
+    """What is asked for cannot be paid, or not so. `lack` says of what there was too little: "coins",
+    "hours", "fee" (nothing has hours), "free" (outputs are being spent already); empty for other reasons."""
+
+    def __init__(self, text: str, lack: str = "") -> None:
+        super().__init__(text)
+        self.lack = lack
 
 
 @frozen
@@ -91,7 +96,7 @@ def allowed(
     for each in found:
         if each.id in taken:
             raise SpendError(
-                f"The output {each.id.hex()} is being spent by a transaction in no block yet; wait."
+                f"The output {each.id.hex()} is being spent by a transaction in no block yet; wait.", "free"
             )
     return found
 
@@ -140,7 +145,7 @@ def _choose(candidates: Sequence[Candidate], coins: int, hours: int, burn: int) 
     rich = [each for each in order if each.hours]
     poor = [each for each in order if not each.hours]
     if not rich:
-        raise SpendError("None of the outputs has coin hours, so no fee can be paid; wait an hour.")
+        raise SpendError("None of the outputs has coin hours, so no fee can be paid; wait an hour.", "fee")
     chosen: list[Candidate] = []
     have = earned = 0
 
@@ -161,8 +166,9 @@ def _choose(candidates: Sequence[Candidate], coins: int, hours: int, burn: int) 
     for each in rich[1:]:
         if take(each):
             return chosen
-    what = "coins" if have < coins else "coin hours"
-    raise SpendError(f"There are not enough {what}.")
+    if have < coins:
+        raise SpendError("There are not enough coins.", "coins")
+    raise SpendError("There are not enough coin hours.", "hours")
 
 
 def _settle(

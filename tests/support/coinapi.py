@@ -134,6 +134,9 @@ class Served:
         parts = Parts(chain, self.books, self.network, peers, publishes, folder)
         self.api = Api(_Reactor(), self.clock, DISK, section or ApiSection(csrf=False), parts, table)
         self.api._writer = SimpleNamespace(call=maybeDeferred, close=lambda: succeed(None))  # type: ignore[assignment]
+        if self.api.wallets is not None:
+            self.api.wallets.service._thread = self.api._writer
+        Deferred.fromCoroutine(self.api.open()).addErrback(lambda failure: failure.raiseException())
         self.api.start()
 
     def once(self, method: str, target: str, headers: Any = None, body: bytes = b"") -> Response:

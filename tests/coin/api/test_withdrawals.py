@@ -1,0 +1,286 @@
+"""Withdrawals: one transaction for an id, whatever is retried, whoever goes away, whatever else is spent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from coin.api.settings import ApiSection
+from coin.chain.address import address_text
+from coin.chain.rules import signers
+from coin.chain.transaction import Output, Transaction
+from coin.store.store import open_store
+from coin.wallet.folder import Folder, NewWallet
+from tests.support.chains import Ledger, key, owner, small_chain
+from tests.support.coinapi import DISK, NOW, Response, Served
+
+COINS = 1_000_000_000
+NAME = "paying.wlt"
+CUSTOMER = address_text(owner(7))
+
+
+class Case(SynchronousTestCase):
+    publishes = True
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="meshnet-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.ledger = Ledger(small_chain(COINS))
+        self.store = open_store(DISK, self.folder / "chain.db", self.ledger.chain)
+        self.addCleanup(self.store.close)
+        wallets = Folder(DISK, str(self.folder / "wallets"), lambda size: bytes(size), lambda: NOW)
+        wallets.open()
+        keys = [key(number).secret.hex() for number in (1, 2)]
+        wallets.create(NewWallet("collection", "paying", keys=keys, filename=NAME))
+        half = COINS // 2
+        self.extend(self.ledger.pay(1, Output(owner(1), half, 500), Output(owner(2), half, 400)))
+        self.start()
+
+    def start(self) -> None:
+        """The node starts, and again after it died."""
+        section = ApiSection(
+            csrf=False, keys="none", sets=("READ", "TXN", "WALLET"), wallets=self.folder / "wallets"
+        )
+        self.served = Served(self.store, section, folder=self.folder, publishes=self.publishes)
+
+    def die(self) -> None:
+        """The node is gone without a word: its lock and its memory, nothing else."""
+        flow = self.served.api.withdrawing
+        assert flow is not None
+        flow.close()
+
+    def tearDown(self) -> None:
+        self.die()
+
+    def extend(self, *transactions: Transaction) -> None:
+        """One more block."""
+        block = self.ledger.block(*transactions)
+        self.ledger.add(block)
+        added = self.store.add([block], [[signers(each) for each in transactions]])
+        assert added.refused is None, added.refused
+
+    def body(self, id: str = "1", coins: str = "10", **more: Any) -> dict[str, Any]:
+        """A withdrawal for the customer."""
+        return {"id": id, "wallet": NAME, "to": [{"address": CUSTOMER, "coins": coins}], **more}
+
+    def ask(self, body: Any) -> Response:
+        return self.served.post("/api/v3/withdrawals", body)
+
+    def pay(self, id: str = "1", coins: str = "10", **more: Any) -> Any:
+        """The answer to one that is taken."""
+        answer = self.ask(self.body(id, coins, **more))
+        self.assertEqual(answer.status, 200, answer.body)
+        return answer.json
+
+    def refused(self, body: Any) -> tuple[int, str]:
+        """Status and message of one that is not."""
+        answer = self.ask(body)
+        return answer.status, answer.json["error"]["message"]
+
+    def look(self, id: str = "1") -> Any:
+        return self.served.get(f"/api/v3/withdrawals/{id}").json
+
+    def loose(self, txid: str) -> Transaction:
+        """A transaction of the pool."""
+        found = self.store.pool.get(bytes.fromhex(txid))
+        assert found is not None
+        return found.transaction
+
+
+class Once(Case):
+    def test_same_again(self) -> None:
+        """The same id is the same transaction, before a block has it and after, also after a restart."""
+        first = self.pay()
+        self.assertEqual((first["state"], first["confirmations"]), ("sent", 0))
+        self.assertEqual(first["to"][0]["address"], CUSTOMER)
+        self.assertEqual(first["to"][0]["coins"], "10.000000")
+        self.assertEqual(self.pay(), first)
+        self.extend(self.loose(first["txid"]))
+        for _ in range(2):
+            again = self.pay()
+            self.assertEqual((again["txid"], again["state"]), (first["txid"], "confirmed"))
+            self.assertEqual((again["confirmations"], again["block_seq"]), (1, 2))
+            self.die()
+            self.start()
+        self.assertEqual(len(self.store.pool), 0)
+        self.assertEqual(self.store.balance([owner(7)])[owner(7)].confirmed.coins, 10_000_000)
+
+    def test_another_content(self) -> None:
+        """Another receiver, amount, wallet or hours under a known id is refused; the order of fields is none
+        of the content, and neither is a password."""
+        first = self.pay()
+        rows = [{"address": CUSTOMER, "coins": "10", "hours": "1"}]
+        for body in (self.body(coins="11"), {**self.body(), "to": rows}, {**self.body(), "wallet": "x.wlt"}):
+            with self.subTest(body=body):
+                self.assertEqual(self.refused(body)[0], 409)
+        turned = dict(reversed(self.body().items()))
+        self.assertEqual(self.ask(turned).json["txid"], first["txid"])
+        self.assertEqual(self.look()["txid"], first["txid"])
+
+    def test_inputs_are_kept(self) -> None:
+        """Two withdrawals never spend the same; when nothing is free the third is told to wait, records
+        nothing, and is paid after the next block."""
+        found = [self.loose(self.pay(str(number))["txid"]) for number in range(2)]
+        self.assertFalse(set(found[0].inputs) & set(found[1].inputs))
+        answer = self.ask(self.body("2"))
+        self.assertEqual((answer.status, answer.headers["retry-after"]), (503, "10"))
+        self.assertEqual(self.served.get("/api/v3/withdrawals/2").status, 404)
+        self.extend(*found)
+        self.assertEqual(self.pay("2")["state"], "sent")
+
+    def test_kept_where_the_pool_forgot(self) -> None:
+        """What is promised stays so when the pool has lost it; a wallet's own payments keep away, too."""
+        first = self.loose(self.pay()["txid"])
+        with self.store._database.transaction() as connection:
+            connection.execute("DELETE FROM loose")
+        self.assertEqual(self.look()["state"], "sent")
+        body = {
+            "wallet_id": NAME,
+            "hours_selection": {"type": "auto", "mode": "share", "share_factor": "0.5"},
+            "to": [{"address": CUSTOMER, "coins": "490"}],
+            "ignore_unconfirmed": True,
+        }
+        made = self.served.post("/api/v1/wallet/transaction", body).json["transaction"]
+        self.assertNotIn(first.inputs[0].hex(), [each["uxid"] for each in made["inputs"]])
+        self.served.reactor_clock.pump([1.0] * 6)
+        self.assertEqual(self.loose(self.look()["txid"]), first)
+
+    def test_spent_elsewhere(self) -> None:
+        """If a block has another spending of the same, the withdrawal has failed for good and says why."""
+        first = self.loose(self.pay()["txid"])
+        spent = [self.ledger.unspent[each] for each in first.inputs]
+        payer = 1 if spent[0].address == owner(1) else 2
+        coins = sum(each.coins for each in spent)
+        self.extend(self.ledger.pay(payer, Output(owner(payer), coins, 0), inputs=spent))
+        for _ in range(2):
+            told = self.look()
+            self.assertEqual((told["state"], told["block_seq"]), ("failed", None))
+            self.assertIn("was spent by", told["why"])
+            self.served.reactor_clock.pump([1.0] * 6)
+        self.assertEqual(self.pay()["state"], "failed")
+        self.assertEqual(self.pay("2")["state"], "sent")
+
+    def test_signed_anew(self) -> None:
+        """The same spending with other signatures is the withdrawal, by what it pays."""
+        first = self.loose(self.pay()["txid"])
+        empty = Transaction(first.length, first.kind, first.inner, (bytes(65),), first.inputs, first.outputs)
+        payer = 1 if self.ledger.unspent[first.inputs[0]].address == owner(1) else 2
+        self.extend(empty.signed([key(payer)]))
+        self.assertEqual(self.look()["state"], "confirmed")
+
+
+class Faults(Case):
+    def test_client_goes_away(self) -> None:
+        """One that hangs up in the middle changes nothing: what was begun is done."""
+        api = self.served.api
+        flow = api.withdrawing
+        assert flow is not None
+        held: list[tuple[Deferred[Any], Any]] = []
+
+        def slow(call: Any, *args: Any) -> Deferred[Any]:
+            if "record" not in call.__name__:
+                return succeed(call(*args))
+            waiting: Deferred[Any] = Deferred()
+            held.append((waiting, lambda: call(*args)))
+            return waiting
+
+        flow._write = slow
+        client = self.served.connect()
+        data = json.dumps(self.body()).encode()
+        head = b"POST /api/v3/withdrawals HTTP/1.1\r\nHost: 127.0.0.1:6420\r\nContent-Length: %d\r\n\r\n"
+        client.send(head % len(data) + data)
+        self.assertEqual(len(held), 1)
+        client.leave()
+        waiting, record = held.pop()
+        waiting.callback(record())
+        self.assertEqual(self.look()["state"], "sent")
+        self.assertEqual(len(flow.kept), 1)
+
+    def test_dies_before_sending(self) -> None:
+        """What was recorded is sent after the next start, the same; asking again does not pay again."""
+        api = self.served.api
+        flow = api.withdrawing
+        assert flow is not None
+        recorded: list[Any] = []
+
+        class Died(Exception):
+            pass
+
+        async def send(transactions: Any) -> Any:
+            recorded.extend(transactions)
+            raise Died
+
+        flow._chain.send = send  # type: ignore[method-assign]
+        self.assertEqual(self.ask(self.body()).status, 500)
+        self.flushLoggedErrors(Died)
+        self.assertEqual(len(self.store.pool), 0)
+        self.die()
+        self.start()
+        self.assertEqual(self.look()["state"], "recorded")
+        self.served.reactor_clock.pump([1.0] * 6)
+        self.assertEqual(self.look()["state"], "sent")
+        self.assertEqual(self.loose(self.pay()["txid"]), recorded[0])
+        self.assertEqual(len(self.store.pool), 1)
+
+    def test_refused(self) -> None:
+        """What cannot be paid is refused with a sentence and records nothing."""
+        wanted = {
+            400: [
+                {"wallet": NAME, "to": []},
+                self.body("a b"),
+                self.body("x" * 129),
+                self.body(coins="0"),
+                self.body(coins="0.0001"),
+                self.body(coins="-1"),
+                {**self.body(), "more": 1},
+                {**self.body(), "to": [{"address": CUSTOMER, "coins": 1}]},
+                {**self.body(), "to": CUSTOMER},
+                {**self.body(), "from": [CUSTOMER]},
+                {**self.body(), "password": "x"},
+                [],
+            ],
+            404: [{**self.body(), "wallet": "other.wlt"}],
+            422: [self.body(coins="2000")],
+        }
+        for status, bodies in wanted.items():
+            for body in bodies:
+                with self.subTest(body=body):
+                    self.assertEqual(self.refused(body)[0], status)
+        self.assertEqual(self.served.get("/api/v3/withdrawals/1").status, 404)
+        self.assertEqual(len(self.store.pool), 0)
+
+
+class Alone(Case):
+    publishes = False
+
+    def test_nobody_to_tell(self) -> None:
+        """Without peers it stays recorded, and is sent when there are some."""
+        self.assertEqual(self.pay()["state"], "recorded")
+        self.served.reactor_clock.pump([1.0] * 6)
+        self.assertEqual(self.look()["state"], "recorded")
+        sent: list[Any] = []
+        peer: Any = type("Peer", (), {"ready": True, "number": 1, "outgoing": True, "send": sent.append})()
+        self.served.network.peers[1] = peer
+        self.served.reactor_clock.pump([1.0] * 6)
+        self.assertEqual(self.look()["state"], "sent")
+        self.assertTrue(sent)
+
+
+class NoWallets(SynchronousTestCase):
+    def test_nothing_served(self) -> None:
+        """A node without a folder of wallets says what to do."""
+        folder = Path(tempfile.mkdtemp(prefix="meshnet-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        store = open_store(DISK, folder / "chain.db", small_chain(COINS))
+        self.addCleanup(store.close)
+        served = Served(store, ApiSection(csrf=False, keys="none"))
+        body = {"id": "1", "wallet": NAME, "to": [{"address": CUSTOMER, "coins": "1"}]}
+        answer = served.post("/api/v3/withdrawals", body)
+        self.assertEqual(answer.status, 403)
+        self.assertIn("wallets", answer.json["error"]["message"])
