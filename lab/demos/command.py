@@ -19,6 +19,7 @@ DEMOS = {
     "multihop": "a download over three relays that the source chose",
     "attach": "programs beside their nodes: stock twist web, and a download that outlives circuit and relay",
     "coin": "a private chain on three nodes: payments, and kills in mid-block",
+    "exchange": "deposits by events, withdrawals paid once, an exchange that is killed twice",
     "vpn": "namespaces (root): a VPN of three hops, its kill switch when the exit dies, all as before",
     "topology": "twelve nodes join by an invite each; ways by policy, a relay dies, a node lies",
     "powercut": "a node whose power is cut a thousand times loses nothing and starts each time",

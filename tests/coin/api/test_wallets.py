@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from coin.api.settings import ApiSection
+from coin.api.settings import ApiSection, SetName
 from coin.chain.address import address_text
 from coin.chain.rules import signers
 from coin.chain.transaction import Output, Transaction, decode_transaction
@@ -27,7 +27,7 @@ XPUB = (
     "qq6B3S2v"
 )
 COINS = 1_000_000_000
-SETS = ("READ", "TXN", "WALLET", "INSECURE_WALLET_SEED")
+SETS: tuple[SetName, ...] = ("READ", "TXN", "WALLET", "INSECURE_WALLET_SEED")
 SHARE = {"type": "auto", "mode": "share", "share_factor": "0.5"}
 SEEDED = {
     "deterministic": {"seed": WORDS},
@@ -79,8 +79,8 @@ class Recorded(Case):
             found = self.served.get("/api/v1/wallet/balance", id=name).json
             right = json.loads((recorded / f"wallet-balance-{kind}.golden").read_text())
             self.assertEqual(json.dumps(found), json.dumps(right))
-            for more, query in (("", {}), ("-verbose", {"verbose": 1})):
-                waiting = self.served.get("/api/v1/wallet/transactions", id=name, **query).json
+            for more, verbose in (("", 0), ("-verbose", 1)):
+                waiting = self.served.get("/api/v1/wallet/transactions", id=name, verbose=verbose).json
                 file = recorded / f"wallet-{kind}-transactions{more}.golden"
                 self.assertEqual(waiting, json.loads(file.read_text()))
 
@@ -275,7 +275,7 @@ class Paying(Case):
     def test_refused(self) -> None:
         """Everything that can be wrong with what is asked for, in the Go node's words."""
         one = self.wish()["to"][0]
-        cases = {
+        cases: dict[str, dict[str, Any]] = {
             "missing hours_selection.type": {"hours_selection": {}},
             "invalid hours_selection.type": {"hours_selection": {"type": "x"}},
             "missing hours_selection.mode": {"hours_selection": {"type": "auto"}},

@@ -60,7 +60,8 @@ class Node:
             made = new_transaction([free], [Output(owner(2), 1_000 + self._life, 0)])
             return made.signed([key(1)])
 
-        return done(self.flow.withdraw(Asked(id, "w.wlt", {"to": []}), make)).transaction.id
+        found: Withdrawal = done(self.flow.withdraw(Asked(id, "w.wlt", {"to": []}), make))
+        return found.transaction.id
 
     def stop(self) -> None:
         """Ends in order."""

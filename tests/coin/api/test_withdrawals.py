@@ -230,7 +230,7 @@ class Faults(Case):
 
     def test_refused(self) -> None:
         """What cannot be paid is refused with a sentence and records nothing."""
-        wanted = {
+        wanted: dict[int, list[Any]] = {
             400: [
                 {"wallet": NAME, "to": []},
                 self.body("a b"),
