@@ -1,6 +1,7 @@
 """The verbs `paths`, `why`, `map`: what a running node knows of the network and how it chooses ways.
 
 meshnet paths PUBKEY [--policy P]       the ways to a node, the best first; exit 4 if there is none
+meshnet paths PUBKEY --ask SERVICE      the same as a route service knows them; it learns PUBKEY
 meshnet why PUBKEY [--policy P]         which is taken, and why not the others
 meshnet map [--svg FILE]                nodes and links: a table, a drawing, or --json
 """
@@ -15,6 +16,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from meshnet.cli.show import print_json, print_table
+from meshnet.errors import UsageError
 from meshnet.node.app import Json, Verb
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.files import write_file
@@ -53,8 +55,27 @@ def _row(way: Json) -> list[Any]:
 _HEADS: Final = ("HOPS", "ms", "LOSS %", "Mbit/s", "PRICE", "COUNTRIES", "RELAYS", "DISTRUSTED")
 
 
+def _paths_arguments(parser: ArgumentParser) -> None:
+    _target(parser)
+    parser.add_argument("--ask", metavar="SERVICE", help="asks this route service, which learns PUBKEY")
+    parser.add_argument("--source", metavar="KEY", help="with --ask, where the ways begin; default: here")
+
+
+def _asked(arguments: Namespace, call: Call) -> Json:
+    """What a route service answers, in the shape of our own answers."""
+    body: Json = {"service": arguments.ask, "target": arguments.target, "policy": arguments.policy or ""}
+    if arguments.source is not None:
+        body["source"] = arguments.source
+    answer = call("POST", "/paths/ask", body)
+    for way in answer["ways"]:
+        way.update(countries=[], marks=[])
+    return answer
+
+
 def _paths(arguments: Namespace, call: Call) -> int:
-    answer = _ask(arguments, call)
+    if arguments.ask is None and arguments.source is not None:
+        raise UsageError("--source goes only with --ask.")
+    answer = _ask(arguments, call) if arguments.ask is None else _asked(arguments, call)
     if arguments.json:
         print_json(answer)
     elif answer["ways"]:
@@ -195,7 +216,7 @@ def _rings(own: str, links: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 PATHS: Final = (
-    Verb("paths", "the ways to a node under a path policy", _target, _paths),
+    Verb("paths", "the ways to a node under a path policy", _paths_arguments, _paths),
     Verb("why", "which way to a node is taken, and why not the others", _target, _why),
     Verb("map", "the nodes and links that this node knows of", _map_arguments, _map),
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshnet.cli.address import ADDRESS
+from meshnet.cli.crawl import CRAWL
 from meshnet.cli.join import INVITE
 from meshnet.cli.paths import PATHS
 from meshnet.cli.show import print_json, print_table, progress, progress_done, size
@@ -381,6 +382,7 @@ NODE_VERBS = (
     STATS,
     *PATHS,
     INVITE,
+    *CRAWL,
     Verb("state", "a dump for a bug report, as JSON, without secrets and names", _nothing, _state),
     Verb("reload", "take over a changed config without dropping links", _nothing, _reload),
     Verb("stop", "end the running node", _nothing, _stop),

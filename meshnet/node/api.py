@@ -2,6 +2,9 @@
 
     GET  /status /links /circuits /metrics /history?ring=1s /state /topology
     POST /paths {target, policy} · /invite {seconds, peers, addresses}
+    POST /paths/ask {service, target, source, policy}
+    POST /topology/sync · /probe {targets}
+    GET, POST, DELETE /route-service {database}
     POST /circuits/renew {target}
     POST /ping {target, via, count, clock} · /trace {target, via} · /about {target, via} · /stop · /reload
     …    /apps/<name>/… as the apps declare
@@ -28,10 +31,12 @@ from meshnet.node.config import route_refusal
 from meshnet.node.hidden import DEFAULT_LIFE, HiddenServices
 from meshnet.node.invitation import InviteRequest
 from meshnet.node.rings import RINGS, History
+from meshnet.node.route_lookup import RouteLookup
 from meshnet.node.schema import Between, read_body, read_query
 from meshnet.node.topology import Topology
 
 MOST_PINGS = 1_000
+PROBES = 32  # nodes pinged at a time
 
 
 @frozen
@@ -86,6 +91,32 @@ class PathsRequest:
 
 
 @frozen
+class AskRequest:
+    """Asks a route service for ways; it learns the target."""
+
+    service: PublicKey
+    target: PublicKey
+    source: PublicKey | None = None
+    """Where the ways begin; left out: at this node."""
+    policy: str = ""
+
+
+@frozen
+class ProbeRequest:
+    """Pings nodes once each, all at a time."""
+
+    targets: tuple[PublicKey, ...]
+
+
+@frozen
+class ServeRequest:
+    """Makes this node a route service until it stops."""
+
+    database: str | None = None
+    """A file; left out: the config's."""
+
+
+@frozen
 class NewAddress:
     """Makes a hidden service and its first address."""
 
@@ -135,6 +166,10 @@ class ApiNode(about.Node, Protocol):
     @property
     def hidden(self) -> HiddenServices:
         """Its hidden services."""
+
+    @property
+    def lookup_service(self) -> RouteLookup:
+        """Route services that it asks, and what it is itself of one."""
 
     @property
     def topology(self) -> Topology:
@@ -194,6 +229,12 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "GET /topology": api.topology,
         "POST /paths": api.paths,
         "POST /invite": api.invite,
+        "POST /paths/ask": api.ask,
+        "POST /topology/sync": api.sync,
+        "POST /probe": api.probe,
+        "GET /route-service": api.routes,
+        "POST /route-service": api.serve,
+        "DELETE /route-service": api.unserve,
         "GET /state": api.state,
         "POST /stop": api.stop,
         "POST /reload": api.reload,
@@ -268,6 +309,34 @@ class _Api:
 
     def invite(self, body: Json) -> Json:
         return self._node.invite(read_body(InviteRequest, body))
+
+    async def ask(self, body: Json) -> Json:
+        request = read_body(AskRequest, body, self._node.lookup)
+        lookup = self._node.lookup_service
+        return await lookup.ask(request.service, request.source, request.target, request.policy)
+
+    async def sync(self, body: Json) -> Json:
+        read_body(Nothing, body)
+        return await self._node.lookup_service.refresh()
+
+    async def probe(self, body: Json) -> Json:
+        request = read_body(ProbeRequest, body, self._node.lookup)
+        if len(request.targets) > PROBES:
+            raise UsageError(f"At most {PROBES} nodes are probed at a time.")
+        return {"probed": await self._node.lookup_service.probe(request.targets)}
+
+    def routes(self, query: Json) -> Json:
+        read_query(Nothing, query)
+        return self._node.lookup_service.status()
+
+    def serve(self, body: Json) -> Json:
+        self._node.lookup_service.serve(read_body(ServeRequest, body).database)
+        return self._node.lookup_service.status()
+
+    async def unserve(self, body: Json) -> Json:
+        read_body(Nothing, body)
+        await self._node.lookup_service.unserve()
+        return self._node.lookup_service.status()
 
     async def about(self, body: Json) -> Json:
         request = read_body(AboutRequest, body, self._node.lookup)

@@ -158,6 +158,21 @@ class TopologySettings:
     """Any text that all nodes of one operator share; only a hash of it is told."""
     price: U32 = 0
     """Units a MiB for relaying, told to others; nobody is charged yet."""
+    route_services: tuple[PublicKey, ...] = ()
+    """Nodes that are asked for the whole graph."""
+
+
+@frozen
+class RouteServiceSettings:
+    """[route_service]: whether this node keeps the whole graph for others (docs/topology.md)."""
+
+    enabled: bool = False
+    database: str = ""
+    """A file; left out: routes.sqlite in the node's directory."""
+    records: Annotated[int, Between(1, limits.SYNC_RECORDS)] = limits.SYNC_RECORDS
+    callers: Annotated[int, Between(1, limits.SYNC_CALLERS)] = limits.SYNC_CALLERS
+    questions: bool = True
+    """Whether it also answers questions for ways, which tell it their destination."""
 
 
 Level = Literal["debug", "info", "warn", "error"]
@@ -211,6 +226,7 @@ class CoreSections:
     about: AboutSettings = field(factory=AboutSettings)
     log: LogSettings = field(factory=LogSettings)
     topology: TopologySettings = field(factory=TopologySettings)
+    route_service: RouteServiceSettings = field(factory=RouteServiceSettings)
     route: tuple[RouteSettings, ...] = ()
     known: tuple[KnownSettings, ...] = ()
 

@@ -38,6 +38,7 @@ from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits,
 from meshnet.node.presence import Presence, absence
 from meshnet.node.reload import check, take_over
 from meshnet.node.rings import History
+from meshnet.node.route_lookup import RouteLookup
 from meshnet.node.routing import Routing
 from meshnet.node.space import SpaceWatch
 from meshnet.node.state import Redaction, dump
@@ -100,6 +101,7 @@ class Node(Service):
         most = settings.metrics.neighbours if settings.metrics is not None else 20
         self._neighbours = Neighbours(most)
         self._presence = Presence()
+        self.lookup_service = RouteLookup(self)
         self._waiting: list[Deferred[None]] = []
         self.failure: Failure | None = None
         """Why the node could not start."""
@@ -194,6 +196,8 @@ class Node(Service):
         self._undo.append(NODES.add(self.name, self))
         self._routes.update(node_routes(self))
         self._start_about()
+        self._undo.append(self.lookup_service.stop)
+        self.lookup_service.start()
         self._undo.append(self._apps.stop)
         await self._apps.start(self, settings, self._routes, self.notes.append)
         for peer in settings.link.peer:
@@ -402,6 +406,11 @@ class Node(Service):
         return configured if configured or self._router.topology is None else None
 
     @property
+    def keeps_topology(self) -> bool:
+        """Whether there is a topology."""
+        return self._router.topology is not None
+
+    @property
     def topology(self) -> Topology:
         """What this node knows of the network; raises LocalError where it does not want to know."""
         if self._router.topology is None:
@@ -489,6 +498,7 @@ class Node(Service):
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
             "apps": self._apps.status(),
+            "routes": self.lookup_service.status(),
             "disk": {"free_bytes": self.space.free, "low": self.space.low},
             "notes": [*self.notes, *self._router.faults, *self.hidden.faults(), *self.space.notes],
         }
@@ -540,6 +550,7 @@ class Node(Service):
         yield from totals(self._totals())
         yield from self.space.facts()
         yield from self._faces.facts()
+        yield from self.lookup_service.facts()
 
 
 def _text(path: Path | None) -> str | None:

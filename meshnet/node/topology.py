@@ -19,7 +19,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from meshnet.cipher.address import Address, Target, proves
-from meshnet.cipher.keys import PublicKey, SecretKey, mesh_ipv6
+from meshnet.cipher.keys import PublicKey, SecretKey, mesh_ipv6, parse_public_key
 from meshnet.errors import CodecError, MeshError, ProtocolError, UnreachableError, UsageError
 from meshnet.link.link import Link
 from meshnet.node.app import Json
@@ -36,6 +36,7 @@ from meshnet.topology.record import (
     NAME_SIZE,
     NO_PLACE,
     RELAYS,
+    ROUTE_SERVICE,
     VERSION,
     LinkRow,
     Name,
@@ -121,6 +122,7 @@ class Topology:
         self._marked: set[Name] = set()
         self.published = 0
         self._policies: dict[str, Policy] = {}
+        self._serves = False
 
     def start(self, now: float) -> list[str]:
         """Reads what was kept, and states this node without links; sentences about what could not be read."""
@@ -173,6 +175,10 @@ class Topology:
             self._issued = max(self._issued, int.from_bytes(body[38:42], "big"))
             self._soon(now)
         self._say(now)
+
+    def learn(self, data: bytes, source: Name, now: float) -> Verdict:
+        """A record that a route service, or who asks ours, has sent."""
+        return self.spread.learn(data, source, now, self._unix())
 
     def _say(self, now: float) -> None:
         """Sends neighbours what there is to say, and plans the next time."""
@@ -272,7 +278,7 @@ class Topology:
             key=self._secret.public,
             issued=self._issued,
             life=LIFE_MINUTES,
-            flags=RELAYS if self._relays else 0,
+            flags=(RELAYS if self._relays else 0) | (ROUTE_SERVICE if self._serves else 0),
             country=settings.country.encode() if settings.country else bytes(2),
             latitude=latitude,
             longitude=longitude,
@@ -283,6 +289,17 @@ class Topology:
             onion_key=bytes(33),
             links=self._rows(),
         )
+
+    @property
+    def serves(self) -> bool:
+        """Whether this node is a route service, which its record says."""
+        return self._serves
+
+    @serves.setter
+    def serves(self, on: bool) -> None:
+        if on != self._serves:
+            self._serves = on
+            self._due = 0.0
 
     # guards and suspects
 
@@ -336,6 +353,11 @@ class Topology:
                 self._policies.clear()
             known = self._policies[wanted] = parse_policy(wanted, lambda name: _node(self._lookup(name)))
         return known
+
+    @staticmethod
+    def policy_of_others(text: str) -> Policy:
+        """A policy that somebody else sends, who knows none of our names; raises UsageError."""
+        return parse_policy(text, parse_public_key)
 
     def choose(self, target: PublicKey, policy: Policy, now: float) -> Choice:
         """The ways to a node, and those that were not taken."""
@@ -460,6 +482,7 @@ class Topology:
             "apart": len(self.book) - self.book.attached,
             "suspects": len(self._marked),
             "published": self.published,
+            "sent_records": self.spread.records_sent,
             "sent_bytes": self.spread.sent,
             "received_bytes": self.spread.received,
         }

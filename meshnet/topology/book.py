@@ -87,6 +87,9 @@ class Book:
         self._sweep_at = 0.0
         self._loose = False  # an edge is gone: some may be disconnected
         self._news: list[Record] = []
+        self.most = RECORDS
+        """Records of connected nodes that are held; more for a route service."""
+        self._sources: dict[Name, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -132,7 +135,7 @@ class Book:
                 return Verdict.KNOWN if issued == entry.record.issued else Verdict.OLDER
             if not _pay(entry, now):
                 return Verdict.OFTEN
-        elif self.attached >= RECORDS:
+        elif self.attached >= self.most:
             return Verdict.FULL
         if issued > unix + RECORD_AHEAD:
             return Verdict.AHEAD
@@ -196,11 +199,20 @@ class Book:
 
     # apart
 
+    def expect(self, source: Name, records: int) -> None:
+        """So many more records of this source may be apart: a route service sends the far before the near. 0
+        ends it; what is apart then stays until others need the room."""
+        if records:
+            self._sources[source] = records
+        else:
+            self._sources.pop(source, None)
+
     def _set_apart(self, entry: _Entry) -> None:
         mine = self._apart.setdefault(entry.source, {})
-        if len(mine) >= RECORDS_APART_PER_PEER:
+        extra = self._sources.get(entry.source, 0)
+        if len(mine) >= RECORDS_APART_PER_PEER + extra:
             self._drop(next(iter(mine)))
-        elif self._apart_count >= RECORDS_APART:
+        elif self._apart_count >= RECORDS_APART + sum(self._sources.values()):
             most = max(self._apart.values(), key=len)
             self._drop(next(iter(most)))
         self._apart.setdefault(entry.source, {})[entry.record.name] = None
@@ -246,7 +258,7 @@ class Book:
     # comparing with others
 
     def _toggle(self, record: Record) -> None:
-        self._digests[bucket(record.name, LEVELS)] ^= _print(record.name, record.issued)
+        self._digests[bucket(record.name, LEVELS)] ^= mark_of(record.name, record.issued)
 
     def digests(self, level: int) -> list[int]:
         """One number of 64 bits for each of 2^level buckets, from what is attached: equal if the same
@@ -259,6 +271,10 @@ class Book:
                 digest ^= each
             found.append(digest)
         return found
+
+    def rows(self) -> list[tuple[Name, int]]:
+        """Attached names, with when they were issued."""
+        return [(name, each.record.issued) for name, each in self._entries.items() if each.attached]
 
     def entries(self, buckets: set[int], level: int) -> list[tuple[Name, int]]:
         """Attached names in these of 2^level buckets, with when they were issued, the nearest first."""
@@ -274,7 +290,8 @@ def bucket(name: Name, level: int) -> int:
     return int.from_bytes(name[:2], "big") >> (16 - level)
 
 
-def _print(name: Name, issued: int) -> int:
+def mark_of(name: Name, issued: int) -> int:
+    """What a record adds to the digest of its bucket."""
     return int.from_bytes(sha256(name + issued.to_bytes(4, "big")).digest()[:8], "big")
 
 

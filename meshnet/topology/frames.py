@@ -101,13 +101,17 @@ def read_digest(data: Buffer) -> Digest:
     return digest
 
 
+def put_summary(level: int, buckets: Sequence[int], more: bool, rows: Sequence[Row]) -> bytes:
+    """One part of a SUMMARY."""
+    return encode(_SummaryHead(level, tuple(buckets), int(more))) + put_rows(rows)
+
+
 def put_summaries(level: int, buckets: Sequence[int], rows: Sequence[Row]) -> list[bytes]:
     """SUMMARY, as many as the rows need; the first names the buckets."""
     parts = [rows[start : start + OFFERS] for start in range(0, len(rows), OFFERS)] or [[]]
     bodies = []
     for number, part in enumerate(parts):
-        head = _SummaryHead(level, tuple(buckets) if number == 0 else (), int(number < len(parts) - 1))
-        bodies.append(encode(head) + put_rows(part))
+        bodies.append(put_summary(level, buckets if number == 0 else (), number < len(parts) - 1, part))
     return bodies
 
 

@@ -78,6 +78,7 @@ class Spread:
         self._waiting: deque[Name] = deque()  # wants that nobody has been asked for
         self._retry_at = inf
         self.sent = 0
+        self.records_sent = 0
         self.received = 0
 
     # neighbours
@@ -104,6 +105,12 @@ class Spread:
         """This node's own record."""
         self._book.publish(record, now)
         self._tell(None, now)
+
+    def learn(self, data: bytes, source: Name, now: float, unix: float) -> Verdict:
+        """A record that came otherwise than from a neighbour."""
+        verdict = self._book.take(data, source, now, unix)
+        self._tell(None, now)
+        return verdict
 
     # frames in
 
@@ -293,6 +300,7 @@ class Spread:
             del state.owed[name]
             record = self._book.get(name)
             if record is not None:
+                self.records_sent += 1
                 return frames.RECORD, record.data
         return None
 

@@ -55,6 +55,7 @@ SECTIONS = {
     "[about]": config.AboutSettings,
     "[log]": config.LogSettings,
     "[topology]": config.TopologySettings,
+    "[route_service]": config.RouteServiceSettings,
     "[[route]]": config.RouteSettings,
     "[[known]]": config.KnownSettings,
     "[socks]": vpn.Socks,

@@ -58,6 +58,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "docs/topology.md": (
         *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
         *("SUSPECTS", "PATHS_", "THROUGH_", "INVITE_"),
+        *("SYNC_", "ROUTE_QUESTIONS"),
     ),
     "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),

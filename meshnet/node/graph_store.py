@@ -1,0 +1,102 @@
+"""The database of a route service: the records of its graph, in SQLite.
+
+    records     name BLOB (8) · issued · expires (Unix seconds) · data BLOB (the record)
+
+It may lose the last half minute at a power cut: all of it can be fetched again. Damaged, it goes to the
+quarantine and begins anew. What is read back is checked like a record of a stranger. No other kind of
+database is written: the URL of one is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from meshnet.errors import MissingDependencyError
+from meshnet.storage.database import CACHE, Connection, Damage, Schema, open_database
+from meshnet.storage.disk import Disk
+from meshnet.storage.quarantine import Quarantine
+from meshnet.storage.service import DatabaseService
+from meshnet.topology.record import Name, Record
+
+FILE: Final = "routes.sqlite"
+APPLICATION: Final = 0x6D72_7465
+
+
+def _first(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE records (name BLOB PRIMARY KEY, issued INTEGER NOT NULL, expires INTEGER NOT NULL, "
+        "data BLOB NOT NULL) STRICT, WITHOUT ROWID"
+    )
+
+
+SCHEMA: Final = Schema(APPLICATION, (_first,))
+
+
+class Place(Protocol):
+    """What is needed of a node."""
+
+    @property
+    def disk(self) -> Disk:
+        """Its disk."""
+
+    @property
+    def data(self) -> Path:
+        """Its directory."""
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Where damaged files go."""
+
+    @property
+    def reactor(self) -> Any:
+        """With threads."""
+
+
+class GraphStore:
+    """The records on the disk. `place` is the file, `notes` what the operator should know."""
+
+    def __init__(self, node: Place, database: str = "") -> None:
+        scheme = database.partition("://")[0] if "://" in database else ""
+        if scheme:
+            raise MissingDependencyError(
+                f"A graph in {scheme} is not built in yet; name a file, and SQLite keeps it there."
+            )
+        self.place = str(node.data / (database or FILE))
+        opened = open_database(
+            node.disk, self.place, SCHEMA, profile=CACHE, quarantine=node.quarantine, rebuild=_empty
+        )
+        self.notes = list(opened.notes)
+        self._service = DatabaseService(node.reactor, opened)
+
+    async def load(self, unix: float) -> list[tuple[Name, int, bytes]]:
+        """Name, when it was issued and bytes of each record that has not expired."""
+
+        def work(connection: Connection) -> list[tuple[Name, int, bytes]]:
+            rows = connection.execute(
+                "SELECT name, issued, data FROM records WHERE expires > ? ORDER BY issued", (int(unix),)
+            )
+            return [(Name(bytes(name)), int(issued), bytes(data)) for name, issued, data in rows]
+
+        return await self._service.read(work)
+
+    async def save(self, changed: Sequence[Record], gone: Sequence[Name]) -> None:
+        """Puts records, forgets names."""
+        rows = [(each.name, each.issued, each.expires, each.data) for each in changed]
+
+        def work(connection: Connection) -> None:
+            for row in rows:
+                connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", row)
+            for name in gone:
+                connection.execute("DELETE FROM records WHERE name = ?", (name,))
+
+        await self._service.write(work)
+
+    async def close(self) -> None:
+        """When all is written."""
+        await self._service.close()
+
+
+def _empty(connection: Connection, damage: Damage) -> None:
+    """It fills again by itself."""
