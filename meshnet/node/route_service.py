@@ -1,6 +1,6 @@
 """The route service: a node that keeps the whole graph for others (docs/topology.md).
 
-On mesh port 2 it answers looks (`meshnet.topology.sync`), on mesh port 3 calls of `routes`: the ways from one
+On mesh port 2 it answers looks (`meshnet.topology.sync`), on mesh port 4 calls of `routes`: the ways from one
 node to another under a path policy, for devices that cannot keep the graph. A look shows it no destination; a
 question does, and says so to whoever asks it. The records are also kept in a database, so that a restart does
 not begin with nothing.
@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from meshnet.cipher.keys import BadKeyError, PublicKey, public_key
 from meshnet.codec import U8, U16, U32, U64, Fixed, Many, Var, message
-from meshnet.errors import CodecError, MeshError, RefusedError, UsageError
+from meshnet.errors import CodecError, LocalError, MeshError, RefusedError, UsageError
 from meshnet.limits import (
     HOPS,
     POLICY_TEXT,
@@ -39,7 +39,7 @@ from meshnet.topology.choice import choose, keys_of
 from meshnet.topology.record import Name, name_of
 from meshnet.topology.sync import Answer, Catalogue
 
-PORT: Final = 3
+PORT: Final = 4
 """The mesh port of questions."""
 WAYS: Final = 8  # in one answer
 PATIENCE: Final = 15.0  # seconds for one answer, the set-up of the circuit included
@@ -219,7 +219,11 @@ class RouteService:
         listener: PortListener = self._node.listen(route_sync.PORT, self._accept)
         self._listeners.append(listener)
         if self._settings.questions:
-            self._listeners.append(service.serve(self._node, PORT, _OurRoutes(self._answer)))
+            try:
+                self._listeners.append(service.serve(self._node, PORT, _OurRoutes(self._answer)))
+            except LocalError:
+                listener.stop()
+                raise
         self._running = True
         book = self._topology.book
         book.most = self._settings.records
