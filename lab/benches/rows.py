@@ -20,6 +20,7 @@ BENCHES = {
     "flood": "what a stream through a flooded node keeps of its rate, and the node's memory",
     "idle": "what a node with twenty quiet neighbours uses",
     "paths": "ways through a graph of ten thousand nodes; its first sync and its memory",
+    "packets": "what a session costs for packets, over the crypto calls in it",
     "relay": "the relay step over the bare crypto calls it makes",
     "rpc": "what a call costs: in memory beside AMP, and over a link of two nodes",
     "setup": "circuit set-up over three relays, and how many one relay does",
