@@ -13,7 +13,7 @@ from meshnet.cipher.blinding import enter
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.messages import CREATE, FAILED, NO_PATH_KEY, Create
 from meshnet.codec import decode
-from meshnet.node.router import Router
+from meshnet.node.answering import Answering
 from meshnet.session import keys as end_to_end
 from tests.meshnet.circuit.network import FIRST, FakeNetwork
 from tests.meshnet.circuit.test_tail import TailCase, hide
@@ -110,9 +110,9 @@ class GuessTests(HiddenCase):
         """A circuit along a route whose handshake wants `key`: the error, and every function, ours and of
         the libraries, that the last hop called to decide on it, in order."""
         calls: list[str] = []
-        arrived = Router._arrived
+        arrived = Answering.arrived
 
-        def watched(router: Router, arrival: Any, now: float) -> None:
+        def watched(self: Any, arrival: Any, sessions: int, now: float) -> None:
             def note(frame: FrameType, event: str, argument: Any) -> None:
                 if event == "call":
                     calls.append(f"{frame.f_code.co_filename}:{frame.f_code.co_firstlineno}")
@@ -121,13 +121,13 @@ class GuessTests(HiddenCase):
 
             sys.setprofile(note)
             try:
-                arrived(router, arrival, now)
+                arrived(self, arrival, sessions, now)
             finally:
                 sys.setprofile(None)
 
         alice = self.m["alice"].router
         opening = end_to_end.start(key, NETWORK_ID, SecretKey(b"\x98" * 32), backend())
-        with_patch = self.patch(Router, "_arrived", watched)
+        with_patch = self.patch(Answering, "arrived", watched)
         failed: list[str] = []
         self.patch(alice.dialling, "failed", lambda circuit, error, now: failed.append(str(error)))
         now = self.m.network.clock.seconds()
