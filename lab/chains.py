@@ -90,6 +90,14 @@ class Maker:
         rest = spent.unspent.coins - count * 1_000_000
         return self._signed([spent], [*given, Output(self._addresses[2], rest, 0)]), [0] * count + [2]
 
+    def fill(self, address: Address, count: int, each: int) -> tuple[Transaction, list[int]]:
+        """A transaction of the newest output to `count` of one address, of `each` droplets and a little more,
+        and one of ours, which gets the rest."""
+        spent = self.owned.pop()
+        given = [Output(address, each + 1_000 * i, 0) for i in range(count)]
+        rest = spent.unspent.coins - sum(out.coins for out in given)
+        return self._signed([spent], [*given, Output(self._addresses[2], rest, 0)]), [0] * count + [2]
+
     def tip(self, number: int) -> tuple[Transaction, list[int]]:
         """A transaction of the oldest output that gives one coin to a nobody and the rest back to us."""
         spent = self.owned.popleft()

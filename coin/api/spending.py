@@ -15,7 +15,7 @@ from attrs import frozen
 from coin.api.endpoint import ApiSet, Endpoint, Given
 from coin.api.golang.decoding import Struct
 from coin.api.golang.rules import NO_FEE, missing
-from coin.api.refusals import bad
+from coin.api.refusals import ApiError, bad
 from coin.api.view import View
 from coin.api.wishes import FIELDS, read_wish
 from coin.chain.address import Address
@@ -39,6 +39,16 @@ _LACKS: Final = {
     "fee": NO_FEE,
     "free": SPENT_ALREADY,
 }
+
+
+class LackError(ApiError):
+    """There is not enough to pay with, in the Go node's words; `why` is a sentence. `busy`: some of what is
+    there is being spent already, so that waiting may help."""
+
+    def __init__(self, text: str, why: str, busy: bool) -> None:
+        super().__init__(400, text)
+        self.why = why
+        self.busy = busy
 
 
 @frozen
@@ -78,20 +88,20 @@ def _named(view: View, ids: Sequence[bytes]) -> tuple[list[Unspent], set[bytes]]
 def plan_wish(
     view: View, wish: Wish, kept: Collection[bytes] = (), own: Collection[Address] | None = None
 ) -> Planned:
-    """Chooses what is spent; raises ApiError, with SpendError as its cause where something is lacking. `kept`
-    are outputs that are promised to others; `own` all addresses of a wallet that pays."""
+    """Chooses what is spent; raises ApiError, LackError. `kept` are outputs that are promised to others;
+    `own` all addresses of a wallet that pays."""
     if wish.unspents:
         found, taken = _named(view, list(wish.unspents))
         if own is not None and any(each.address not in own for each in found):
             raise bad(FOREIGN)
     else:
         found, taken = owned(view, wish.addresses or own or ())
-    taken |= {each.id for each in found if each.id in kept}
-    if taken and not wish.ignore_taken and any(each.id in taken for each in found):
+    taken = {each.id for each in found if each.id in taken or each.id in kept}
+    if taken and not wish.ignore_taken:
         raise bad(SPENT_ALREADY)
     free = {each.id: each for each in found if each.id not in taken}
     if not free:
-        raise bad(NOTHING)
+        raise LackError(NOTHING, "The wallet owns nothing.", bool(taken))
     try:
         plan = plan_spending(
             [candidate(each, view.time) for each in free.values()],
@@ -101,7 +111,9 @@ def plan_wish(
             change=wish.change,
         )
     except SpendError as error:
-        raise bad(_LACKS.get(error.lack) or str(error)) from error
+        if error.lack in _LACKS:
+            raise LackError(_LACKS[error.lack], str(error), bool(taken)) from None
+        raise bad(str(error)) from None
     return Planned(plan, tuple(free[each.id] for each in plan.inputs), view.time)
 
 

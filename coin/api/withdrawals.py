@@ -23,17 +23,16 @@ from coin.api.golang.decoding import Struct
 from coin.api.refusals import ApiError, bad
 from coin.api.sending import inspect_new
 from coin.api.served_wallets import NO_WALLETS, served
-from coin.api.spending import NOTHING, owned
+from coin.api.spending import LackError
 from coin.api.third import endpoint
 from coin.api.view import View
 from coin.api.wallet_paying import check_password, plan_of_wallet, sign_planned
 from coin.api.wishes import RECEIVER, read_wish
 from coin.api.withdrawal_book import Withdrawal
 from coin.api.withdrawing import Asked, Fate, Withdrawing, fate_of
-from coin.chain.address import Address, address_text
+from coin.chain.address import address_text
 from coin.chain.amounts import coins_text
 from coin.chain.rules import HardRuleError
-from coin.chain.spending import SpendError
 from coin.chain.transaction import Transaction
 from coin.wallet.payment import Wish
 from meshnet.limits import COIN_WITHDRAWAL_ID
@@ -141,8 +140,8 @@ async def _withdraw(api: Api, given: Given) -> Json:
         check_password(wallet, password)
         try:
             planned = await plan_of_wallet(api, wallets, wallet, wish, kept)
-        except ApiError as error:
-            raise await _lacking(api, error, wish.addresses or wallet.addresses, kept) from error
+        except LackError as error:
+            raise _lacking(error) from None
         made = await sign_planned(wallets, name, planned, password)
         await api.look(lambda view: inspect_new(view, made))
         return made
@@ -152,21 +151,9 @@ async def _withdraw(api: Api, given: Given) -> Json:
     return withdrawal_json(found, fate, api.parts.books.height)
 
 
-async def _lacking(
-    api: Api, error: ApiError, addresses: Collection[Address], kept: Collection[bytes]
-) -> ApiError:
-    """A refusal of a plan in the form of version 3: what waiting helps against is 503."""
-    cause = error.__cause__
-    if not (error.text == NOTHING or (isinstance(cause, SpendError) and cause.lack)):
-        return error
-
-    def busy(view: View) -> bool:
-        found, taken = owned(view, addresses)
-        return any(each.id in taken or each.id in kept for each in found)
-
-    if await api.look(busy):
-        return ApiError(503, _BUSY, headers=_RETRY)
-    return ApiError(422, str(cause) if cause is not None else "The wallet owns nothing.")
+def _lacking(error: LackError) -> ApiError:
+    """A refusal in the form of version 3: what waiting helps against is 503."""
+    return ApiError(503, _BUSY, headers=_RETRY) if error.busy else ApiError(422, error.why)
 
 
 async def _look_up(api: Api, given: Given) -> Json:

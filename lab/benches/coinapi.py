@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,27 @@ from urllib.parse import urlencode
 
 from attrs import define
 
-from coin.chain.address import address_text
+from coin.chain.address import address_of, address_text
 from coin.store.signing import Signing
 from coin.store.store import open_store
+from coin.wallet.keeping import create_wallet
+from coin.wallet.wallet import new_collection
 from lab.benches.rows import Options, Row, row_of
 from lab.chains import Maker, busy_chain, measured_chain, nobody
 from lab.processes import Process, Processes, python
+from meshnet.cipher.keys import SecretKey
 from meshnet.errors import MeshError
 from meshnet.storage.disk import RealDisk
+from meshnet.storage.files import make_directory
 
 OUTPUTS, ADDRESSES, BUSY = 200_000, 10_000, 10_000
 ASKED = 1_000
 """Addresses of one question about balances."""
 CONNECTIONS = 8
+OWNED, SPENT = 1_000, 300
+"""Outputs of the wallet that pays, and about how many of them a payment takes, which is nearly the most that
+fit into a transaction."""
+WALLET = "paying.wlt"
 PATIENCE = 60.0
 
 
@@ -55,10 +64,12 @@ class Bench:
         self.blocks.sendall(line + b"\n")
         return float(_line(self.blocks))
 
-    def ask(self, path: str, form: dict[str, str] | None = None) -> tuple[float, Any]:
-        """Milliseconds until an answer was read, and its value."""
+    def ask(self, path: str, form: dict[str, str] | None = None, body: Any = None) -> tuple[float, Any]:
+        """Milliseconds until an answer was read, and its value; of a GET, a form or a JSON body."""
         begun = time.perf_counter()
-        if form is None:
+        if body is not None:
+            self.client.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        elif form is None:
             self.client.request("GET", path)
         else:
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -88,6 +99,14 @@ def run(options: Options) -> list[Row]:
                 _last_page(bench),
                 "the slower of v2's 10 and v3's 100 entries",
             ),
+            _measured(
+                bench,
+                "create_transaction_ms",
+                samples,
+                _payment,
+                f"wallet of {OWNED} outputs, {SPENT} of them spent; chosen, signed, checked by all rules",
+                100.0,
+            ),
             _deposits(bench, samples),
             _requests(bench, 0.5 if options.quick else 3.0, 2 if options.quick else 5),
         ]
@@ -99,6 +118,13 @@ def run(options: Options) -> list[Row]:
 def _start(processes: Processes, folder: Path, scale: int) -> Bench:
     """Makes the chain, a store of it, and the process that serves it."""
     blocks, maker = busy_chain(OUTPUTS // scale, ADDRESSES // scale, BUSY // scale)
+    purse = SecretKey(sha256(b"the wallet that pays").digest())
+    for _ in range(2):
+        blocks.append(maker.block(maker.fill(address_of(purse.public), OWNED // 2, 100_000_000)))
+    make_directory(RealDisk(), str(folder / "wallets"))
+    wallet = new_collection("paying", WALLET, 0)
+    wallet.add(purse)
+    create_wallet(RealDisk(), str(folder / "wallets" / WALLET), wallet)
     chain = measured_chain()
     store, signing = open_store(RealDisk(), folder / "chain.db", chain), Signing(chain.seal)
     for at in range(0, len(blocks), 20):
@@ -147,6 +173,19 @@ def _balances(bench: Bench) -> float:
     addresses = ",".join(address_text(nobody(number)) for number in range(ASKED))
     taken, found = bench.ask("/api/v1/balance", {"addrs": addresses})
     assert found["confirmed"]["coins"] > 0
+    return taken
+
+
+def _payment(bench: Bench) -> float:
+    """A block comes, then a payment out of the wallet is made; nothing is sent."""
+    bench.block()
+    body = {
+        "wallet_id": WALLET,
+        "hours_selection": {"type": "auto", "mode": "share", "share_factor": "0.5"},
+        "to": [{"address": address_text(nobody(1)), "coins": str(SPENT * 100)}],
+    }
+    taken, found = bench.ask("/api/v1/wallet/transaction", body=body)
+    assert len(found["transaction"]["inputs"]) > SPENT * 0.9
     return taken
 
 

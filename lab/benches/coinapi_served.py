@@ -2,9 +2,9 @@
 
     python -m lab.benches.coinapi_served FOLDER
 
-FOLDER has `chain.db`. It writes its port to `FOLDER/port` when it listens. On the UNIX socket `FOLDER/blocks`
-it takes blocks, a line of hex each, and answers each with the monotonic time at which it was committed, taken
-in the thread that did it.
+FOLDER has `chain.db`, and `wallets` to pay from. It writes its port to `FOLDER/port` when it listens. On the
+UNIX socket `FOLDER/blocks` it takes blocks, a line of hex each, and answers each with the monotonic time at
+which it was committed, taken in the thread that did it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 
@@ -73,13 +74,25 @@ def main(folder: Path) -> None:
     books = StoreBooks(service, clock.now, clock.unix)
     network = Network(Ourselves(chain, 1), books, Addresses([], random.randrange), clock.now())
     peers: Any = SimpleNamespace(dialling=())
-    section = ApiSection(("127.0.0.1", 0), ("READ",), csrf=False, header_check=False, keys="none")
+    section = ApiSection(
+        ("127.0.0.1", 0),
+        ("READ", "WALLET"),
+        csrf=False,
+        header_check=False,
+        keys="none",
+        wallets=folder / "wallets",
+    )
     api = Api(reactor, clock, disk, section, Parts(chain, books, network, peers, False, folder))
-    api.start()
     listening: Any = reactor
-    listening.listenUNIX(str(folder / "blocks"), factory)
-    (folder / "port.new").write_text(str(api.port))
-    (folder / "port.new").rename(folder / "port")
+
+    async def begin() -> None:
+        await api.open()
+        api.start()
+        listening.listenUNIX(str(folder / "blocks"), factory)
+        (folder / "port.new").write_text(str(api.port))
+        (folder / "port.new").rename(folder / "port")
+
+    listening.callWhenRunning(lambda: Deferred.fromCoroutine(begin()))
     listening.run()
 
 

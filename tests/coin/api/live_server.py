@@ -50,8 +50,10 @@ def service(reactor: Any, folder: Path, port: int, **more: Any) -> CoinService:
 
 
 def serve(reactor: Any, folder: str, port: int) -> None:
-    """Serves until it is ended."""
-    coin = service(reactor, Path(folder), port, csrf=False)
+    """Serves until it is ended; with the wallets of `folder/wallets`, where that is there, without keys."""
+    wallets = Path(folder) / "wallets"
+    more = {"wallets": wallets, "sets": (*SETS, "WALLET"), "keys": "none"} if wallets.exists() else {}
+    coin = service(reactor, Path(folder), port, csrf=False, **more)
 
     async def start() -> None:
         await coin.startService()
