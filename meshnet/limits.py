@@ -178,6 +178,7 @@ SYNC_LONGEST: Final = 900.0  # seconds that a look may take
 SYNC_CATALOGUE: Final = 5.0  # seconds for which a route service's list of records holds
 ROUTE_QUESTIONS: Final = 10.0  # a second that a route service answers, in all …
 ROUTE_QUESTIONS_BURST: Final = 40  # … and at once
+TRAILS: Final = 16  # links, and as many paths, of which the past is kept
 POLICY_TEXT: Final = 2_000  # characters of a path policy
 POLICY_PATHS: Final = 16  # paths that share no relay, in one answer
 THROUGH_LINKS: Final = 64  # links over circuits, of ours; and as many of others

@@ -57,6 +57,21 @@ def collect(call: Call, ring: str) -> Json:
     return {"ring": ring, "step_seconds": rings[ring]["step_seconds"], "series": series, "links": links}
 
 
+def collect_past(call: Call, what: str, ring: str) -> Json:
+    """The same of every link or path: `what` is `links` or `paths`. A series is named by its nodes."""
+    rings = {name: call("GET", f"/history/{what}?ring={name}", None) for name in {"1s", "10s", ring}}
+    flat = {name: {**of, "gauges": [], "series": {}} for name, of in rings.items()}
+    for name, of in rings.items():
+        for trail in of[what]:
+            nodes = " → ".join(key[:8] for key in trail["nodes"])
+            for series, values in trail["series"].items():
+                flat[name]["series"][f"{nodes} {series}"] = values
+                if series in trail["gauges"]:
+                    flat[name]["gauges"].append(f"{nodes} {series}")
+    answers = {f"/history?ring={name}": of for name, of in flat.items()}
+    return collect(lambda method, path, body: answers.get(path, {"links": []}), ring)
+
+
 def _young(ring: Json, name: str) -> bool:
     """Whether the ring of seconds still holds all there is: then it is the most exact for every span."""
     return len(ring["series"][name]) < _SECONDS
@@ -81,6 +96,7 @@ def rows(stats: Json, everything: bool) -> list[list[object]]:
 
 
 def _amount(name: str, value: float, unit: str) -> str:
+    name = name.rpartition(" ")[2]
     if name.startswith(_BYTES) or f"_{_BYTES}_" in name or name.endswith(f"_{_BYTES}"):
         return size(value) + unit
     return f"{value:.3g}{unit}" if value < 1000 else f"{value:,.0f}{unit}"
@@ -90,13 +106,17 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ring", choices=("1s", "10s", "1min", "1h"), default="1s", help="steps of the graph"
     )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--links", action="store_true", help="of each link: round trip, loss, bytes")
+    what.add_argument("--paths", action="store_true", help="of each path of circuits begun here")
     parser.add_argument("--all", action="store_true", help="also what has done nothing")
     watch_arguments(parser)
 
 
 def _stats(arguments: Namespace, call: Call) -> int:
     def show() -> None:
-        stats = collect(call, arguments.ring)
+        what = "links" if arguments.links else "paths" if arguments.paths else ""
+        stats = collect_past(call, what, arguments.ring) if what else collect(call, arguments.ring)
         if arguments.json:
             print_json(stats)
             return

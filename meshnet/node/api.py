@@ -1,6 +1,7 @@
 """The routes of a node's control API, and the shapes of their requests.
 
-    GET  /status /links /circuits /metrics /history?ring=1s /state /topology
+    GET  /status /links /circuits /metrics /history?ring=1s /history/links /history/paths /state
+         /topology
     POST /paths {target, policy} · /invite {seconds, peers, addresses}
     POST /paths/ask {service, target, source, policy}
     POST /topology/sync · /probe {targets}
@@ -34,6 +35,7 @@ from meshnet.node.rings import RINGS, History
 from meshnet.node.route_lookup import RouteLookup
 from meshnet.node.schema import Between, read_body, read_query
 from meshnet.node.topology import Topology
+from meshnet.node.trails import Trails
 
 MOST_PINGS = 1_000
 PROBES = 32  # nodes pinged at a time
@@ -164,6 +166,14 @@ class ApiNode(about.Node, Protocol):
         """Its past samples."""
 
     @property
+    def links_past(self) -> Trails:
+        """Past samples of links."""
+
+    @property
+    def paths_past(self) -> Trails:
+        """Past samples of paths."""
+
+    @property
     def hidden(self) -> HiddenServices:
         """Its hidden services."""
 
@@ -218,6 +228,8 @@ def node_routes(node: ApiNode) -> dict[str, Route]:
         "GET /circuits": api.circuits,
         "GET /metrics": api.metrics,
         "GET /history": api.history,
+        "GET /history/links": api.links_past,
+        "GET /history/paths": api.paths_past,
         "POST /circuits/renew": api.renew,
         "POST /ping": api.ping,
         "POST /trace": api.trace,
@@ -284,6 +296,17 @@ class _Api:
         history = self._node.history
         gauges, series = sorted(history.gauges), history.series(request.ring)
         return {"ring": request.ring, "step_seconds": step, "gauges": gauges, "series": series}
+
+    def links_past(self, query: Json) -> Json:
+        return self._past(query, self._node.links_past, "links")
+
+    def paths_past(self, query: Json) -> Json:
+        return self._past(query, self._node.paths_past, "paths")
+
+    def _past(self, query: Json, trails: Trails, name: str) -> Json:
+        ring = read_query(HistoryRequest, query).ring
+        step = next(step for each, step, _ in RINGS if each == ring)
+        return {"ring": ring, "step_seconds": step, name: trails.shown(ring, self._node.clock.now())}
 
     async def ping(self, body: Json) -> Json:
         request = read_body(PingRequest, body, self._node.lookup)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from meshnet.cipher.address import proves
 from meshnet.circuit.arrival import Arrival
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.table import Circuits
@@ -126,6 +127,8 @@ class Figures:
                 "cells_in": link.cells_received,
                 "connections": link.connections,
                 "control_dropped": link.control_dropped,
+                "rtt_ms": link.telemetry.rtt * 1e3 if link.telemetry.pongs else None,
+                "loss": link.telemetry.loss,
             }
             for link in self.links.by_key.values()
         ]
@@ -133,8 +136,28 @@ class Figures:
             "links": links,
             "circuits": sum(self.circuits.standing.values()),
             "sessions": len(self._sessions),
+            "paths": self._paths_now(),
             "dropped": self.dropped,
         }
+
+    def _paths_now(self) -> dict[tuple[str, ...], dict[str, float]]:
+        """By their nodes, the paths of circuits begun here: round trip (ms), delivery rate (bytes/s) of the
+        newest circuit; cells sent and lost of all of them together."""
+        found: dict[tuple[str, ...], dict[str, float]] = {}
+        for circuit, conversation in self._conversations.items():
+            leg = conversation.legs.get(circuit)
+            if leg is None or not isinstance(circuit, OriginCircuit) or leg.end is None:
+                continue
+            path = leg.path
+            key = tuple(proves(each).hex() for each in circuit.route)
+            sums = found.get(key, {"cells": 0.0, "lost_cells": 0.0})
+            found[key] = {
+                "rtt_ms": path.rtt * 1e3,
+                "delivery_rate": path.delivery_rate,
+                "cells": sums["cells"] + path.recovery.next,
+                "lost_cells": sums["lost_cells"] + path.recovery.lost_cells,
+            }
+        return found
 
     @property
     def faults(self) -> list[str]:

@@ -43,6 +43,7 @@ from meshnet.node.routing import Routing
 from meshnet.node.space import SpaceWatch
 from meshnet.node.state import Redaction, dump
 from meshnet.node.topology import Topology
+from meshnet.node.trails import Trails, link_sample
 from meshnet.storage.disk import Disk, LockedError
 from meshnet.storage.files import make_directory, sweep
 from meshnet.storage.quarantine import NAME as QUARANTINE
@@ -86,6 +87,7 @@ class Node(Service):
         self.quarantine = Quarantine(disk, settings.node.data / QUARANTINE, clock.unix)
         self.space = SpaceWatch(disk, settings.node.data, reactor)
         self.history = History()
+        self.links_past, self.paths_past = Trails(), Trails()
         self.notes = [*settings.notes, *notes]
         self.listening: list[str] = []
         self.finished: Deferred[None] | None = None
@@ -527,6 +529,10 @@ class Node(Service):
             "lag_seconds": self._lag,
         }
         self.history.feed(now, counters, gauges)
+        self.links_past.feed(
+            now, (((link["peer"],), link_sample(link)) for link in brief["links"] if link["up"])
+        )
+        self.paths_past.feed(now, brief.get("paths", {}).items())
         self._next_sample = now + SAMPLE_SECONDS
         self._cancel_sample = self.clock.call_later(SAMPLE_SECONDS, self._sample)
 

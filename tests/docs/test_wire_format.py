@@ -58,7 +58,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "docs/topology.md": (
         *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
         *("SUSPECTS", "PATHS_", "THROUGH_", "INVITE_"),
-        *("SYNC_", "ROUTE_QUESTIONS"),
+        *("SYNC_", "ROUTE_QUESTIONS", "TRAILS"),
     ),
     "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),

@@ -33,21 +33,50 @@ class FakeNode:
             rates = {"1s": 1_500.0, "10s": 1.0, "1min": 2.0, "1h": 3.0}
             link = {"peer": "02" * 33, "name": "bob", "up": True, "rates_in": rates, "rates_out": rates}
             return {"links": [link, {"peer": "03" * 33, "name": None, "up": False}]}
+        if path.startswith("/history/"):
+            return self.past(path)
         ring = path.partition("=")[2]
         step = {"1s": 1.0, "10s": 10.0, "1min": 60.0, "1h": 3_600.0}[ring]
         return {"step_seconds": step, "gauges": ["links"], "series": self.history.series(ring)}
+
+    def past(self, path: str) -> dict[str, Any]:
+        """One link or path, with the same figures."""
+        what, ring = path.removeprefix("/history/").split("?ring=")
+        of = self("GET", f"/history?ring={ring}", None)
+        trail = {"nodes": ["02" * 33, "03" * 33], "gauges": ["links"], "series": of["series"]}
+        return {"step_seconds": of["step_seconds"], what: [trail]}
 
 
 def shown(**more: Any) -> str:
     """What the verb prints for a node of 100 s."""
     out = io.StringIO()
-    arguments = Namespace(**{"json": False, "ring": "1s", "all": False, "watch": False, "every": 2.0, **more})
+    arguments = Namespace(
+        **{
+            "json": False,
+            "ring": "1s",
+            "all": False,
+            "watch": False,
+            "every": 2.0,
+            "links": False,
+            "paths": False,
+            **more,
+        }
+    )
     with contextlib.redirect_stdout(out):
         assert stats.STATS.run(arguments, FakeNode(100)) == 0
     return out.getvalue()
 
 
 class StatsTests(SynchronousTestCase):
+    def test_links_and_paths(self) -> None:
+        """Of each link or path the same means, named by its nodes."""
+        for what in ("links", "paths"):
+            told = shown(**{what: True})
+            self.assertRegex(told, r"02020202 → 03030303 bytes_in +1.0 kB/s")
+            self.assertRegex(told, r"02020202 → 03030303 links +3 ")
+            found = json.loads(shown(**{what: True}, json=True))["series"]
+            self.assertEqual(found["02020202 → 03030303 bytes_in"]["1min"], 1_000.0)
+
     def test_rates(self) -> None:
         """A steady counter has the same rate over every span, also over those longer than the node is old."""
         series = json.loads(shown(json=True))["series"]
