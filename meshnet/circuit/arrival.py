@@ -124,6 +124,9 @@ class Arrival:
         """DESTROY, from upstream."""
         self._life.ended_above(CircuitError("the other end closed the circuit", Reason.LINK_LOST), now)
 
+    def connection_lost(self, side: Side, now: float) -> None:
+        """Upstream knows, and says whether the circuit goes on."""
+
     def link_lost(self, side: Side, now: float) -> None:
         """The link of `side` is gone."""
         text = f"the link to {self.upstream.hex()[:8]}… is gone"

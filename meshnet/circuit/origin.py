@@ -191,6 +191,12 @@ class OriginCircuit:
             error = CircuitError("the other end closed the circuit", Reason.LINK_LOST)
         self._life.failed(error, now)
 
+    def connection_lost(self, side: Side, now: float) -> None:
+        """CREATE or its answer may have been under way: better a new circuit than to wait for this one."""
+        if self.state == CREATING:
+            text = f"the connection to {hop_name(self.hops, 0)} was lost meanwhile"
+            self._life.given_up(CircuitError(text, Reason.LINK_LOST, 0), now)
+
     def link_lost(self, side: Side, now: float) -> None:
         """The link to the first hop is gone."""
         text = f"the link to {hop_name(self.hops, 0)} is gone"

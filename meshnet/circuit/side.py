@@ -31,6 +31,9 @@ class LabelUser(Protocol):
     def destroyed(self, side: Side, reason: int, onion: bytes, now: float) -> None:
         """DESTROY, from either side."""
 
+    def connection_lost(self, side: Side, now: float) -> None:
+        """No connection served the link of `side` for a while: frames that were under way are lost."""
+
     def link_lost(self, side: Side, now: float) -> None:
         """The link of `side` is gone for good."""
 

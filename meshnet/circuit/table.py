@@ -97,11 +97,16 @@ class Circuits:
         if side is not None:
             self._shared.lose(side, now)
 
-    def link_again(self, peer: PublicKey, now: float) -> None:
-        """Another connection serves the link to `peer`: what was under way on the one before may be lost."""
+    def link_again(self, peer: PublicKey, now: float, *, after_none: bool = False) -> None:
+        """Another connection serves the link to `peer`: what was under way on the one before may be lost, and
+        is if there was none for a while (`after_none`)."""
         side = self._shared.sides.get(peer)
-        if side is not None:
-            side.repeat_destroys(now)
+        if side is None:
+            return
+        if after_none:
+            for circuit in list(side.circuits.values()):
+                circuit.connection_lost(side, now)
+        side.repeat_destroys(now)
 
     # Circuits of ours
 

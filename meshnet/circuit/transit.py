@@ -109,6 +109,11 @@ class Transit:
         else:
             self._life.ended_below(onion if reason == ERROR else b"", now)
 
+    def connection_lost(self, side: Side, now: float) -> None:
+        """CREATE or its answer may have been under way downstream: the origin hears so at once."""
+        if side is self.down and self.state == OPENING:
+            self._life.given_up(Reason.LINK_LOST, now)
+
     def link_lost(self, side: Side, now: float) -> None:
         """The link of `side` is gone."""
         if side is self.up:

@@ -164,12 +164,12 @@ _GAUGES = {
 _COUNTERS = {
     "published": "Records that this node issued of itself.",
     "sent_records": "Link-state records sent to neighbours.",
-    "sent_bytes": "Bytes of topology frames sent to neighbours.",
-    "received_bytes": "Bytes of topology frames received from neighbours.",
+    "sent_bytes": "Bytes of topology frames sent to neighbours, their heads included.",
+    "received_bytes": "Bytes of topology frames received from neighbours, their heads included.",
 }
 _SERVED = {
     "looks": "Looks that callers began here.",
     "questions": "Questions for ways answered here.",
     "refused": "Looks and questions refused here for lack of room.",
-    "sent_bytes": "Bytes of looks sent to callers.",
+    "sent_bytes": "Bytes of looks sent to callers, without heads of items and cells.",
 }

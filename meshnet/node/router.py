@@ -361,7 +361,8 @@ class Router(Figures):
         """Circuits use it when they need it; the node may wait for it. Where one has ended meanwhile, the
         neighbour must know."""
         if link.connections > 1:
-            self.circuits.link_again(link.peer, now)
+            self.circuits.link_again(link.peer, now, after_none=link.up_since == now)
+            self._circuit_events(now)
         if self.topology is not None:
             self.topology.link_up(link, now)
             self.through.up(link.peer, now)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+from meshnet.errors import CircuitError, Reason
 from meshnet.limits import SESSION_SURVIVES
 from meshnet.node.clock import NodeClock
 from tests.meshnet.node.routers import PORT, ROW, Collector, RouterCase
@@ -102,4 +104,32 @@ class AsleepTests(RouterCase):
         self.assertIn("relay 1", str(near.error))
         self.assertTrue(self.m.linked(60))
         self.exchange(self.open("r1", "r2", "r3"), b"a new one")
+        self.end()
+
+
+class CutTests(RouterCase):
+    """Connections lost at an ill moment, as where a machine wakes and calls before it has looked."""
+
+    def test_cut_while_a_circuit_is_made(self) -> None:
+        """CREATE was under way on the connection that is lost, at alice's link or a relay's: she hears so as
+        soon as the link is back, not by the time-out of 12 s; the next one stands."""
+        for cut, before in ((("alice", "r1"), 0.0), (("r2", "r3"), 0.045)):
+            self.cut_while_made(cut, before)
+
+    def cut_while_made(self, cut: tuple[str, str], before: float) -> None:
+        """The connection between these two is cut so many seconds after CREATE."""
+        self.mesh()
+        told: list[Any] = []
+        began = self.m.network.clock.seconds()
+        route = tuple(self.m[name].public for name in ("r1", "r2", "r3", "bob"))
+        self.m["alice"].router.dialling.dial(route, lambda outcome, now: told.append((outcome, now)))
+        if before:
+            self.m.network.run(before)
+        self.assertEqual(self.m.internet.sever(*cut), 1)
+        self.until(lambda: bool(told), 12)
+        outcome, now = told[0]
+        self.assertIsInstance(outcome, CircuitError)
+        self.assertEqual(outcome.reason, Reason.LINK_LOST)
+        self.assertLess(now - began, 5)
+        self.exchange(self.open("r1", "r2", "r3"))
         self.end()
