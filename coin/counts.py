@@ -87,6 +87,9 @@ def _api(api: Api | None) -> Iterator[Metric]:
     for status, count in sorted(api.factory.counts.items()):
         answers.add_metric([str(status)], count)
     yield answers
+    if api.withdrawing is not None:
+        waiting = api.withdrawing.count
+        yield GaugeMetricFamily("coin_withdrawals_open", "Withdrawals that are in no block yet.", waiting)
     listeners = len(hub.listeners)
     yield GaugeMetricFamily("coin_listeners", "Who listens to events of the chain.", listeners)
     what = "Of them, those that were parted with: they read nothing."

@@ -23,11 +23,14 @@ from coin.chain.address import address_text
 from coin.chain.rules import signers
 from coin.chain.transaction import Output
 from coin.store.store import open_store
+from coin.wallet import encryption
+from coin.wallet.folder import Folder, NewWallet
 from lab.processes import free_ports
-from tests.support.chains import Ledger, owner, small_chain
+from tests.support.chains import Ledger, key, owner, small_chain
 from tests.support.coinapi import DISK, Served
 
 COINS = 1_000_000_000
+WALLET = "paying.wlt"
 FORM = "application/x-www-form-urlencoded"
 STREAMS = ("/api/v3/events",)
 """Answered for as long as the client listens: they have tests of their own."""
@@ -67,8 +70,18 @@ def node() -> Iterator[Served]:
     for block in LEDGER.blocks[1:]:
         assert store.add([block], [[signers(it) for it in block.transactions]]).refused is None
     store.pool.add([LOOSE], 1_700_000_500.0)
-    sets = ("READ", "STATUS", "TXN", "NET_CTRL", "STORAGE")
-    yield Served(store, ApiSection(csrf=False, sets=sets), folder=folder, publishes=True)
+    wallets = Folder(DISK, str(folder / "wallets"), lambda size: bytes(size), lambda: 1_700_000_000.0)
+    wallets.open()
+    secret = key(3).secret.hex()
+    wallets.create(NewWallet("collection", "paying", keys=[secret], filename=WALLET))
+    sets = ("READ", "STATUS", "TXN", "NET_CTRL", "STORAGE", "WALLET", "INSECURE_WALLET_SEED")
+    section = ApiSection(csrf=False, sets=sets, wallets=folder / "wallets", keys="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(encryption._COSTS, encryption.SCRYPT, 1 << 4)
+        served = Served(store, section, folder=folder, publishes=True)
+        yield served
+    assert served.api.withdrawing is not None
+    served.api.withdrawing.close()
     store.close()
     shutil.rmtree(folder)
 
@@ -90,7 +103,21 @@ FORMATS: dict[str, st.SearchStrategy[str]] = {
 TYPES: dict[str, st.SearchStrategy[str]] = {
     "boolean": st.sampled_from(["0", "1", "true", "false"]),
     "integer": (st.integers(0, 5) | st.integers(-(1 << 65), 1 << 65)).map(str),
-    "string": st.sampled_from(["txid", "client", LOOSE.raw.hex(), *ADDRESSES]),
+    "string": st.sampled_from(
+        [
+            "txid",
+            "client",
+            LOOSE.raw.hex(),
+            *ADDRESSES,
+            WALLET,
+            "auto",
+            "share",
+            "0.5",
+            "manual",
+            "1",
+            "bip44",
+        ]
+    ),
 }
 
 
@@ -110,7 +137,12 @@ def some(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[st
 def values(schema: Any) -> st.SearchStrategy[Any]:
     """Values of a field of a JSON body."""
     odd = st.none() | st.integers() | st.lists(st.integers(), max_size=2) | st.booleans() | JUNK
-    right = st.booleans() if schema.get("type") == "boolean" else texts(schema)
+    if schema.get("type") == "array":
+        right: st.SearchStrategy[Any] = st.lists(values(schema["items"]), max_size=3)
+    elif schema.get("type") == "object":
+        right = some({name: values(each) for name, each in schema["properties"].items()})
+    else:
+        right = st.booleans() if schema.get("type") == "boolean" else texts(schema)
     return right | right | odd
 
 
