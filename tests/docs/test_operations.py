@@ -205,7 +205,8 @@ def test_metrics(tmp_path: Path) -> None:
     upkeep: Any = SimpleNamespace(damaged=0, mended=0, state="whole")
     hub: Any = SimpleNamespace(listeners=set(), dropped=0)
     factory = SimpleNamespace(channels=(), counts={200: 1})
-    api: Any = SimpleNamespace(factory=factory, streams=SimpleNamespace(hub=hub))
+    streams, withdrawing = SimpleNamespace(hub=hub), SimpleNamespace(count=0)
+    api: Any = SimpleNamespace(factory=factory, streams=streams, withdrawing=withdrawing)
     node.registry.register(CoinCollector(chain_figures, lambda: upkeep, lambda: api))
     found = {}
     for family in text_string_to_metric_families(generate_latest(node.registry).decode()):

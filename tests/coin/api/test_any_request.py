@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coin.api.document import document
-from coin.api.settings import ApiSection
+from coin.api.settings import ApiSection, SetName
 from coin.chain.address import address_text
 from coin.chain.rules import signers
 from coin.chain.transaction import Output
@@ -74,7 +74,15 @@ def node() -> Iterator[Served]:
     wallets.open()
     secret = key(3).secret.hex()
     wallets.create(NewWallet("collection", "paying", keys=[secret], filename=WALLET))
-    sets = ("READ", "STATUS", "TXN", "NET_CTRL", "STORAGE", "WALLET", "INSECURE_WALLET_SEED")
+    sets: tuple[SetName, ...] = (
+        "READ",
+        "STATUS",
+        "TXN",
+        "NET_CTRL",
+        "STORAGE",
+        "WALLET",
+        "INSECURE_WALLET_SEED",
+    )
     section = ApiSection(csrf=False, sets=sets, wallets=folder / "wallets", keys="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(encryption._COSTS, encryption.SCRYPT, 1 << 4)

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,10 +42,10 @@ class Case(SynchronousTestCase):
         self.extend(self.ledger.pay(1, Output(owner(1), half, 500), Output(owner(2), half, 400)))
         self.start()
 
-    def start(self) -> None:
+    def start(self, keys: Literal["none", "v3"] = "none") -> None:
         """The node starts, and again after it died."""
         section = ApiSection(
-            csrf=False, keys="none", sets=("READ", "TXN", "WALLET"), wallets=self.folder / "wallets"
+            csrf=False, keys=keys, sets=("READ", "TXN", "WALLET"), wallets=self.folder / "wallets"
         )
         self.served = Served(self.store, section, folder=self.folder, publishes=self.publishes)
 
@@ -176,6 +176,20 @@ class Once(Case):
 
 
 class Faults(Case):
+    def test_scope(self) -> None:
+        """Nobody without a key pays or looks, nor who has one for other things."""
+        self.die()
+        self.start("v3")
+        keys = self.served.api.admission.keys
+        _, reads = keys.make("reads", ["read", "events"], 100, bytes(36), 0)
+        _, sends = keys.make("sends", ["send"], 100, bytes(range(36)), 0)
+        path = "/api/v3/withdrawals"
+        for text, status in (("", 401), (reads, 403), (sends, 200)):
+            given = {"Authorization": f"Bearer {text}"} if text else None
+            with self.subTest(status=status):
+                self.assertEqual(self.served.post(path, self.body(), given).status, status)
+                self.assertEqual(self.served.get(f"{path}/1", given).status, status)
+
     def test_client_goes_away(self) -> None:
         """One that hangs up in the middle changes nothing: what was begun is done."""
         api = self.served.api
