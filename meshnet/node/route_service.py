@@ -21,6 +21,7 @@ from meshnet.errors import CodecError, LocalError, MeshError, RefusedError, Usag
 from meshnet.limits import (
     HOPS,
     POLICY_TEXT,
+    RECORDS,
     ROUTE_QUESTIONS,
     ROUTE_QUESTIONS_BURST,
     SYNC_CATALOGUE,
@@ -242,6 +243,7 @@ class RouteService:
         for cancel in self._cancels.values():
             cancel()
         self._topology.serves = False
+        self._topology.book.most = RECORDS
         self._topology.book.expect(STORED, 0)
         if self._store is not None:
             self._made = None

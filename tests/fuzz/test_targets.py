@@ -22,6 +22,7 @@ SHORT = {
     "cell": 250,
     "items": 150,
     "config": 100,
+    "topology-look": 150,
     "topology-talk": 150,
 }
 USUAL = 400

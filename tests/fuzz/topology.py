@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 
 from meshnet.errors import CodecError
-from meshnet.limits import RECORDS_OWED, RECORDS_WANTED
+from meshnet.limits import RECORDS_OWED, RECORDS_WANTED, SYNC_BURST, SYNC_RATE
 from meshnet.topology import frames
 from meshnet.topology.book import Book
 from meshnet.topology.record import LARGEST, Record, parse, recall
 from meshnet.topology.spread import Spread
+from meshnet.topology.sync import Answer, Catalogue, Cutter, Look, Shown, framed
 from tests.fuzz.target import MEGABYTE, Choices, Target, piece
 from tests.support.topology import UNIX, data, name, record, row
 
@@ -75,6 +76,43 @@ def neighbour(held: bytes) -> None:
             assert there in node.record.links
 
 
+def look(held: bytes) -> None:
+    """The first byte says who speaks, a caller or a service; the rest comes in pieces, time passing between
+    them. What is answered can be read, and stays within the share of one caller."""
+    records = {each.name: each for each in map(recall, _records())}
+    catalogue = Catalogue.of((each.name, each.issued) for each in records.values())
+    caller, said, now, sent = bool(held[:1] > b"\x7f"), Choices(held[1:]), 0.0, 0
+    answer = Answer(
+        lambda: catalogue,
+        lambda who: records[who].data if who in records else None,
+        lambda who, issued: who not in records,
+        lambda given: None,
+        0.0,
+    )
+    asking = Look(Shown(), lambda who: 0, whole=True)
+    while said:
+        now += 0.1
+        if caller:
+            answer.receive(said.piece())
+            out = answer.output(now, 1 << 16)
+            sent += len(out)
+            assert all(kind in frames.KINDS for kind, _ in Cutter().feed(out))
+        else:
+            asking.receive(said.piece())
+            asking.output()
+    assert sent <= SYNC_BURST + now * SYNC_RATE + (1 << 16)
+
+
+def _looks() -> list[bytes]:
+    rows = [(each.name, each.issued) for each in map(recall, _records())]
+    asked = [(frames.OFFER, frames.put_rows(rows[:1])), (frames.DIGEST, frames.put_digest(0, [1]))]
+    told = [(frames.SUMMARY, frames.put_summary(0, [0], False, rows)), (frames.RECORD, _records()[0])]
+    names = [(frames.ASK, frames.put_ask([who for who, _ in rows]))]
+    questions = b"".join(piece(framed(kind, body)) for kind, body in [*asked, *names])
+    answers = b"".join(piece(framed(kind, body)) for kind, body in told)
+    return [b"\xff" + questions, b"\0" + answers]
+
+
 def _records() -> list[bytes]:
     return [
         data(2, [row(1), row(3)]),
@@ -107,5 +145,6 @@ def _talks() -> list[bytes]:
 TARGETS = (
     Target("link-state", link_state, _records, (CodecError,), longest=LONGEST),
     Target("topology-frames", frame, _single, (CodecError,), longest=LONGEST),
+    Target("topology-look", look, _looks, (CodecError,), 2 * MEGABYTE, LONGEST),
     Target("topology-talk", neighbour, _talks, (), 2 * MEGABYTE, LONGEST),
 )

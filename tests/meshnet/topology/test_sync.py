@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 from random import Random
 
 from hypothesis import given
@@ -13,7 +15,7 @@ from meshnet.errors import CodecError
 from meshnet.limits import RECORDS_ASKED, SYNC_BURST, SYNC_DIGESTS, SYNC_RATE
 from meshnet.topology import frames
 from meshnet.topology.book import Book, Verdict
-from meshnet.topology.record import Name, Record, name_of
+from meshnet.topology.record import Name, Record, name_of, read
 from meshnet.topology.sync import Answer, Catalogue, Cutter, Look, Shown, framed
 from tests.support.topology import UNIX, data, key, name, record, row
 
@@ -149,6 +151,26 @@ class Looks(SynchronousTestCase):
             self.assertIs(book.take(each, name(99), 0.0, float(UNIX)), Verdict.APART)
         book.publish(record(1, [row(2)]), 0.0)
         self.assertEqual(book.attached, 299)
+
+
+class Vectors(SynchronousTestCase):
+    """The bytes of looks, as docs/wire-format.md §9 has them."""
+
+    def test_look(self) -> None:
+        """Both sides of a first look say what the vector says."""
+        case = json.loads((Path(__file__).parents[2] / "vectors" / "look.json").read_text())
+        service = Service([read(bytes.fromhex(each)) for each in case["records"]])
+        own = read(bytes.fromhex(case["own"]))
+        look, answer = Look(Shown(), lambda name: 0, whole=True, own=own), service.answer()
+        for turn in case["turns"]:
+            asked = look.output()
+            self.assertEqual(asked.hex(), turn["caller"])
+            answer.receive(asked)
+            told = answer.output(0.0, 1 << 20)
+            self.assertEqual(told.hex(), turn["service"])
+            look.receive(told)
+        self.assertTrue(look.done)
+        self.assertEqual(service.taken, [own.data])
 
 
 class Hostile(SynchronousTestCase):
