@@ -248,10 +248,16 @@ def liar(it: Stage, told: Callable[[str], None]) -> None:
     honest = [node for name, node in it.nodes.items() if name != "mallory"]
     it.report["marked_seconds"] = until(lambda: all(marked(it, node) for node in honest), "the mark")
     it.report["liar_marked"] = all(marked(it, node) == ["mallory"] for node in honest)
-    links = it.nodes["alice"].call("GET", "/topology")["links"]
-    hers = [set(it.named(link["ends"])) for link in links if "mallory" in it.named(link["ends"])]
-    it.report["liar_links"] = sorted("".join(ends - {"mallory"}) for ends in hers)
+    until(lambda: links_of_liar(it) == ["fr1", "nl1"], "her two links, and no more")
+    it.report["liar_links"] = links_of_liar(it)
     it.report["liar_avoided"] = it.report["liar_links"] == ["fr1", "nl1"]
+
+
+def links_of_liar(it: Stage) -> list[str]:
+    """Whom mallory is linked with, as alice has it."""
+    links = it.nodes["alice"].call("GET", "/topology")["links"]
+    ends = [set(it.named(link["ends"])) for link in links]
+    return sorted("".join(each - {"mallory"}) for each in ends if "mallory" in each)
 
 
 def marked(it: Stage, node: Node) -> list[str]:
