@@ -191,6 +191,10 @@ INVITE_TEXT: Final = 600  # characters of an invite
 INVITE_PEERS: Final = 8  # nodes that it names
 INVITE_ADDRESSES: Final = 4  # addresses of each
 INVITE_ADDRESS: Final = 200  # characters of an address
+LAN_HEARD: Final = 256  # nodes of local networks that are heard
+LAN_DIALLED: Final = 3  # of them dialled; others dial this one
+BEACON_BURST: Final = 64  # beacons whose signatures are checked at once …
+BEACON_RATE: Final = 16  # … and so many more in a second
 
 # Logs (docs/operations.md)
 LOG_BURST: Final = 100  # lines of one place in the sources, in LOG_WINDOW

@@ -175,6 +175,14 @@ class RouteServiceSettings:
     """Whether it also answers questions for ways, which tell it their destination."""
 
 
+@frozen
+class LanSettings:
+    """[lan]: whether this node and others of its local networks find each other."""
+
+    enabled: bool = False
+    """Says its key to everybody on the cable or in the air, every 20 seconds."""
+
+
 Level = Literal["debug", "info", "warn", "error"]
 LOG_PARTS = (
     *("circuit", "cli", "coin", "control", "endpoints", "link", "node", "rpc", "session", "storage"),
@@ -227,6 +235,7 @@ class CoreSections:
     log: LogSettings = field(factory=LogSettings)
     topology: TopologySettings = field(factory=TopologySettings)
     route_service: RouteServiceSettings = field(factory=RouteServiceSettings)
+    lan: LanSettings = field(factory=LanSettings)
     route: tuple[RouteSettings, ...] = ()
     known: tuple[KnownSettings, ...] = ()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,7 @@ from meshnet.node.config import Settings
 from meshnet.node.faces import Faces
 from meshnet.node.hidden import HiddenServices
 from meshnet.node.invitation import Inviter, InviteRequest
+from meshnet.node.lan import Lan, port_of, wanted
 from meshnet.node.logs import NodeLog
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
@@ -49,6 +51,7 @@ from meshnet.storage.files import make_directory, sweep
 from meshnet.storage.quarantine import NAME as QUARANTINE
 from meshnet.storage.quarantine import Quarantine
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
+from meshnet.topology.beacon import Beacons
 
 SAMPLE_SECONDS: Final = 1.0
 STOP_DELAY: Final = 0.1  # seconds between the answer to /stop and the end
@@ -79,6 +82,8 @@ class Node(Service):
         self.settings = settings
         self.public_key = secret.public
         self._inviter = Inviter(secret, settings.node.network, clock.unix)
+        self._beacons = partial(Beacons, secret, settings.node.network)
+        self._lan: Lan | None = None
         self.name = settings.node.name or secret.public.hex()[:16]
         self.data: Path = settings.node.data
         self.reactor = reactor
@@ -204,6 +209,7 @@ class Node(Service):
         await self._apps.start(self, settings, self._routes, self.notes.append)
         for peer in settings.link.peer:
             self._router.add_peer(peer.key, *peer.addresses)
+        self._start_lan()
         self._faces.start_metrics(self.registry)
         self._faces.start_door(self)
         self._faces.start_control(self._routes)
@@ -248,6 +254,23 @@ class Node(Service):
         sweep(self.disk, self.data)
         self.space.begin()
 
+    def _start_lan(self) -> None:
+        """Beacons on the local networks, if the operator wants them."""
+        if not self.settings.lan.enabled:
+            return
+        at = port_of(self.listening)
+        if at is None:
+            raise LocalError("[lan] needs a [link] listen that others can dial, such as tcp:0.0.0.0:7001.")
+        core = self._beacons(
+            at[0],
+            lambda key: wanted(self.settings.link, key),
+            self.neighbours,
+            os.urandom,
+        )
+        self._lan = Lan(self.reactor, self.clock, core, self._router, at[1])
+        self._undo.append(self._lan.stop)
+        self.notes += [note for note in self._lan.start() if note not in self.notes]
+
     def _start_about(self) -> None:
         """The node's own services, if its operator allows any."""
         serving = about.offer(self, self.settings.about)
@@ -266,7 +289,7 @@ class Node(Service):
                 await maybeDeferred(step)
             except Exception:
                 _log.failure("a part of the node did not stop cleanly")
-        self._made = self._hidden = None
+        self._made = self._hidden = self._lan = None
 
     def stop_soon(self) -> None:
         """Tells whoever runs this node to end it, after the answer has gone out."""
@@ -287,6 +310,8 @@ class Node(Service):
         if self.log is not None:
             self.log.apply(new.log)
         self._reloading = True
+        if self._lan is not None:
+            self._lan.leave([peer.key for peer in new.link.peer])
         try:
             report = await take_over(self.settings, new, self._router, self._apps.running)
         finally:
@@ -499,6 +524,7 @@ class Node(Service):
             "dropped": brief["dropped"],
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
+            "lan": None if self._lan is None else self._lan.status(),
             "apps": self._apps.status(),
             "routes": self.lookup_service.status(),
             "disk": {"free_bytes": self.space.free, "low": self.space.low},

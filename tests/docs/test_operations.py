@@ -56,6 +56,7 @@ SECTIONS = {
     "[log]": config.LogSettings,
     "[topology]": config.TopologySettings,
     "[route_service]": config.RouteServiceSettings,
+    "[lan]": config.LanSettings,
     "[[route]]": config.RouteSettings,
     "[[known]]": config.KnownSettings,
     "[socks]": vpn.Socks,

@@ -19,10 +19,11 @@ from meshnet.circuit import messages as circuit
 from meshnet.codec.fields import Fixed, Int, Rest, Tlv
 from meshnet.errors import Reason
 from meshnet.link import frame
+from meshnet.node import lan
 from meshnet.session import items, keys
 from meshnet.session.codes import Code
+from meshnet.topology import beacon, invite, record
 from meshnet.topology import frames as spoken
-from meshnet.topology import invite, record
 from tests.docs.pages import ROOT, number, page, plain, section, table, tables
 
 PAGE = page("docs/wire-format.md")
@@ -57,7 +58,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "docs/rpc.md": ("RPC_",),
     "docs/topology.md": (
         *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
-        *("SUSPECTS", "PATHS_", "THROUGH_", "INVITE_"),
+        *("SUSPECTS", "PATHS_", "THROUGH_", "INVITE_", "LAN_", "BEACON_"),
         *("SYNC_", "ROUTE_QUESTIONS", "TRAILS"),
     ),
     "docs/coin-api.md": ("COIN_API_",),
@@ -129,7 +130,7 @@ def test_hello_tail() -> None:
 
 def test_link_state() -> None:
     """The fields of a record and of its links, in order and with their sizes, and what they add up to."""
-    of_record, of_link, of_invite = [
+    of_record, of_link, of_invite, of_beacon = [
         body for head, body in tables(part("9")) if head[:2] == ["field", "size"]
     ]
     for rows, cls in ((of_record, record.Statement), (of_link, record.LinkRow)):
@@ -141,6 +142,11 @@ def test_link_state() -> None:
     body = [(name, signed_text(kind)) for name, kind in fields(invite.Body)[:3]]
     assert [tuple(row[:2]) for row in of_invite[:3]] == body
     assert [row[0] for row in of_invite[3:]] == ["peers", "signature", "checksum"]
+    assert [tuple(row[:2]) for row in of_beacon] == [
+        *((name, signed_text(kind)) for name, kind in fields(beacon.Beacon)),
+        ("signature", "64"),
+    ]
+    assert f"port {lan.PORT:,} of {' or '.join(lan.GROUPS.values())}," in " ".join(part("9").split())
     assert f"`{invite.PREFIX}`" in part("9") and f"tag `{invite.TAG.decode()}`" in part("9")
 
 
