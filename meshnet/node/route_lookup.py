@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import attrs
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
@@ -110,7 +110,7 @@ class RouteLookup:
     async def probe(self, targets: Iterable[PublicKey]) -> list[Json]:
         """Each of these is pinged once, all at a time: `rtt_ms` and `setup_ms`, or `error`."""
         found = list(targets)
-        asked = [self._node.ping(target, None, 1) for target in found]
+        asked = [maybeDeferred(self._node.ping, target, None, 1) for target in found]
         outcomes: list[Any] = await DeferredList(asked, consumeErrors=True)
         rows: list[Json] = []
         for target, (right, outcome) in zip(found, outcomes, strict=True):

@@ -226,7 +226,8 @@ class RouteSync:
 
     async def _look(self, service: _Service) -> None:
         topology, clock = self._topology, self._node.clock
-        hidden = topology.policy().guarded
+        policy = topology.policy()
+        hidden = policy.guarded
         own = None if hidden else topology.book.get(topology.own)
         look = Look(service.shown, topology.book.issued, whole=hidden, own=own)
 
@@ -236,7 +237,9 @@ class RouteSync:
         began = clock.now()
         visit = self._visit = Visit(look, clock, take)
         try:
-            opening = self._node.connect(service.key, PORT, visit)
+            # A [[route]] of the config may be short; who wants guards is not led by it here.
+            given = policy.text if hidden else None
+            opening = self._node.connect(service.key, PORT, visit, policy=given)
             opening.addCallbacks(visit.began, lambda failure: visit.lost(failure.value))
             await visit.result
         except MeshError as error:

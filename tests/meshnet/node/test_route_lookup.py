@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 
 from lab.simulation.nodes import Collector, SimulatedNode
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import MissingDependencyError, RefusedError
+from meshnet.errors import MissingDependencyError, RefusedError, UnreachableError, UsageError
 from meshnet.node import route_service, route_sync
 from meshnet.node.app import Clock
-from meshnet.node.config import RouteServiceSettings, TopologySettings
+from meshnet.node.config import RouteServiceSettings, TopologySettings, from_table
 from meshnet.node.graph_store import GraphStore
+from meshnet.node.route_lookup import RouteLookup
 from meshnet.node.route_service import RouteService
 from meshnet.node.route_sync import RouteSync
 from meshnet.node.topology import Topology
@@ -24,7 +25,7 @@ from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.topology.record import ROUTE_SERVICE, Name, name_of, read
 from tests.meshnet.node.routers import RouterCase
 from tests.support.nodes import new_folder
-from tests.support.topology import data, row
+from tests.support.topology import data, key, row
 
 
 class Face:
@@ -48,9 +49,9 @@ class Face:
         policy: str | None = None,
     ) -> Deferred[Stream]:
         assert identity == "anonymous"
-        return self._router.connect(
-            target, port, reader, via=self._via if via is None else via, identity=identity, policy=policy
-        )
+        self.policies.append(policy)
+        taken = self._via if via is None else via
+        return self._router.connect(target, port, reader, via=taken, identity=identity)
 
     def listen(self, port: int, accept: Accept) -> PortListener:
         return self._router.listen(port, accept)
@@ -78,7 +79,7 @@ class Kept:
         """Nothing is open."""
 
 
-class Lookups(RouterCase):
+class LookupCase(RouterCase):
     """Alice asks bob, over r1; bob is linked with three more, of whom alice's neighbours tell her nothing."""
 
     def start(self, policy: str = "", **settings: Any) -> None:
@@ -108,6 +109,10 @@ class Lookups(RouterCase):
         self.sync.stop()
         self.m.wait(Deferred.fromCoroutine(self.service.stop()))
         self.end()
+
+
+class Lookups(LookupCase):
+    """What looks and questions bring."""
 
     def test_whole_graph(self) -> None:
         """A node gets all that the service has, then only what is new, and the service gets its record."""
@@ -141,6 +146,7 @@ class Lookups(RouterCase):
         self.until(lambda: self.sync.services[0].looks == 1)
         self.assertEqual(self.of("bob").book.issued(name_of(self.m["alice"].public)), 0)
         self.assertEqual(self.sync.services[0].records, len(self.sync.services[0].shown))
+        self.assertEqual(self.alice.policies, ["private"])
         self.finish()
 
     def test_no_service(self) -> None:
@@ -241,6 +247,91 @@ class Lookups(RouterCase):
         self.assertEqual(book.issued(lost), 0)
         self.m.wait(Deferred.fromCoroutine(again.stop()))
         self.service.stop = lambda: _nothing()  # type: ignore[method-assign]
+        self.finish()
+
+
+class Parts(Face):
+    """The same with what the whole of route lookup needs beside it; pings answer, but of one node."""
+
+    def __init__(
+        self, case: LookupCase, name: str, folder: Path, table: dict[str, Any], dead: PublicKey
+    ) -> None:
+        super().__init__(case.m[name], case.m.clock, None)
+        self.settings = from_table(table, folder / "node.toml")
+        self.topology = case.of(name)
+        self.keeps_topology = True
+        self.disk = RealDisk()
+        self.data = folder
+        self.quarantine = Quarantine(self.disk, folder / "quarantine", lambda: 0.0)
+        self.reactor = Threads()
+        self._dead = dead
+
+    def ping(self, target: Any, via: None, count: int) -> Deferred[Any]:
+        if target == self._dead:
+            return fail(UnreachableError("no answer"))
+        return succeed({"setup_ms": 2.0, "rtt_ms": 1.0})
+
+
+class Roles(LookupCase):
+    """A node that asks and is asked, as its config and its control API say."""
+
+    def roles(self, table: dict[str, Any]) -> RouteLookup:
+        """Of x1."""
+        self.start()
+        parts = Parts(self, "x1", new_folder(self), table, self.m["x3"].public)
+        return RouteLookup(parts)  # type: ignore[arg-type]
+
+    def series(self, lookup: RouteLookup) -> dict[str, float]:
+        """Metrics without labels, by name."""
+        return {
+            sample.name: sample.value
+            for each in lookup.facts()
+            for sample in each.samples
+            if not sample.labels
+        }
+
+    def test_config(self) -> None:
+        """As the config says: somebody is asked, and the node is a service itself; both end with the node."""
+        services = {"route_services": [self.stranger()]}
+        lookup = self.roles({"topology": services, "route_service": {"enabled": True, "records": 900}})
+        lookup.start()
+        self.assertEqual(self.of("x1").book.most, 900)
+        found = self.m.wait(Deferred.fromCoroutine(lookup.refresh()))
+        self.assertTrue(found["services"][0]["why"])  # nobody has this key
+        self.assertGreaterEqual(found["serves"]["records"], 4)
+        self.assertEqual(self.series(lookup)["meshnet_topology_nodes"], self.of("x1").book.attached)
+        self.m.wait(lookup.stop())
+        self.assertEqual(lookup.status(), {"services": [], "serves": None})
+        self.assertFalse(self.of("x1").serves)
+        self.finish()
+
+    def stranger(self) -> str:
+        """A node that nobody knows."""
+        return key(4_711).public.hex()
+
+    def test_on_demand(self) -> None:
+        """The control API makes it one, once; its file is where the caller said, and stays."""
+        lookup = self.roles({})
+        lookup.start()
+        self.assertIsNone(lookup.status()["serves"])
+        lookup.serve("graph.sqlite")
+        self.assertRaises(UsageError, lookup.serve, None)
+        self.m.wait(lookup.unserve())
+        lookup.serve("graph.sqlite")
+        self.m.network.run(1.0)
+        self.assertGreaterEqual(lookup.status()["serves"]["stored"], 4)
+        self.m.wait(lookup.stop())
+        self.assertRaises(MissingDependencyError, lookup.serve, "mysql://somewhere")
+        self.assertIsNone(lookup.service)
+        self.finish()
+
+    def test_probe(self) -> None:
+        """Nodes are pinged all at a time; who does not answer says why."""
+        lookup = self.roles({})
+        targets = [self.m["bob"].public, self.m["x3"].public]
+        one, other = self.m.wait(Deferred.fromCoroutine(lookup.probe(targets)))
+        self.assertEqual(one, {"key": targets[0].hex(), "setup_ms": 2.0, "rtt_ms": 1.0})
+        self.assertEqual(other, {"key": targets[1].hex(), "error": "no answer"})
         self.finish()
 
 
