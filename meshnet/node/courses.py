@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 from meshnet.cipher.address import proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import MeshError, UnreachableError
+from meshnet.node.calls import Waiter
 from meshnet.node.conversation import Conversation, Course, Leg, Route
 from meshnet.node.dialling import Standing
 from meshnet.node.hedge import Hedge
-from meshnet.topology.record import name_of
+from meshnet.topology.record import Name, name_of
 from meshnet.topology.suspicion import EARLY
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 DOUBTED: Final = 2.0  # seconds of silence after which a circuit must show that it lives
 
 PIECES: Final = 4  # circuits, one over the other, that lead to a node far away: 29 hops
+
+UNPROVEN: Final = 2.0  # seconds of silence after which a new circuit is given up for another way …
+PROVEN: Final = 3  # … but not the last of so many
 
 Told = Callable[[Route, Standing | MeshError, float], None]
 """Told once of the route that stands, or of one that failed and why."""
@@ -37,11 +41,12 @@ class Courses:
         self._router = router
         self._topology = topology
 
-    def dial(self, course: Course, told: Told) -> None:
-        """Begins circuits along the ways of a course, one behind the other, until one stands."""
+    def dial(self, course: Course, told: Told, avoid: frozenset[Name] = frozenset()) -> None:
+        """Begins circuits along the ways of a course, one behind the other, until one stands; those over
+        `avoid` last."""
         now = self._router.now()
         try:
-            routes = self._topology.routes(course.target, course.policy, now)
+            routes = self._topology.routes(course.target, course.policy, now, avoid)
         except MeshError as problem:
             if not (isinstance(problem, UnreachableError) and self._far(course, told, now)):
                 told((course.target,), problem, now)
@@ -86,6 +91,34 @@ class Courses:
                 self._topology.died(route, now)
 
         Hedge(self._router, routes, told, tried).start(now)
+
+    def prove(
+        self, conversation: Conversation, course: Course, tries: int, waiter: Waiter, now: float
+    ) -> None:
+        """Tells `waiter` of a new conversation when its other end has answered, since a relay can build
+        circuits and drop what they carry. Another way is tried where nothing came for `UNPROVEN` seconds;
+        the last one is taken as it is."""
+        session, route = conversation.session, conversation.route
+        if session is None or len(route) == 1 or tries >= PROVEN:
+            waiter(conversation, now)
+            return
+
+        def answered(trip: float) -> None:
+            cancel()
+            conversation.on_end = None
+            waiter(conversation, self._router.now())
+
+        def silent(now: float) -> None:
+            cancel()
+            conversation.on_end = None
+            self._topology.died(route, now)
+            self._router.hang_up(conversation, now)
+            avoid = frozenset(name_of(proves(each)) for each in route[:-1])
+            self._router.dial_course(course, conversation.identity, waiter, tries + 1, avoid)
+
+        cancel = self._router.later(UNPROVEN, silent)
+        conversation.on_end = lambda why, now: silent(now)
+        self._router.on_pong(session, session.ping(now), answered)
 
     def next_route(self, conversation: Conversation) -> Route:
         """Where the next circuit of a conversation goes that lost its last one: on a course another way, if

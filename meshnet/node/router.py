@@ -54,6 +54,7 @@ from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.topology.frames import KINDS
+from meshnet.topology.record import Name
 from meshnet.transports.registry import Transports
 
 SLEPT: Final = 10.0  # seconds between ticks, by either clock, after which circuits are looked at
@@ -273,21 +274,39 @@ class Router(Figures):
     def dial(self, journey: Journey, identity: SecretKey | None, waiter: Waiter) -> None:
         """Begins a circuit along a route, or one of those of a course, and a session over it; `waiter` is
         told."""
+        if isinstance(journey, Course):
+            self.dial_course(journey, identity, waiter)
+            return
+
+        def told(outcome: Standing | MeshError, now: float) -> None:
+            made = (
+                self._converse(outcome, journey, identity, now) if isinstance(outcome, Standing) else outcome
+            )
+            waiter(made, now)
+
+        self.dial_circuit(journey, told)
+
+    def dial_course(
+        self,
+        course: Course,
+        identity: SecretKey | None,
+        waiter: Waiter,
+        tries: int = 1,
+        avoid: frozenset[Name] = frozenset(),
+    ) -> None:
+        """The same along a way of a course, at the `tries`th time; those over `avoid` come last."""
+        courses = self.courses
+        assert courses is not None  # or there were no course
 
         def told(route: Route, outcome: Standing | MeshError, now: float) -> None:
-            if isinstance(outcome, Standing):
-                made = self._converse(outcome, route, identity, now)
-                if isinstance(made, Conversation) and isinstance(journey, Course):
-                    made.course = made.journey = journey
-                waiter(made, now)
+            made = self._converse(outcome, route, identity, now) if isinstance(outcome, Standing) else outcome
+            if isinstance(made, Conversation):
+                made.course = made.journey = course
+                courses.prove(made, course, tries, waiter, now)
             else:
-                waiter(outcome, now)
+                waiter(made, now)
 
-        if isinstance(journey, Course):
-            assert self.courses is not None  # or there were no course
-            self.courses.dial(journey, told)
-        else:
-            self.dial_circuit(journey, lambda outcome, now: told(journey, outcome, now))
+        courses.dial(course, told, avoid)
 
     def next_route(self, conversation: Conversation) -> Route:
         """Where the next circuit of a conversation goes that lost its last one."""
