@@ -112,7 +112,7 @@ class CoinService(Service):
                     chain, self.books, self.network, self.peers, self.publisher is not None, section.data
                 )
                 self.api = Api(node.reactor, clock, node.disk, section.api, parts)
-                await self.api.open()
+                self.notes += await self.api.open()
                 self.api.start()
         except BaseException:
             await self.stopService()

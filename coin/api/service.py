@@ -122,15 +122,17 @@ class Api:
         """Where it listens."""
         return int(self._port.getHost().port)
 
-    async def open(self) -> None:
-        """Reads the wallets and takes up what withdrawals were begun; raises StorageError."""
+    async def open(self) -> list[str]:
+        """Reads the wallets and takes up what withdrawals were begun; sentences about wallets that are left
+        out. Raises StorageError."""
         if self.wallets is None:
-            return
+            return []
         await self.wallets.open()
         book = await self.write(open_book, self.disk, self.parts.folder / WITHDRAWALS)
         chain = NodeChain(self.parts, self.look, self.clock.unix)
         self.withdrawing = Withdrawing(book, chain, self.write, self.clock.unix)
         await self.withdrawing.start()
+        return self.wallets.service.folder.notes
 
     def start(self) -> None:
         """Listens; raises LocalError, ConfigError."""

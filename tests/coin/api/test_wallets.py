@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from coin.api.settings import ApiSection, SetName
@@ -325,3 +326,24 @@ class Paying(Case):
         self.assertEqual(self.refused(path, self.wish(password="p")), (400, "wallet is not encrypted"))
         none = "one of addresses or unspents must not be empty"
         self.assertEqual(self.refused("/api/v2/transaction", self.wish()), (400, none))
+
+
+class LeftOut(Case):
+    def test_told(self) -> None:
+        """A file that is no wallet is told of when the folder is read; the others are served."""
+        name = self.create("deterministic")["meta"]["filename"]
+        bad = self.folder / "wallets" / "bad.wlt"
+        bad.write_text("{")
+        bad.chmod(0o600)
+        flow = self.served.api.withdrawing
+        assert flow is not None
+        flow.close()
+        notes = self.successResultOf(Deferred.fromCoroutine(self.served.api.open()))
+        self.assertEqual(len(notes), 1)
+        self.assertIn("bad.wlt", notes[0])
+        self.assertEqual(
+            [each["meta"]["filename"] for each in self.served.get("/api/v1/wallets").json], [name]
+        )
+        again = self.served.api.withdrawing
+        assert again is not None
+        self.addCleanup(again.close)
