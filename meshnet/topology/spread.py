@@ -267,7 +267,9 @@ class Spread:
         state.tokens = min(state.tokens + max(now - state.at, 0.0) * state.rate, float(SPREAD_BURST))
         state.at = now
         out: list[Frame] = []
-        while state.tokens >= LEAST_TOKENS:
+        if state.tokens < LEAST_TOKENS:
+            return out
+        while state.tokens > 0:
             frame = self._next(state, now)
             if frame is None:
                 break
