@@ -46,7 +46,10 @@ class Silent:
 
     __slots__ = ()
     work = False
-    whole = 0
+
+    def whole(self) -> int:
+        """Nothing."""
+        return 0
 
     def pack(
         self, room: memoryview, pos: int, limit: int, contents: Contents, now: float, largest: int
@@ -98,20 +101,23 @@ class Outbox:
         """Whether there is anything to send, were it not for windows."""
         return bool(self._ready or self._items or self._datagrams)
 
-    @property
     def whole(self) -> int:
-        """Bytes of plaintext that the next cell needs because what is next cannot be cut; 0 if it can."""
+        """Bytes of plaintext that the next cell needs because what is next cannot be cut; 0 if it can.
+        Packets whose turn it would be, and that turn out to be none, lose it: no cell is made for them."""
         if self._datagrams:
             return DATAGRAM_HEADER + len(self._datagrams[0][2])
         ready = self._ready
-        if ready and type(head := ready[0]) is Carried:
-            return head.whole
+        while ready and type(head := ready[0]) is Carried:
+            if whole := head.whole:
+                return whole
+            ready.popleft()
+            head.listed = False
         return 0
 
     def fit(self, limit: int) -> int:
         """`whole`, where a cell takes at most `limit`: a datagram that no cell takes never leaves. Packets
         may be cut by their source, when it is given the whole cell."""
-        while (whole := self.whole) > limit:
+        while (whole := self.whole()) > limit:
             if not self._datagrams:
                 return limit
             self._datagram_bytes -= len(self._datagrams.popleft()[2])

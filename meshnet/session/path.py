@@ -132,7 +132,7 @@ class Path:
     @property
     def cell_size(self) -> int:
         """Bytes of body, tag included, that the next cell may take: what `fill` should be given room for."""
-        return self._sized(self.outbox.whole)
+        return self._sized(self.outbox.whole())
 
     def _sized(self, whole: int) -> int:
         """The same, where `whole` bytes of plaintext cannot be cut."""
@@ -194,11 +194,11 @@ class Path:
         if recovery.next >= PACKETS:
             session.paths.give_up(self, UnreachableError("the circuit has used up its packet numbers"), now)
             return 0
-        work = outbox.work or own
         pos = 0
         contents: Contents = []
         largest = min(len(room), self.max_cell) - TAG_SIZE
         whole = outbox.fit(largest)
+        work = outbox.work or own
         limit = min(len(room), self._sized(whole)) - TAG_SIZE
         size = self._allowed(limit, whole) if work or recovery.probes else 0
         if size > 0:
@@ -208,7 +208,7 @@ class Path:
         if not outbox.work and not recovery.probes:
             self.rate.idle(recovery.in_flight + (pos and pos + TAG_SIZE))
         if not pos:
-            if outbox.whole > whole:
+            if outbox.whole() > whole:
                 self.wake(self)  # a packet turned out to be larger than its source had guessed
             return 0
         if recovery.next == self._skip:
@@ -339,9 +339,9 @@ class Path:
         recovery = self.recovery
         if self.acks.due or recovery.probes:
             return True
+        whole = self.outbox.whole()
         if not (self.outbox.work or self.own):
             return False
-        whole = self.outbox.whole
         return self._allowed(self._sized(whole) - TAG_SIZE, whole) > 0
 
     def deadline(self) -> float | None:

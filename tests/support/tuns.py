@@ -46,6 +46,9 @@ class FakeDevice:
             raise self.refuses
         self.written.append(bytes(frame))
 
+    def readable(self) -> bool:
+        return bool(self.frames)
+
     def alive(self) -> bool:
         return not self.closed
 

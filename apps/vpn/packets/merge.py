@@ -138,6 +138,27 @@ class Intake:
                 size = self._join(shape, size) if size > shape.head else self._newest(shape, size)
         return self._view[:size]
 
+    def straight(self, room: memoryview) -> int:
+        """A superpacket, or what is as large, straight into `room`: its size. 0 if none waits; -1 if what
+        came is small or does not fit: then `take` gives it. Raises OSError of the device."""
+        if self._kept:
+            return -1
+        self._dry = False
+        try:
+            size = self._read((room, self._view))
+        except BlockingIOError:
+            return 0
+        self.packets += 1
+        fits = len(room)
+        if size > fits:
+            self._kept = bytes(room) + self._buffer[: size - fits]
+        elif size < LARGEST_RUN // 2 and not room[1]:
+            self._kept = bytes(room[:size])
+        else:
+            self.frames += 1
+            return size
+        return -1
+
     def _shape(self, size: int) -> _Shape | None:
         """What kind of packet lies in the buffer, if others may be joined to it."""
         buffer = self._buffer

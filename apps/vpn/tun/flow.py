@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Admit = Callable[[memoryview], int]
 """Looks at a frame from the mesh that `check` has passed: a `Fault`, 0 to let it in."""
 
+LARGE: Final = 16 << 10
+"""Bytes of a frame that is worth to be read into its place; small ones are joined and told apart first."""
 WORTH_CUTTING: Final = 8 << 10
 """A superpacket is cut for the rest of a cell only if that is so many bytes: every cell costs all nodes of a
 circuit something, every piece only the last one."""
@@ -84,7 +86,7 @@ class PacketFlow:
     """
 
     __slots__ = (
-        "_answers", "_head", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit",
+        "_answers", "_head", "_large", "_largest", "_pieces", "_queue", "_stream", "_tun", "_write", "admit",
         "bytes_in", "bytes_out", "dropped_in", "dropped_out", "frames_in", "frames_out", "least", "patient",
         "used",
     )  # fmt: skip
@@ -102,7 +104,8 @@ class PacketFlow:
         self._pieces: Pieces | None = None
         self.least = 0
         self.patient = True
-        self._answers = False
+        self._answers = False  # the device is to be looked at as the next cell is made
+        self._large = False  # the last frame was so large that the next one is read straight into a cell
         self.frames_in = self.bytes_in = self.frames_out = self.bytes_out = 0
         self.used = tun.now()
 
@@ -168,6 +171,7 @@ class PacketFlow:
         self._head = frame
         self._pieces = None
         size = len(frame)
+        self._large = size >= LARGE
         # What a piece of a superpacket needs is looked up when it must be cut; no segment exceeds the MTU.
         self.least = SIZE + (min(size, self._largest) if frame[1] else size)
 
@@ -180,13 +184,27 @@ class PacketFlow:
         acknowledgement, as a rule) is there by now, and leaves in one cell with our own acknowledgements.
         """
         if self._answers and not self.least:
+            if self._large and self._tun.device.readable():
+                return SIZE + self._largest
             self._answers = False
-            self._tun.look()
+            if not self._large:
+                self._tun.look()
         return self.least
+
+    def invited(self) -> bool:
+        """The device has frames: whether this flow reads them itself, as its next cell is made."""
+        if not self._large or self._answers or self.least or self._stream is None:
+            return False
+        self._answers = True
+        self._stream.packets_ready()
+        return True
 
     def pour(self, room: memoryview, now: float) -> int:
         """Writes frames into `room`; bytes written."""
         end, size = 0, len(room)
+        straight = self._answers and self._large
+        if straight and size < LARGE and not self.least:
+            self._tun.look()
         while (head := self._head) is not None:
             whole = len(head)
             start = end + SIZE
@@ -211,11 +229,28 @@ class PacketFlow:
             else:
                 break
             self._advance(now)
+        if straight and self._head is None:
+            end = self._read(room, end)
         if end:
             self.bytes_out += end
             self.used = now
         if self._tun.waits_for is self or not self.patient:
             self._tun.eased(self)
+        return end
+
+    def _read(self, room: memoryview, end: int) -> int:
+        """Superpackets of the device straight into `room` from `end` on, while they will fit; the end."""
+        size, least = len(room), LARGE
+        while size - end - SIZE >= least:
+            start = end + SIZE
+            read = self._tun.straight(self, room[start:])
+            if not read:
+                break
+            room[end] = read >> 8
+            room[end + 1] = read & 0xFF
+            end = start + read
+            self.frames_out += 1
+            least = read  # those of one flow are of one size, as a rule
         return end
 
     def _cut(self, head: Frame, room: memoryview) -> int:

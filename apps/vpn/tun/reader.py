@@ -5,10 +5,12 @@ Who carries what is one of two things:
 - `single`: everything goes to one flow, as at a client of the VPN;
 - `routed`: a table tells the flow by the destination address, as at an exit and in the mesh.
 
-Packets wait where they can be told apart, in the flows' queues. While one flow holds half of what it may and
-no other holds anything, the device is not read: then the kernel's queue waits, and a program that floods is
-stopped by its own kernel instead of by work done here. With several flows that would make one wait for
-another; after PATIENCE the device is read on, and the flow that is full drops its own.
+Superpackets are read straight into cells where that can be: while a cell is made for the flow that had the
+last ones, and nothing of it waits. Otherwise packets wait where they can be told apart, in the flows' queues.
+While one flow holds half of what it may and no other holds anything, the device is not read: then the
+kernel's queue waits, and a program that floods is stopped by its own kernel instead of by work done here.
+With several flows that would make one wait for another; after PATIENCE the device is read on, and the flow
+that is full drops its own.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class Tun:
         self.too_large: Callable[[memoryview, int], None] = lambda frame, most: None
         self.strays = new_counts()
         self.waits_for: PacketFlow | None = None
+        self._recent: PacketFlow | None = None
         self._reactor = reactor
         self._gone = gone
         self._intake = Intake(device.read, merges=bool(device.offloads & USO4))
@@ -124,10 +127,36 @@ class Tun:
     def look(self) -> None:
         """Reads what waits, without having been told that anything does."""
         if self._reading and self.waits_for is None:
-            self.doRead()
+            self._take()
+
+    def straight(self, flow: PacketFlow, room: memoryview) -> int:
+        """The next superpacket, read into a cell of `flow`: its size. 0 if there is none, or none for there:
+        then what came lies in the queue of the flow that carries it."""
+        if not self._reading or self.waits_for is not None:
+            return 0
+        try:
+            size = self._intake.straight(room)
+        except OSError as problem:
+            self._lost(problem.strerror or "it cannot be read")
+            return 0
+        if size < 0:
+            self._take()
+            return 0
+        if size and (found := self._find(room[:size])) is not flow:
+            if found is not None:
+                found.offer(room[:size], self.now())
+                found.ready()
+            return 0
+        return size
 
     def doRead(self) -> None:
-        """Frames wait: as many as make a turn."""
+        """Frames wait: the flow that had the last ones may read them as its next cell is made."""
+        flow = self._recent
+        if flow is None or not flow.invited():
+            self._take()
+
+    def _take(self) -> None:
+        """Frames to the flows that carry them: as many as make a turn."""
         now, take, find = self.now(), self._intake.take, self._find
         touched: dict[PacketFlow, None] = {}
         frames, size = FRAMES_PER_TURN, BYTES_PER_TURN
@@ -139,6 +168,7 @@ class Tun:
                 if flow is None:
                     continue
                 touched[flow] = None
+                self._recent = flow
                 if not flow.offer(frame, now) and (self._alone or flow.patient):
                     self._pause(flow)
                     break

@@ -274,6 +274,18 @@ class LifeTests(SynchronousTestCase):
             way.pair.run(1.0)
             self.assertEqual(way.far.bodies, [])
 
+    def test_nothing_after_all(self) -> None:
+        """A source that says it has packets, and has none, makes no cell, not even one that acknowledges."""
+        way = Way(Pair(38))
+        session = way.pair.b.session
+        way.send(b"x")
+        way.pair.run(0.021, lambda: bool(way.far.packets))
+        sent = session.path.cells_sent
+        way.pair.streams[0].packets_ready()
+        way.pair.pump()
+        self.assertEqual(session.path.cells_sent, sent)
+        self.assertFalse(session.outbox.work)
+
     def test_wrong_guesses(self) -> None:
         """A source that learns the size of a packet only by taking it: it goes all the same, at once."""
 

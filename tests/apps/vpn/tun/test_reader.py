@@ -28,6 +28,13 @@ def framed(*each: bytes) -> bytes:
     return b"".join(len(frame).to_bytes(2, "big") + frame for frame in each)
 
 
+def payloads(*found: bytes) -> list[bytes]:
+    """What the TCP segments of some bodies carry."""
+    return [
+        bytes(each)[10 + 40 + 20 :] for body in found for frame in frames(body) for each in singles_of(frame)
+    ]
+
+
 class TunTests(SynchronousTestCase):
     """`Tun` and `PacketFlow`."""
 
@@ -113,6 +120,91 @@ class TunTests(SynchronousTestCase):
         self.assertEqual(frames(bytes(room[:size])), [small])
         self.assertEqual(told, [(len(large), 1_200), (len(super_large), 1_200)])
         self.assertEqual(flow.dropped_out[Fault.TOO_LARGE], 2)
+
+    # straight into cells
+
+    def large(self, number: int, size: int = 50_000) -> bytes:
+        """A superpacket that can be told from others."""
+        return superpacket(tcp(A, B, (1, 2), number.to_bytes(4, "big") + bytes(size)), 1_400)
+
+    def test_straight(self) -> None:
+        """A flow that had a superpacket reads the next ones as its cells are made, each straight into one."""
+        carrier = FakeCarrier()
+        flow = self.single(carrier)
+        given = [self.large(number) for number in range(6)]
+        self.read(given[0])
+        self.assertEqual([frames(body) for body in bodies(flow, 60_900)], [given[:1]])
+        self.device.frames += given[1:]
+        self.reactor.read()
+        self.assertEqual((len(self.device.frames), carrier.woken), (5, 2), "nothing is read yet")
+        room = memoryview(bytearray(60_900))
+        self.assertGreater(flow.waiting(), 0)
+        size = flow.pour(room, 0.0)
+        self.assertEqual(frames(bytes(room[:size])), given[1:2])
+        self.assertEqual(len(self.device.frames), 4, "the next one does not fit behind it, and stays")
+        self.assertEqual([frames(body) for body in bodies(flow, 60_900)], [[each] for each in given[2:]])
+        self.assertEqual(flow.waiting(), 0)
+
+    def test_straight_or_not_at_all(self) -> None:
+        """Where no cell is made the device is read all the same, into the queue; all stays in order."""
+        flow = self.single()
+        given = [self.large(number) for number in range(40)]
+        self.read(given[0])
+        bodies(flow, 60_900)
+        self.device.frames += given[1:]
+        self.reactor.read()
+        self.reactor.read()
+        self.assertLess(len(self.device.frames), 39)
+        self.assertTrue(payloads(framed(*given[1:])) == payloads(*bodies(flow, 60_900)))
+
+    @given(
+        st.lists(st.sampled_from([40, 1_000, 9_000, 20_000, 59_000]), max_size=12),
+        st.lists(st.booleans(), min_size=12, max_size=12),
+        st.sampled_from([2_000, 20_000, 40_000, 60_900]),
+    )
+    def test_straight_and_others(self, sizes: list[int], asked: list[bool], cell: int) -> None:
+        """Small ones among them, cells of any size, events in between: all comes once, in order."""
+        self.setUp()
+        flow = self.single()
+        given = [self.large(number, size) for number, size in enumerate([50_000, *sizes])]
+        found: list[bytes] = []
+        for frame, poured in zip(given, [True, *asked], strict=False):
+            self.device.frames.append(frame)
+            self.reactor.read()
+            if poured:
+                found += bodies(flow, cell)
+        while self.device.frames or flow.waiting():
+            self.reactor.read()
+            found += bodies(flow, cell)
+        self.assertTrue(payloads(framed(*given)) == payloads(*found))
+
+    def test_straight_for_another(self) -> None:
+        """What turns out to be another flow's waits in that one's queue."""
+        one, other = self.tun.flow(), self.tun.flow()
+        self.tun.routed(lambda frame: one if target(frame)[-1] == 0xB else other)
+        self.tun.start()
+        for flow in (one, other):
+            flow.carry(FakeCarrier())
+        ours = self.large(1)
+        theirs = superpacket(tcp(A, C, (1, 2), bytes(50_000)), 1_400)
+        self.read(ours)
+        bodies(one, 60_900)
+        self.device.frames += [theirs, ours]
+        self.reactor.read()
+        self.assertEqual(one.pour(memoryview(bytearray(60_900)), 0.0), 0)
+        self.assertEqual([frames(body) for body in bodies(other, 60_900)], [[theirs]])
+        self.assertEqual([frames(body) for body in bodies(one, 60_900)], [[ours]])
+
+    def test_gone_while_read_straight(self) -> None:
+        """The interface vanishes in the middle of a cell: told once, nothing is raised."""
+        flow = self.single()
+        self.read(self.large(0))
+        bodies(flow, 60_900)
+        self.device.frames.append(self.large(1))
+        self.reactor.read()
+        self.device.broken = OSError(errno.EBADFD, "gone")
+        self.assertEqual(flow.pour(memoryview(bytearray(60_900)), 0.0), 0)
+        self.assertEqual(len(self.gone), 1)
 
     def test_turns(self) -> None:
         """A flood does not keep the reactor from others."""
