@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from coin.api.golang.decoding import BadBodyError
+from coin.api.refusals import ApiError
 from coin.api.service import Api
 from coin.api.settings import ApiSection
 from coin.api.table import TABLE
@@ -42,10 +43,13 @@ def connection(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """Byte 0: which endpoint's; the rest is JSON."""
+    """Byte 0: which endpoint's; the rest is JSON. A refusal blames who sent it."""
     which = BODIES[data[0] % len(BODIES)] if data else BODIES[0]
     assert which.body is not None
-    which.body.read(data[1:])
+    try:
+        which.body.read(data[1:])
+    except ApiError as refused:
+        assert 400 <= refused.status < 500, refused
 
 
 def _connections() -> list[bytes]:
