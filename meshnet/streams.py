@@ -43,7 +43,8 @@ class PacketSource(Protocol):
     """
 
     def waiting(self) -> int:
-        """Bytes of body that the next packet needs, 0 if none waits; asked for every cell, so it is cheap.
+        """Bytes of body that the next packet needs, 0 if none waits; asked for every cell, and again after
+        `packets_ready`.
 
         A cell grows to this if it must, which is how one packet leaves that is larger than cells otherwise
         are on this path. It may be a guess: too high costs nothing; too low, and `pour` returns 0, after

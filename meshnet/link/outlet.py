@@ -174,7 +174,10 @@ class Outlet:
         while ring and not sealer.blocked and sealer.end < burst:
             source = ring.popleft()
             self._sources.discard(source)
-            if source.pour(now):
+            more = source.pour(now)
+            while more and not (ring or sealer.blocked) and sealer.end < burst:  # it is alone
+                more = source.pour(now)
+            if more:
                 self._list(source)
 
     def _measure(self, now: float) -> None:

@@ -25,7 +25,7 @@ class Carried:
     """
 
     __slots__ = (
-        "bytes_in", "bytes_out", "cells_arrived", "cells_in", "cells_out", "contents", "listed",
+        "_whole", "bytes_in", "bytes_out", "cells_arrived", "cells_in", "cells_out", "contents", "listed",
         "marked_in", "sink", "source", "stream",
     )  # fmt: skip
 
@@ -34,25 +34,36 @@ class Carried:
         self.source = source
         self.sink = sink
         self.listed = False
+        self._whole = -1  # -1: the source is to be asked
         self.contents = (PACKETS, self)
         self.cells_out = self.bytes_out = self.cells_arrived = 0
         self.cells_in = self.bytes_in = self.marked_in = 0
 
-    @property
     def whole(self) -> int:
-        """Bytes of plaintext that the next item needs at least; 0 if no packet waits, or the source fails."""
+        """Bytes of plaintext that the next item needs at least; 0 if no packet waits, or the source fails. It
+        is asked once for each cell."""
+        whole = self._whole
         if self.stream.over:
             return 0
-        try:
-            waiting = self.source.waiting()
-        except Exception as error:
-            self.stream.packets_failed(error)
-            return 0
-        return waiting and waiting + PACKETS_HEADER
+        if whole < 0:
+            try:
+                whole = self.source.waiting()
+            except Exception as error:
+                self.stream.packets_failed(error)
+                return 0
+            if whole:
+                whole += PACKETS_HEADER
+            self._whole = whole
+        return whole
+
+    def ask(self) -> None:
+        """What the source said last is true no more."""
+        self._whole = -1
 
     def pack(self, room: memoryview, pos: int, limit: int, now: float) -> int:
         """One item of as many packets as fit between `pos` and `limit`; the position behind it."""
         start = pos + PACKETS_HEADER
+        self._whole = -1
         try:
             size = self.source.pour(room[start:limit], now)
         except Exception as error:

@@ -108,7 +108,7 @@ class Outbox:
             return DATAGRAM_HEADER + len(self._datagrams[0][2])
         ready = self._ready
         while ready and type(head := ready[0]) is Carried:
-            if whole := head.whole:
+            if whole := head.whole():
                 return whole
             ready.popleft()
             head.listed = False
@@ -241,7 +241,7 @@ class Outbox:
         carried.listed = False
         if stream.over or stream.carried is not carried:
             return pos
-        whole = carried.whole
+        whole = carried.whole()
         if not whole:
             return pos
         if pos + whole > limit and (pos or limit < largest):
@@ -252,10 +252,10 @@ class Outbox:
         if carried.listed or stream.over:
             return end
         if end > pos:
-            if carried.whole:
+            if carried.whole():
                 carried.listed = True
                 ready.append(carried)
-        elif carried.whole > whole:  # it has looked, and needs more than it had guessed
+        elif carried.whole() > whole:  # it has looked, and needs more than it had guessed
             carried.listed = True
             ready.appendleft(carried)
         return end

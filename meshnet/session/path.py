@@ -196,10 +196,12 @@ class Path:
             return 0
         pos = 0
         contents: Contents = []
-        largest = min(len(room), self.max_cell) - TAG_SIZE
+        given = len(room)
+        largest = (given if given < self.max_cell else self.max_cell) - TAG_SIZE
         whole = outbox.fit(largest)
         work = outbox.work or own
-        limit = min(len(room), self._sized(whole)) - TAG_SIZE
+        wished = self._sized(whole)
+        limit = (given if given < wished else wished) - TAG_SIZE
         size = self._allowed(limit, whole) if work or recovery.probes else 0
         if size > 0:
             pos = self._pack(room, size, whole, largest, contents, now)
@@ -245,7 +247,7 @@ class Path:
             pos = acks.write(room, 0, max(size - whole, ACK_BESIDE), now)
         if self.own:
             pos = self._pack_own(room, pos, size, contents)
-        asks = self._unasked + size >= self._share(size)
+        asks = self._asks(size)
         limit = size - ASK if asks and whole + ASK <= size else size
         pos = self.outbox.pack(room, pos, limit, contents, now, largest)
         if contents:
@@ -258,13 +260,14 @@ class Path:
             pos = self._ping(room, pos, contents)
         return pos
 
-    def _share(self, size: int) -> int:
-        """Bytes after which an acknowledgement is asked for: some of them in every round trip, more while the
-        window doubles, at every fourth cell of `size` bytes where the window holds few."""
+    def _asks(self, size: int) -> bool:
+        """Whether this cell of `size` bytes asks to be acknowledged: some do in every round trip, more while
+        the window doubles, and every fourth one where the window holds few."""
         congestion = self.congestion
-        window = congestion.window
-        share = window // (ASKS_AT_FIRST if congestion.slow_start else ASKS)
-        return max(share, min(ASK_CELLS * size, window // 2))
+        window, sent = congestion.window, self._unasked + size
+        if sent * (ASKS_AT_FIRST if congestion.slow_start else ASKS) < window:
+            return False
+        return sent >= ASK_CELLS * size or 2 * sent >= window
 
     def _pack_own(self, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
         """What is about this circuit; the position reached."""

@@ -209,7 +209,10 @@ class Stream:
     def packets_ready(self) -> None:
         """The source has packets again."""
         carried = self.carried
-        if carried is not None and not carried.listed and not self.over:
+        if carried is None or self.over:
+            return
+        carried.ask()
+        if not carried.listed:
             self._owner.has_packets(carried)
 
     @property
