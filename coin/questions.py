@@ -22,12 +22,13 @@ from coin.replication.network import Network
 from coin.replication.store_books import StoreBooks
 from coin.store.figures import Balance
 from coin.store.pool import Taken
-from meshnet.errors import CodecError, RefusedError, UsageError
+from meshnet.errors import CodecError, LocalError, RefusedError, UsageError
 from meshnet.node.app import Json
 from meshnet.node.schema import Between, Parse, read_body, read_query
 
 MOST_ADDRESSES = 1_000
 NANO = 1_000_000_000
+NOT_KEPT = "The transaction could not be kept; the node's log says why."
 
 
 def _address(text: str) -> Address:
@@ -283,8 +284,10 @@ class Questions:
             raise RefusedError(str(error)) from None
         answer: Deferred[Json] = Deferred()
 
-        def injected(found: Taken) -> None:
-            if found.full:
+        def injected(found: Taken | None) -> None:
+            if found is None:
+                answer.errback(LocalError(NOT_KEPT))
+            elif found.full:
                 answer.errback(
                     RefusedError("The pool is full of transactions that burn more; burn more hours.")
                 )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SENDING: Final = frozenset((ApiSet.TXN, ApiSet.WALLET))
 NO_PEERS: Final = "Connection pool is empty"
+NOT_KEPT: Final = "The transaction could not be kept; the node's log says why"
 
 
 def read_transaction(text: str, prefix: str = "") -> Transaction:
@@ -89,7 +90,9 @@ async def inject(api: Api, it: Transaction, *, broadcast: bool) -> None:
         need_peers(api)
         found = await _answered(lambda answer: api.parts.network.inject(it, answer))
     else:
-        found = (await _answered(lambda answer: api.parts.books.inject([it], answer)))[0]
+        found = next(iter(await _answered(lambda answer: api.parts.books.inject([it], answer))), None)
+    if found is None:
+        raise ApiError(503, NOT_KEPT)
     assert isinstance(found, Taken)
     if found.full:
         raise ApiError(503, "The pool is full of transactions that burn more coin hours")

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from coin.api.endpoint import Endpoint, Given, Kind, Needed, Parameter
 from coin.api.golang.decoding import Struct
@@ -35,12 +36,14 @@ from coin.chain.amounts import coins_text
 from coin.chain.rules import HardRuleError
 from coin.chain.transaction import Transaction
 from coin.wallet.payment import Wish
+from meshnet.errors import StorageError
 from meshnet.limits import COIN_WITHDRAWAL_ID
 from meshnet.node.app import Json
 
 if TYPE_CHECKING:
     from coin.api.service import Api, Parts
 
+_log = Logger()
 _ID: Final = re.compile(rf"[A-Za-z0-9_.:@-]{{1,{COIN_WITHDRAWAL_ID}}}")
 _BUSY: Final = (
     "What is free in the wallet does not suffice; the rest is being spent by transactions in no block yet. "
@@ -196,7 +199,11 @@ class NodeChain:
     async def send(self, transactions: Sequence[Transaction]) -> Collection[bytes]:
         """See `withdrawing.Chain`."""
         network = self._parts.network
-        taken = await self._parts.books.service.inject(transactions, self._unix())
+        try:
+            taken = await self._parts.books.service.inject(transactions, self._unix())
+        except StorageError as error:  # what is recorded is sent again later
+            _log.warn("withdrawals could not be put into the pool: {why}", why=error)
+            return frozenset()
         ids = [each.id for each in taken if not each.full and not isinstance(each.refused, HardRuleError)]
         network.announce(ids)
         heard = self._parts.publishes or any(peer.ready for peer in network.peers.values())

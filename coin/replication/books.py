@@ -47,7 +47,7 @@ class Books(Protocol):
         """Those of the ids that are neither in the pool nor in the chain."""
 
     def inject(self, transactions: Sequence[Transaction], answer: Answer[list[Taken]]) -> None:
-        """Puts loose transactions into the pool."""
+        """Puts loose transactions into the pool; no result at all if the disk could not keep them."""
 
     def loose(self, ids: Sequence[bytes], answer: Answer[list[bytes]]) -> None:
         """The bytes of those that are in the pool."""

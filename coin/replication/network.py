@@ -371,12 +371,13 @@ class Network:
 
     # -- loose transactions
 
-    def inject(self, transaction: Transaction, answer: Answer[Taken]) -> None:
-        """One that is made here: into the pool and, unless it breaks a hard rule, to all peers."""
+    def inject(self, transaction: Transaction, answer: Answer[Taken | None]) -> None:
+        """One that is made here: into the pool and, unless it breaks a hard rule, to all peers. None if the
+        pool could not keep it; then nobody is told."""
 
         def injected(results: Sequence[Taken]) -> None:
-            found = results[0]
-            if not isinstance(found.refused, HardRuleError) and not found.full:
+            found = results[0] if results else None
+            if found is not None and not isinstance(found.refused, HardRuleError) and not found.full:
                 self.announce([found.id])
             answer(found)
 

@@ -118,10 +118,16 @@ class StoreBooks:
         async def run() -> list[Taken]:
             try:
                 taken = await self.service.inject(transactions, self._unix())
-                await self.read(self.count_pool)
+            except MeshError as error:
+                _log.error("loose transactions could not be kept: {why}", why=error)
+                return []
             except Exception:
                 _log.failure("loose transactions could not be kept")
                 return []
+            try:
+                await self.read(self.count_pool)
+            except MeshError as error:  # they are kept all the same
+                _log.warn("the pool could not be counted: {why}", why=error)
             return taken
 
         Deferred.fromCoroutine(run()).addCallback(answer)
