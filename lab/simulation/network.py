@@ -1,6 +1,6 @@
 """A simulated network in virtual time: loss, delay, reorder, duplication, MTU, rate and partitions.
 
-Everything happens on a `twisted.internet.task.Clock` and comes from a seed: the same seed and the same
+Everything happens on a `VirtualClock` and comes from a seed: the same seed and the same
 calls give the same run. Places are named by strings. `Pipe` carries datagrams one way;
 `lab.simulation.transport` builds streams on the same conditions. It never touches a socket or real time.
 """
@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, frozen
-from twisted.internet.task import Clock
+
+from lab.simulation.clock import VirtualClock
 
 EVENTS = 5_000_000
 """A run that needs more events than this does not end."""
@@ -53,10 +54,10 @@ class Network:
     """Places, the conditions between them, and who is cut off from whom."""
 
     def __init__(
-        self, seed: int = 0, conditions: Conditions | None = None, clock: Clock | None = None
+        self, seed: int = 0, conditions: Conditions | None = None, clock: VirtualClock | None = None
     ) -> None:
         self.seed = seed
-        self.clock = Clock() if clock is None else clock
+        self.clock = VirtualClock() if clock is None else clock
         self._default = conditions or Conditions()
         self._special: dict[tuple[str, str], Conditions] = {}
         self._groups: list[frozenset[str]] = []
@@ -120,8 +121,8 @@ class Network:
     def _run(self, end: float, done: Callable[[], bool]) -> None:
         clock = self.clock
         for _ in range(EVENTS):
-            following = clock.calls[0].getTime() if clock.calls else end + 1  # the clock keeps them in order
-            if following > end:
+            following = clock.following()
+            if following is None or following > end:
                 clock.advance(max(0.0, end - clock.seconds()))
                 return
             clock.advance(max(0.0, following - clock.seconds()))
