@@ -2,7 +2,7 @@
 
 coin node DIR                     run a node with the coin; the directory is made at the first start
 coin newchain NAME                make a private chain
-coin status | block | tx | address | outputs | pending | supply | richlist | peers | verify
+coin status | block | blocks | tx | address | outputs | pending | supply | richlist | peers | verify
 coin api key new | list | revoke
 coin balance | decode | encode
 coin wallet new | list | address | scan | label | encrypt | decrypt | recover | import | seed | export
@@ -35,6 +35,7 @@ from meshnet.cipher.keys import SecretKey
 from meshnet.cli.show import print_json, print_table, progress, progress_done
 from meshnet.control.find import CONFIG_NAME, named_path
 from meshnet.errors import LocalError, UsageError
+from meshnet.limits import COIN_BLOCKS
 from meshnet.node.app import Group, Json, Verb
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.files import create_file, make_directory, write_file, write_secret
@@ -193,6 +194,51 @@ def _block(arguments: Namespace, call: Call) -> int:
     return _shown(arguments, found, *lines)
 
 
+def _blocks_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("first", nargs="?", type=_sequence, help="number of the first one")
+    parser.add_argument(
+        "end", nargs="?", type=_sequence, metavar="last", help="of the last (default: the first)"
+    )
+    parser.add_argument("--last", type=_sequence, metavar="N", help="the last N instead")
+
+
+def _sequence(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise ArgumentTypeError(f"{text[:30]!r} is no number of a block")
+    return int(text)
+
+
+def _blocks(arguments: Namespace, call: Call) -> int:
+    if (arguments.first is None) == (arguments.last is None):
+        raise UsageError("Which blocks? Give the number of the first and of the last one, or --last N.")
+    if arguments.last is not None:
+        end = call("GET", "/apps/coin/status", None)["height"]
+        first = max(0, end - arguments.last + 1)
+    else:
+        first, end = arguments.first, arguments.first if arguments.end is None else arguments.end
+    found: list[Json] = []
+    while (start := first + len(found)) <= end:
+        more = call("GET", "/apps/coin/blocks", {"first": start, "count": min(COIN_BLOCKS, end - start + 1)})
+        if not more["blocks"]:
+            break
+        found += more["blocks"]
+        progress(f"{len(found)} of {end - first + 1} blocks")
+    progress_done()
+    if arguments.json:
+        print_json({"blocks": found})
+        return 0
+    rows = [
+        [each["header"]["seq"], _when(each["header"]["timestamp"]), len(each["body"]["txns"]), _hash(each)]
+        for each in found
+    ]
+    print_table(("BLOCK", "TIME", "TRANSACTIONS", "HASH"), rows)
+    return 0
+
+
+def _hash(block: Json) -> str:
+    return str(block["header"]["block_hash"])
+
+
 def _transaction_lines(transaction: Json) -> list[str]:
     lines = [f"transaction {transaction['txid']}, {len(transaction['inputs'])} inputs"]
     return lines + [f"  {out['coins']:>20} to {out['dst']}" for out in transaction["outputs"]]
@@ -343,6 +389,7 @@ VERBS: Final[Sequence[Verb | Group]] = (
             ),
             _verb("status", "height, peers, pool", _status),
             _verb("block", "a block by number or hash", _block, _block_arguments),
+            _verb("blocks", "some blocks, one behind the other", _blocks, _blocks_arguments),
             _verb("tx", "a transaction, its block and confirmations", _tx, _id_arguments),
             _verb("address", "balance and history of an address", _address, _address_arguments),
             _verb("outputs", "what addresses own, output by output", _outputs, _owners_arguments),

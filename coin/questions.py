@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from coin.chain.address import Address, address_text, parse_address
 from coin.chain.amounts import coins_text
-from coin.chain.block import Block
+from coin.chain.block import Block, decode_block
 from coin.chain.params import Chain
 from coin.chain.rules import HardRuleError, UserRuleError, check_user
 from coin.chain.rules import Head as ChainHead
@@ -23,11 +23,13 @@ from coin.replication.store_books import StoreBooks
 from coin.store.figures import Balance
 from coin.store.pool import Taken
 from meshnet.errors import CodecError, LocalError, RefusedError, UsageError
+from meshnet.limits import COIN_BLOCKS, COIN_SENT_FRAME
 from meshnet.node.app import Json
 from meshnet.node.schema import Between, Parse, read_body, read_query
 
 MOST_ADDRESSES = 1_000
 NANO = 1_000_000_000
+SEQUENCES = (1 << 63) - 1
 NOT_KEPT = "The transaction could not be kept; the node's log says why."
 
 
@@ -59,6 +61,14 @@ class Which:
     """A block by number or hash; empty: the last."""
 
     which: str = ""
+
+
+@frozen
+class From:
+    """Blocks from number `first` on, at most so many."""
+
+    first: Annotated[int, Between(0, SEQUENCES)]
+    count: Annotated[int, Between(1, COIN_BLOCKS)] = COIN_BLOCKS
 
 
 @frozen
@@ -129,6 +139,16 @@ class Questions:
             return block_json(block)
 
         return self._books.read(self._books.store.block, key).addCallback(found)
+
+    def blocks(self, body: Json) -> Deferred[Json]:
+        """Blocks one behind the other, as many as fit into an answer; none beyond the last."""
+        asked, store = read_query(From, body), self._books.store
+
+        def look() -> Json:
+            raw = store.raw_blocks(asked.first, asked.count, COIN_SENT_FRAME)
+            return {"blocks": [block_json(decode_block(each)) for each in raw]}
+
+        return self._books.read(look)
 
     def transaction(self, body: Json) -> Deferred[Json]:
         """A transaction, confirmed or not, with its block and confirmations."""

@@ -2,6 +2,7 @@
 
 GET  /status
 GET  /block        which: a number or a hash; none: the last
+GET  /blocks       first, count: as many as fit
 GET  /transaction  id
 GET  /address      address, limit, before: the newest transactions first
 GET  /output       id              GET /balance  addresses, with commas between
@@ -252,6 +253,7 @@ class CoinService(Service):
         return {
             "GET /status": lambda body: self.status(),
             "GET /block": ask("block"),
+            "GET /blocks": ask("blocks"),
             "GET /transaction": ask("transaction"),
             "GET /address": ask("address"),
             "GET /outputs": hold("outputs"),

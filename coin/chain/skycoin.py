@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from coin.chain.address import parse_address
-from coin.chain.params import Chain
+from coin.chain.params import Chain, Names
 from meshnet.cipher.keys import parse_public_key
 
 _DISTRIBUTION = """
@@ -50,6 +50,7 @@ ejJjiCwp86ykmFr5iTJ8LxQXJ2wJPTYmkm
 
 SKYCOIN: Final = Chain(
     name="skycoin",
+    names=Names(explorer="https://explorer.skycoin.com"),
     address=parse_address("2jBbGxZRGoQG1mqhPBnXnLTxK6oxsTf8os6"),
     time=1_426_562_704,
     volume=100_000_000_000_000,

@@ -180,6 +180,26 @@ class GoldenTests(Desks):
             # Of nothing the command prints null; we print an empty list.
             self.assertEqual(desk.json(name, path), golden(f"wallet-{name}") or [])
 
+    def test_blocks(self) -> None:
+        """Blocks by number and the last ones, also over several answers; beyond the end is nothing."""
+        coin = Desk(coin_verbs(), self.real().store)
+        for arguments, name in (
+            (("0",), "block0"),
+            (("0", "5"), "blocks0-5"),
+            (("180", "200"), "blocks180"),
+            (("--last", "0"), "last-blocks0"),
+            (("--last", "1"), "last-blocks1"),
+            (("--last", "2"), "last-blocks2"),
+        ):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(json.dumps(coin.json("blocks", *arguments)), json.dumps(golden(name)))
+        every = coin.json("blocks", "--last", "500")["blocks"]
+        self.assertEqual([each["header"]["seq"] for each in every], list(range(181)))
+        self.assertEqual(coin.json("blocks", "7", "6"), {"blocks": []})
+        self.assertIn("2015-05-14", coin.run("blocks", "180"))
+        for wrong in ((), ("1", "--last", "1")):
+            self.assertRaises(UsageError, coin.run, "blocks", *wrong)
+
     def test_raw(self) -> None:
         """Bytes to JSON and back; length and inner hash mended."""
         desk, known = Desk(coin_verbs()), golden("decode-raw-transaction")
