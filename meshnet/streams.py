@@ -74,7 +74,7 @@ class Flow:
     `rtt` in seconds (smoothed) and `rate` in bytes per second that arrive at the far end are 0.0 until
     measured; `window` and `in_flight` are bytes. What went out and is neither among `cells_arrived` nor in
     flight is lost, or too late to be waited for; `marked_in` came by a congested relay. Bytes are those of
-    bodies.
+    bodies. `heard` is another number whenever anything has come over the circuit.
     """
 
     rtt: float
@@ -87,6 +87,7 @@ class Flow:
     cells_in: int = 0
     bytes_in: int = 0
     marked_in: int = 0
+    heard: int = 0
 
 
 class Stream(Protocol):
@@ -140,6 +141,9 @@ class Stream(Protocol):
     def flow(self) -> Flow:
         """How its packets fare."""
 
+    def probe(self) -> None:
+        """Asks the other side for a sign of life over the circuit of now; `Flow.heard` tells that it came."""
+
 
 class NoPackets:
     """The part of a stream that carries bytes alone, such as one to another process."""
@@ -161,6 +165,9 @@ class NoPackets:
     def flow(self) -> Flow:
         """Nothing is known here of the circuit behind."""
         return Flow(0.0, 0.0, 0, 0)
+
+    def probe(self) -> None:
+        """Nobody would hear it here."""
 
 
 Accept = Callable[[Stream], StreamReader | None]

@@ -41,6 +41,7 @@ from apps.vpn.settings import Exit
 from apps.vpn.tenant import Tenant, TenantFlow
 from apps.vpn.tun.device import LEAST_MTU, Device
 from apps.vpn.tun.linux import open_linux
+from apps.vpn.tun.mtu import KeptMtu
 from apps.vpn.tun.reader import Tun
 from apps.vpn.tun.rtnetlink import set_up
 from meshnet.errors import LocalError, MeshError
@@ -142,6 +143,7 @@ class Gateway:
     _settings: Exit = field(factory=Exit, init=False)
     _pools: Pools | None = field(default=None, init=False)
     _tun: Tun | None = field(default=None, init=False)
+    _mtu: KeptMtu | None = field(default=None, init=False)
     _rules: Rules | None = field(default=None, init=False)
     _ground: Ground | None = field(default=None, init=False)
     _asking: set[Tenant] = field(factory=set, init=False)
@@ -231,6 +233,7 @@ class Gateway:
         self._tun = Tun(device, self.node.reactor, self.node.clock.now, self._lost)
         self._tun.routed(self._find)
         self._tun.too_large = self._too_large
+        self._mtu = KeptMtu(device, self.node.reactor, _noted, self._mtu_changed)
 
     def _changes(self) -> list[AnyChange]:
         """Of the system; the rules come before the first packet can pass."""
@@ -282,6 +285,9 @@ class Gateway:
         forwarder, self.forwarder = self.forwarder, None
         if forwarder is not None:
             await forwarder.stop()
+        mtu, self._mtu = self._mtu, None
+        if mtu is not None:
+            mtu.stop()
         tun, self._tun = self._tun, None
         if tun is not None:
             tun.stop()
@@ -354,7 +360,7 @@ class Gateway:
     def _decide(self, tenant: Tenant, wish: Wish) -> None:
         """A client says what it wants."""
         assert self._pools is not None and self._tun is not None
-        mtu = min(wish.mtu, self._tun.device.mtu, tenant.most - AHEAD)
+        mtu = self._mtu_for(tenant, wish)
         if mtu < LEAST_MTU:
             self._deny(tenant, RefusalCode.FAILED, "the path carries only packets that are too small")
             return
@@ -374,6 +380,19 @@ class Gateway:
                 self._flows[address.packed] = flow
         self.leases += 1
         tenant.admit(seat, lease, flow)
+
+    def _mtu_for(self, tenant: Tenant, wish: Wish) -> int:
+        """The largest packet that it wants, the interface passes, and a cell takes."""
+        assert self._tun is not None
+        return min(wish.mtu, self._tun.device.mtu, tenant.most - AHEAD)
+
+    def _mtu_changed(self) -> None:
+        """The interface has another MTU: clients are told."""
+        for tenant in self.tenants.values():
+            assert tenant.lease is not None and tenant.wish is not None
+            mtu = max(LEAST_MTU, self._mtu_for(tenant, tenant.wish))
+            if mtu != tenant.lease.mtu:
+                tenant.change(evolve(tenant.lease, mtu=mtu))
 
     def _seat(self, tenant: Tenant, wish: Wish) -> Seat | None:
         """A seat: that of its ticket, whoever sat there until now, or a free one. None: it was denied."""
@@ -459,6 +478,7 @@ class Gateway:
             "why": self.why,
             "port": PACKETS_PORT,
             "interface": INTERFACE,
+            "mtu": MTU if self._tun is None else self._tun.device.mtu,
             "pool4": None if settings.pool4 is None else str(settings.pool4),
             "pool6": None if settings.pool6 is None else str(settings.pool6),
             "dns": list(self.forwarder.servers) if self.forwarder is not None else [],
@@ -496,6 +516,10 @@ class _Totals:
         self.frames_out += other.frames_out
         self.dropped_in = [a + b for a, b in zip(self.dropped_in, other.dropped_in, strict=True)]
         self.dropped_out = [a + b for a, b in zip(self.dropped_out, other.dropped_out, strict=True)]
+
+
+def _noted(what: str) -> None:
+    _log.warn("{what}", what=what)
 
 
 def _read(path: Path) -> str:

@@ -156,7 +156,7 @@ class Tenant:
     """One stream to the port for packets (`meshnet.streams.StreamReader`).
 
     `decide` is called with what the client wants, and then calls `admit` or `deny`; `gone` when it has ended,
-    once. `flow` and `seat` are there while it has a lease.
+    once. `wish` is what it asked for; `flow` and `seat` are there while it has a lease.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class Tenant:
         self.seat: Seat | None = None
         self.flow: TenantFlow | None = None
         self.lease: Lease | None = None
+        self.wish: Wish | None = None
         self._stream = stream
         self._clock = clock
         self._talk = ExitConversation()
@@ -217,6 +218,7 @@ class Tenant:
         for event in self._talk.receive(data):
             if isinstance(event, Asked):
                 self._stop()
+                self.wish = event.wish
                 self._decide(self, event.wish)
             else:
                 self.deny(RefusalCode.MALFORMED, f"not understood: {event.reason}")

@@ -418,7 +418,13 @@ class Session:
     def flow(self) -> Flow:
         """How that circuit fares."""
         path = self.path
-        return Flow(path.rtt, path.delivery_rate, path.cwnd, path.in_flight)
+        return Flow(path.rtt, path.delivery_rate, path.cwnd, path.in_flight, heard=path.window.next)
+
+    def probe(self) -> None:
+        """Asks for an acknowledgement over that circuit."""
+        if self.live:
+            self.path.ping(0)
+            self._stir()
 
     def authenticated(self, caller: PublicKey | None) -> None:
         """AUTH was believed."""

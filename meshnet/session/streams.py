@@ -70,6 +70,9 @@ class Owner(Protocol):
     def flow(self) -> Flow:
         """How the circuit fares that is sent over."""
 
+    def probe(self) -> None:
+        """Asks for an acknowledgement over that circuit."""
+
 
 class Stream:
     """One stream; made by `Session.open` or for an OPEN.
@@ -219,6 +222,10 @@ class Stream:
     def largest_packets(self) -> int:
         """Bytes of packets that a cell takes."""
         return self._owner.largest_packets
+
+    def probe(self) -> None:
+        """Asks the other side for a sign of life."""
+        self._owner.probe()
 
     def flow(self) -> Flow:
         """How its packets fare."""

@@ -7,7 +7,7 @@ says what has changed: whoever asked looks at everything. Changes that come toge
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from struct import Struct, error
 from typing import Any, Final
 
@@ -20,19 +20,20 @@ AGAIN: Final = 10.0  # seconds until changes are told again
 LARGEST_MESSAGE: Final = 65_536
 MESSAGES_PER_TURN: Final = 16
 _GROUPS: Final = 0x10 | 0x40 | 0x100 | 0x400  # addresses and routes, IPv4 and IPv6 (rtnetlink(7))
-_TYPES: Final = frozenset({20, 21, 24, 25})  # new and deleted addresses and routes
+ADDRESSES_AND_ROUTES: Final = frozenset({20, 21, 24, 25})
+"""Types of messages: new and deleted addresses and routes."""
 _head = Struct("=IH").unpack_from  # length of the message, its header included, and its type
 
 
-def changes_in(data: bytes) -> bool:
-    """Whether rtnetlink messages say that an address or a route has come or gone."""
+def changes_in(data: bytes, types: Collection[int] = ADDRESSES_AND_ROUTES) -> bool:
+    """Whether among the messages of rtnetlink is one of these types, such as that an address has come."""
     start = 0
     while start < len(data):
         try:
             length, kind = _head(data, start)
         except error:
             return False
-        if kind in _TYPES:
+        if kind in types:
             return True
         if length < 16:
             return False

@@ -86,6 +86,8 @@ class FakeStream:
         self.credited = 0
         self.source: PacketSource | None = None
         self.sink: PacketSink | None = None
+        self.heard = self.probes = 0
+        self.mute = False  # nobody answers any more
 
     @property
     def port(self) -> int:
@@ -190,7 +192,13 @@ class FakeStream:
 
     def flow(self) -> Flow:
         """Nothing was measured."""
-        return Flow(0.0, 0.0, 0, 0)
+        return Flow(0.0, 0.0, 0, 0, heard=self.heard)
+
+    def probe(self) -> None:
+        """The other end is there as long as its sink is."""
+        self.probes += 1
+        if not self.mute:
+            self.heard += 1
 
     def acknowledged(self) -> None:
         """The other end was asked."""

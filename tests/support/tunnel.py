@@ -24,6 +24,7 @@ from apps.vpn.lease import (
     Wish,
 )
 from apps.vpn.settings import Tunnel
+from apps.vpn.tun import mtu
 from meshnet.errors import MeshError, MissingDependencyError
 from meshnet.storage.disk import RealDisk
 from meshnet.streams import Stream
@@ -141,7 +142,7 @@ class TunnelCase(SynchronousTestCase):
         self.mtus: list[int] = []
         self.changed: list[Callable[[], None]] = []
         self.patch(service, "HostWatch", self.watch)
-        self.patch(service, "set_up", lambda name, index, mtu, *more: self.mtus.append(mtu))
+        self.patch(mtu, "set_mtu", lambda name, index, mtu: self.mtus.append(mtu))
         self.settings = Tunnel(self.far.public_key)
         self.own = system.Own()
         self.rightless = False

@@ -140,7 +140,7 @@ class _Looks:
 
     def _measured(self, tunnel: Json) -> list[Json] | None:
         """Short anonymous circuits to each prefix of the way, while somebody looks."""
-        if self._arguments.no_trace or tunnel["state"] != "up":
+        if self._arguments.no_trace or tunnel["state"] not in ("up", "stalled"):
             return None
         if time.monotonic() >= self._next:
             body: Json = {"target": tunnel["exit"], "via": tunnel["via"], "count": 1}
@@ -162,9 +162,9 @@ def _status(arguments: Namespace, call: Call) -> int:
 def _show(tunnel: Json, hops: list[Json] | None) -> None:
     """For a person."""
     since = f" for {age(tunnel['up_seconds'])}" if "up_seconds" in tunnel else ""
+    if tunnel["state"] == "stalled":
+        since = f": nothing has come through for {age(tunnel['stalled_seconds'])}"
     print(f"state        {_STATES.get(tunnel['state'], tunnel['state'])}{since}")
-    if tunnel.get("stalled_seconds", 0) >= _STALLED:
-        print(f"             but nothing has come through for {age(tunnel['stalled_seconds'])}")
     if tunnel["why"]:
         print(f"last trouble {tunnel['why']}")
     if "exit" in tunnel:
@@ -176,7 +176,7 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
     if "lease" in tunnel:
         lease = tunnel["lease"]
         addresses = ", ".join(each for each in (lease["v4"], lease["v6"]) if each)
-        print(f"address      {addresses} on {tunnel['interface']}, MTU {lease['mtu']}")
+        print(f"address      {addresses} on {tunnel['interface']}, MTU {tunnel['mtu']}")
         print(f"names        {_names(tunnel)}")
     print(f"kill switch  {tunnel['kill_switch']}")
     for key, what in (("split", "only"), ("outside", "outside")):
@@ -189,7 +189,6 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
         print(f"note         {note}")
 
 
-_STALLED: Final = 3.0
 _STATES: Final = {"blocked": "blocked by the kill switch"}
 
 

@@ -1,6 +1,6 @@
 """What the control API says of the tunnel.
 
-GET /tunnel      how it is (`TunnelClient.describe`)
+GET /tunnel      how it is (`TunnelClient.describe`); the exit is asked for a sign of life before
 POST /tunnel     brings it up: the keys of [vpn], those left out as in the config; answers when it is up
 DELETE /tunnel   takes it down
 POST /doctor     puts back what others have changed; undoes what nobody stands for
@@ -76,10 +76,10 @@ class TunnelRoutes:
         self.configured = configured
         self._lookup = lookup
 
-    def show(self, body: Json) -> Json:
+    def show(self, body: Json) -> Deferred[Json]:
         """GET /tunnel."""
         read_body(NoArguments, body, self._lookup)
-        return {"tunnel": self._tunnel.describe()}
+        return self._tunnel.look().addCallback(lambda shown: {"tunnel": shown})
 
     def up(self, body: Json) -> Deferred[Json]:
         """POST /tunnel."""

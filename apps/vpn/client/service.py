@@ -30,17 +30,19 @@ from apps.vpn.host.host import BOOK, RESOLV, Host
 from apps.vpn.host.service import HostThread
 from apps.vpn.host.watch import HostWatch
 from apps.vpn.lease import Lease, LeaseError, Offloads, RefusalCode, Wants, Wish
+from apps.vpn.packets.virtio import AHEAD
 from apps.vpn.settings import Tunnel
-from apps.vpn.tun.device import LARGEST_SUPERPACKET, QUEUE_LENGTH, Device
+from apps.vpn.tun.device import Device
 from apps.vpn.tun.flow import PacketFlow
 from apps.vpn.tun.linux import open_linux
+from apps.vpn.tun.mtu import KeptMtu
 from apps.vpn.tun.reader import Tun
-from apps.vpn.tun.rtnetlink import set_up
 from apps.vpn.ways import pick_way
 from meshnet.cipher.address import Address, node_key, proves
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import LinkLostError, LocalError, MeshError, UsageError
 from meshnet.node.app import Json, MeshNode
+from meshnet.streams import Stream
 
 EVENTS: Final = 32
 """Things that happened, the last of which `describe` shows."""
@@ -49,6 +51,11 @@ HOPELESS: Final = frozenset({RefusalCode.NO_SUCH_FAMILY, RefusalCode.MALFORMED})
 
 STALLED: Final = 10.0
 """Seconds without a sign of the exit, though it was sent something, until another way is picked."""
+GLANCE: Final = 0.05
+LONGEST_LOOK: Final = 3.0
+"""Seconds between glances for a sign of the exit while somebody looks, and of all of them at most."""
+FAULTS: Final = 8
+"""Sentences of what could not be done that are shown, the last ones."""
 
 _log = Logger()
 
@@ -93,6 +100,7 @@ class TunnelClient:
         self._ticket = b""
         self._tun: Tun | None = None
         self._flow: PacketFlow | None = None
+        self._mtu: KeptMtu | None = None
         self._raised: system.Raised | None = None
         self._watch: HostWatch | None = None
         self._faults: list[str] = []
@@ -245,23 +253,23 @@ class TunnelClient:
             device = self._open_device(settings.interface, settings.mtu)
             self._tun = Tun(device, self._node.reactor, self._node.clock.now, self._gone)
             self._flow = self._tun.single()
+            self._tun.too_large = lambda frame, most: self._narrow(most)
+            self._mtu = KeptMtu(device, self._node.reactor, self._note)
             self._tun.start()
         return self._tun.device
 
     def _granted(self, lease: Lease) -> None:
         first, self._lease = self._core.state == "dialling", lease
         self._ticket = lease.ticket
-        if self._tun is not None and self._tun.device.mtu != lease.mtu:
-            self._set_mtu(self._tun.device, lease.mtu)
+        if self._mtu is not None:
+            self._mtu.limit(lease.mtu)
         if first:
             self._life.answered()
 
-    def _set_mtu(self, device: Device, mtu: int) -> None:
-        try:
-            set_up(device.name, device.index, mtu, LARGEST_SUPERPACKET, QUEUE_LENGTH)
-            device.mtu = mtu
-        except MeshError as why:
-            self._note(f"the MTU could not be set to {mtu}: {why}")
+    def _narrow(self, largest: int) -> None:
+        """So many bytes of packets fit into the largest cell of the way now."""
+        if self._mtu is not None and largest:
+            self._mtu.fits(largest - AHEAD)
 
     def _over(self, why: MeshError) -> None:
         """The call has ended, or came to nothing."""
@@ -328,10 +336,9 @@ class TunnelClient:
         self.rates.sample(now, *self.totals())
         if stream is None or self._flow is None or self._core.state != "up":
             return
-        flow = stream.flow()
-        progress = flow.cells_arrived + flow.cells_in
-        self._health.look(now, progress, bool(flow.in_flight or self._flow.held))
-        if self._health.stalled(now) >= STALLED and self._wanted.hops:
+        self._look(stream)
+        self._narrow(stream.largest_packets)
+        if self._health.silent(now) >= STALLED and self._wanted.hops:
             call, self._call = self._call, None
             if call is not None:
                 call.end()
@@ -353,9 +360,15 @@ class TunnelClient:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
+        self._forget_mtu()
         tun, self._tun, self._flow = self._tun, None, None
         if tun is not None:
             tun.stop()
+
+    def _forget_mtu(self) -> None:
+        if self._mtu is not None:
+            self._mtu.stop()
+            self._mtu = None
 
     def _unmake(self) -> None:
         """Undoes it all. The guards go before the interface, so that nothing slips out in between."""
@@ -387,6 +400,7 @@ class TunnelClient:
 
     def _gone(self, why: MeshError) -> None:
         """The interface was removed under us: with it goes the call, and the next attempt makes another."""
+        self._forget_mtu()
         self._tun = self._flow = None
         self._note(str(why))
         call, self._call = self._call, None
@@ -405,10 +419,41 @@ class TunnelClient:
 
     def _repaired(self, sentences: list[str]) -> None:
         self.repairs += len(sentences)
+        self._faults.clear()
         for each in sentences:
             self._note(f"put back: {each}")
 
     # what is told
+
+    def look(self) -> Deferred[Json]:
+        """`describe`, after a sign of the exit, or after it would have come: who asks is told how it is now,
+        also when no packet has passed for long."""
+        clock, stream = self._node.clock, self._call.stream if self._call is not None else None
+        if stream is None or self._core.state != "up":
+            return succeed(self.describe())
+        self._look(stream)
+        flow, until = stream.flow(), clock.now() + LONGEST_LOOK
+        if not self._health.stalled(clock.now(), flow.rtt):
+            self._health.ask(clock.now())
+            stream.probe()
+        told: Deferred[Json] = Deferred()
+
+        def glance() -> None:
+            now, here = clock.now(), self._call is not None and self._call.stream is stream
+            if here:
+                self._look(stream)
+            if here and self._health.waits and now < until and not self._health.stalled(now, flow.rtt):
+                clock.call_later(GLANCE, glance)
+            else:
+                told.callback(self.describe())
+
+        glance()
+        return told
+
+    def _look(self, stream: Stream) -> None:
+        flow = stream.flow()
+        held = self._flow is not None and self._flow.held
+        self._health.look(self._node.clock.now(), flow.heard, bool(flow.in_flight or held))
 
     def describe(self) -> Json:
         """For `vpn status`."""
@@ -435,9 +480,10 @@ class TunnelClient:
                 "mtu": lease.mtu,
                 "rate": lease.rate,
             }
+            shown["mtu"] = lease.mtu if self._tun is None else self._tun.device.mtu
         if core.state == "up":
             shown["up_seconds"] = round(self._node.clock.now() - self._since, 1)
-            shown["stalled_seconds"] = round(self._health.stalled(self._node.clock.now()), 1)
+            shown["stalled_seconds"] = round(self._health.silent(self._node.clock.now()), 1)
             shown["rates"] = self.rates.describe()
             shown |= self._described_flow()
         shown |= {"redials": self.redials, "repairs": self.repairs}
@@ -463,7 +509,7 @@ class TunnelClient:
         state = self._core.state
         if state in ("dialling", "waiting", "making"):
             return "connecting" if self._lease is None else "reconnecting"
-        return state
+        return "stalled" if self.stalled else state
 
     def totals(self) -> tuple[int, int]:
         """Bytes that came through the interface's flow, and that went."""
@@ -472,7 +518,15 @@ class TunnelClient:
     @property
     def is_up(self) -> bool:
         """Whether packets pass."""
-        return self._core.state == "up"
+        return self._core.state == "up" and not self.stalled
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it is up, and nothing comes through."""
+        stream = self._call.stream if self._call is not None else None
+        if stream is None or self._core.state != "up":
+            return False
+        return self._health.stalled(self._node.clock.now(), stream.flow().rtt)
 
     @property
     def _wanted(self) -> Tunnel:
@@ -491,7 +545,8 @@ class TunnelClient:
 
     def _told(self, failure: Failure, what: str) -> None:
         why = _error(failure)
-        self._faults.append(str(why))
+        if str(why) not in self._faults:
+            self._faults = [*self._faults[1 - FAULTS :], str(why)]
         _log.error("{what}: {why}", what=what, why=why)
 
     def _later(self, call: Callable[[], None]) -> None:

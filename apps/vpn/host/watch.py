@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from struct import Struct, error
 from typing import Any, Final
 
-from meshnet.transports.changes import Changes, kernel_socket
+from meshnet.transports.changes import ADDRESSES_AND_ROUTES, Changes, changes_in, kernel_socket
 
 SETTLE: Final = 0.1
 AGAIN: Final = 1.0
@@ -21,24 +21,8 @@ _RTNETLINK: Final = 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000
 """Addresses, routes and rules of both families (`linux/rtnetlink.h`)."""
 _NETFILTER: Final = 12
 _NFTABLES: Final = 1 << 6
-_TYPES: Final = frozenset({20, 21, 24, 25, 32, 33})  # new and deleted addresses, routes, rules
-_head = Struct("=IH").unpack_from
-
-
-def tells(data: bytes) -> bool:
-    """Whether rtnetlink says that an address, a route or a rule has come or gone."""
-    start = 0
-    while start < len(data):
-        try:
-            length, kind = _head(data, start)
-        except error:
-            return False
-        if kind in _TYPES:
-            return True
-        if length < 16:
-            return False
-        start += length + 3 & ~3
-    return False
+TYPES: Final = ADDRESSES_AND_ROUTES | {32, 33}
+"""Types of messages of rtnetlink: the rules are new here."""
 
 
 class HostWatch:
@@ -57,7 +41,10 @@ class HostWatch:
         self._seen = self._state()
         self._cancel = later(FILE_SECONDS, self._look)
         self._kernel: list[Changes] = []
-        for groups, protocol, of_interest in ((_RTNETLINK, 0, tells), (_NFTABLES, _NETFILTER, bool)):
+        for groups, protocol, of_interest in (
+            (_RTNETLINK, 0, partial(changes_in, types=TYPES)),
+            (_NFTABLES, _NETFILTER, bool),
+        ):
             sock = kernel_socket(groups, protocol)
             if sock is not None:
                 self._kernel.append(

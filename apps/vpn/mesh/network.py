@@ -22,15 +22,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from apps.vpn.bucket import Bucket
-from apps.vpn.mesh.addresses import Addresses
+from apps.vpn.mesh.addresses import NETWORK, Addresses
 from apps.vpn.mesh.peer import FIRST_REST, STANDS, PeerCore, PeerInputs, make_peer
 from apps.vpn.packets import icmp
 from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.virtio import AHEAD, HEADER
 from apps.vpn.settings import Tun as TunSettings
-from apps.vpn.tun.device import Device
+from apps.vpn.tun.device import MOST_MTU, Device
 from apps.vpn.tun.flow import PacketFlow, Totals
+from apps.vpn.tun.mtu import KeptMtu
 from apps.vpn.tun.reader import Tun
+from apps.vpn.tun.rtnetlink import add_address, add_route
 from apps.vpn.ways import pick_way
 from meshnet.cipher.keys import PublicKey, mesh_ipv6
 from meshnet.errors import LocalError, MeshError
@@ -49,6 +51,10 @@ _log = Logger()
 
 OpenDevice = Callable[[TunSettings, IPv6Interface], Device]
 """Opens the interface with its address, and with the route to the mesh."""
+
+
+def _noted(what: str) -> None:
+    _log.warn("{what}", what=what)
 
 
 class PeerReader:
@@ -124,6 +130,7 @@ class MeshNetwork:
         self._refreshed = -REFRESH_SECONDS
         self.totals = Totals()
         self.tun: Tun
+        self._mtu: KeptMtu
 
     def start(self) -> None:
         """Opens the interface and the mesh port; raises LocalError, UsageError."""
@@ -138,6 +145,7 @@ class MeshNetwork:
         self.tun = Tun(device, node.reactor, node.clock.now, self._vanished)
         self.tun.too_large = self._too_large
         self.tun.routed(self._find)
+        self._mtu = KeptMtu(device, node.reactor, _noted, self._mtu_changed, MOST_MTU)
         self.tun.start()
         self._cancel = node.clock.call_later(LOOK_SECONDS, self._look)
 
@@ -149,7 +157,17 @@ class MeshNetwork:
             self._listener = None
         for peer in list(self._peers.values()):
             self._forget(peer)
+        self._mtu.stop()
         self.tun.stop()
+
+    def _mtu_changed(self) -> None:
+        """With an MTU that was too small for IPv6 the address went, and the route."""
+        device = self.tun.device
+        try:
+            add_address(device.name, device.index, IPv6Interface(f"{self.address}/128"))
+            add_route(device.name, device.index, NETWORK)
+        except MeshError as why:
+            _log.warn("{why}", why=why)
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -167,6 +167,23 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(pair.streams[0].flow().marked_in, way.far.marked)
 
 
+    def test_probe(self) -> None:
+        """A sign of life is asked for on a quiet stream: it comes within a round trip, and nothing else does;
+        from a stream that has ended nothing is heard any more."""
+        way = Way(Pair(10), some(3, 90))
+        way.pair.run(5.0)
+        before = way.stream.flow()
+        way.pair.run(5.0)
+        self.assertEqual(way.stream.flow().heard, before.heard)
+        way.stream.probe()
+        way.pair.run(0.2)
+        after = way.stream.flow()
+        self.assertGreater(after.heard, before.heard)
+        self.assertEqual((after.in_flight, after.cells_out), (0, before.cells_out))
+        way.pair.a.session.close(0, "", way.pair.now)
+        way.stream.probe()
+
+
 class LifeTests(SynchronousTestCase):
     def test_nobody_carries(self) -> None:
         """PACKETS for a stream that carries none, or that is not there, are dropped and counted."""

@@ -29,7 +29,8 @@ UP: Json = {
     "attempts": 0,
     "lease": {"v4": "100.64.0.7", "v6": None, "dns": ["100.64.0.1"], "mtu": 1_400, "rate": 0},
     "up_seconds": 61.0,
-    "stalled_seconds": 4.0,
+    "stalled_seconds": 0.0,
+    "mtu": 1_400,
     "rates": {"in_1s": 1_000, "out_1s": 20, "in_10s": 3_000_000, "out_10s": 4},
     "rtt_ms": 12.3,
     "loss": 0.01,
@@ -113,7 +114,6 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.
     for text in (
         *(
             "up for 61 s",
-            "nothing has come through for 4 s",
             f"exit         {KEY}",
             "a direct link",
             "3.2 ms",
@@ -127,6 +127,17 @@ def test_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.
     assert main(["vpn", "status", "--no-trace", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"tunnel": UP, "hops": None}
     assert len(node.asked) == 3
+
+
+def test_status_stalled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing comes through: told, for how long, and the hops are measured to see how far one gets."""
+    stalled = {**UP, "state": "stalled", "stalled_seconds": 4.0}
+    node = Node(monkeypatch, tmp_path, **{"GET tunnel": {"tunnel": stalled}, "POST trace": {"hops": []}})
+    assert main(["vpn", "status"]) == 0
+    assert "state        stalled: nothing has come through for 4 s\n" in capsys.readouterr().out
+    assert len(node.asked) == 2
 
 
 def test_status_down(

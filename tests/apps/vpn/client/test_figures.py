@@ -22,16 +22,20 @@ def test_rates() -> None:
 
 
 def test_health() -> None:
-    """Stalled is who waits and hears nothing; neither who waits for nothing, nor who hears something."""
+    """Nothing is missed while nothing is waited for; what is waited for counts from the first look, or from
+    when it was asked for; any sign ends it."""
     health = Health()
     for second in range(5):
         health.look(float(second), 7, outstanding=False)
-    assert health.stalled(5.0) == 0.0
-    for second in range(5, 10):
+    assert (health.silent(5.0), health.waits) == (0.0, False)
+    for second in range(5, 11):
         health.look(float(second), 7, outstanding=True)
-    assert health.stalled(10.0) == 5.0
-    health.look(10.0, 8, outstanding=True)
-    assert health.stalled(11.0) == 0.0
-    health.look(11.0, 8, outstanding=True)
-    health.look(12.0, 8, outstanding=False)
-    assert health.stalled(12.0) == 0.0
+    assert health.silent(10.0) == 5.0
+    health.look(10.0, 8, outstanding=False)
+    assert health.silent(11.0) == 0.0
+    health.ask(11.0)
+    health.look(11.5, 8, outstanding=False)
+    assert health.silent(12.0) == 1.0
+    assert [health.stalled(12.0, rtt) for rtt in (0.0, 0.2, 0.3)] == [True, True, False]
+    health.look(12.0, 9, outstanding=False)
+    assert not health.waits

@@ -266,7 +266,8 @@ class TunnelTests(TunnelCase):
         self.assert_as_before()
 
     def test_stalled(self) -> None:
-        """Something was sent and nothing comes: told; with a way that the node picks, another one is."""
+        """Something was sent and nothing comes: told, and no longer called up; with a way that the node
+        picks, another one is."""
         self.mesh.node("other")
         for hops, redials in ((0, 0), (2, 1)):
             self.up(hops=hops)
@@ -278,8 +279,42 @@ class TunnelTests(TunnelCase):
             for _ in range(3):
                 self.flush(1.0)
             self.assertEqual(self.tunnel.redials, redials)
-            self.assertEqual(self.state(), "up")
+            self.assertEqual(self.state(), "up" if hops else "stalled")
+            self.assertEqual(self.tunnel.is_up, bool(hops))
             self.successResultOf(self.tunnel.down())
+
+    def test_looked_at(self) -> None:
+        """Who looks is told how it is: at once where the exit answers, also after a long silence; where it
+        does not, within a second that nothing comes through; and again when something does."""
+        self.up()
+        self.flush(3_600.0)
+        stream = self.user.streams[-1]
+        shown = self.successResultOf(self.tunnel.look())
+        self.assertEqual((shown["state"], stream.probes), ("up", 1))
+        stream.mute = True
+        look = self.tunnel.look()
+        self.flush(0.5)
+        self.assertNoResult(look)
+        for _ in range(12):
+            self.flush(0.05)
+        self.assertEqual(self.successResultOf(look)["state"], "stalled")
+        again = self.successResultOf(self.tunnel.look())
+        self.assertGreaterEqual(again["stalled_seconds"], 1.0)
+        self.flush(20.0)
+        self.assertEqual(self.state(), "stalled")
+        stream.mute = False
+        stream.heard += 1
+        self.assertEqual(self.successResultOf(self.tunnel.look())["state"], "up")
+
+    def test_lost_while_looked_at(self) -> None:
+        """The call ends under who looks: told at once."""
+        self.up()
+        self.user.streams[-1].mute = True
+        look = self.tunnel.look()
+        self.exit.silent = True
+        self.user.streams[-1].other.reset()
+        self.flush(0.1)
+        self.assertEqual(self.successResultOf(look)["state"], "reconnecting")
 
     def test_systemd(self) -> None:
         """Where systemd-resolved answers it is told, and resolv.conf stays the link that it is."""
