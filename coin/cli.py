@@ -52,7 +52,8 @@ def _shown(arguments: Namespace, answer: Json, *lines: str) -> int:
     if arguments.json:
         print_json(answer)
     else:
-        print("\n".join(lines))
+        for each in lines:
+            print(each)
     return 0
 
 

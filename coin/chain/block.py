@@ -27,6 +27,8 @@ from meshnet.errors import CodecError
 HEADER_SIZE: Final = 124
 LARGEST_BLOCK: Final = 1 << 20
 """Bytes of a signed block that are read at most: no message of the network carries a larger one."""
+LATEST: Final = (1 << 63) - 1
+"""The last time that a block may have: the format has room for as much again, a store has not."""
 
 _HEADER = Struct("<IQQQ32s32s32s")
 _COUNT = Struct("<I")

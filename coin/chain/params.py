@@ -14,7 +14,7 @@ from typing import Any, Final
 from attrs import evolve, field, frozen
 
 from coin.chain.address import Address, parse_address
-from coin.chain.block import Block, genesis_block
+from coin.chain.block import LATEST, Block, genesis_block
 from coin.chain.seal import PublisherSeal, Seal
 from coin.chain.signatures import SIGNATURE_SIZE
 from coin.chain.transaction import genesis_transaction
@@ -113,6 +113,8 @@ class Chain:
             raise ConfigError(f"{self.name[:60]!r} is no name of a chain: small letters, digits and hyphens.")
         if not 0 < self.volume < 1 << 63:
             raise ConfigError(f"Chain {self.name}: the first block makes 1 to 2^63 - 1 droplets.")
+        if not 0 <= self.time <= LATEST:
+            raise ConfigError(f"Chain {self.name}: the first block's time is 0 to 2^63 - 1.")
         for limits in (self.user, self.pool, self.block):
             if why := limits.refusal():
                 raise ConfigError(f"Chain {self.name}: {why}.")

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from coin.chain.address import NULL, Address, address_of
 from coin.chain.amounts import MOST, coins_text
-from coin.chain.block import Block, Header
+from coin.chain.block import LATEST, Block, Header
 from coin.chain.hashing import xor
 from coin.chain.hours import HoursError, HoursSumError, hours_at, required_fee
 from coin.chain.params import Limits
@@ -256,6 +256,8 @@ def check_header(block: Block, head: Head, seal: Seal) -> None:
         raise BlockError("sequence", text)
     if header.time <= head.header.time:
         raise BlockError("time", "The block is not younger than the one before it.")
+    if header.time > LATEST:
+        raise BlockError("time", "The block's time is beyond what can be told.")
     if header.previous != head.hash:
         raise BlockError("previous", "The block follows another block of the same number.")
     if header.body != block.body_hash:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from coin.chain.block import LARGEST_BLOCK, Block, decode_block, new_block
+from coin.chain.block import LARGEST_BLOCK, LATEST, Block, decode_block, new_block
 from coin.chain.params import Chain
 from coin.chain.rules import Head, choose_transactions
 from coin.chain.signatures import sign
@@ -83,6 +83,8 @@ class Publisher:
             )
         if head.header.time > unix + AHEAD:
             return "The last block is hours younger than this machine's clock; set the clock."
+        if not max(unix, head.header.time + 1) <= LATEST:
+            return "This machine's clock is beyond all times that a block may have; set the clock."
         return ""
 
     def make(self, head: Head, candidates: Mapping[Transaction, int], unix: float) -> Block | None:

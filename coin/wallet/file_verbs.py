@@ -127,7 +127,10 @@ def _show_new(arguments: Namespace, wallet: Wallet, seed: str) -> int:
     if arguments.json:
         print_json({**wallet_json(wallet), **({"seed": seed} if arguments.show_seed else {})})
         return 0
-    print("\n".join(wallet.texts))
+    for each in wallet.texts:
+        print(each)
+    if not wallet.texts and sys.stderr.isatty():
+        print("It is empty; give it keys with coin wallet import.", file=sys.stderr)
     if arguments.show_seed:
         print(f"seed: {seed}")
     elif seed and sys.stderr.isatty():
@@ -194,7 +197,8 @@ def show_addresses(arguments: Namespace, texts: Sequence[str]) -> int:
     if arguments.json:
         print_json({"addresses": list(texts)})
     else:
-        print("\n".join(texts))
+        for each in texts:
+            print(each)
     return 0
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -74,20 +75,41 @@ def parse_payments(text: str) -> list[Payment]:
     """All of a list; raises UsageError that names the line."""
     if len(text) > LARGEST_LIST:
         raise UsageError(f"A list of payments has at most {LARGEST_LIST} characters.")
-    found: list[Payment] = []
-    for number, row in enumerate(csv.reader(text.splitlines()), 1):
-        parts = [each.strip() for each in row]
-        if not any(parts) or parts[0].startswith("#"):
-            continue
-        if not found and parts[0].lower() == "address":
-            continue
-        try:
-            found.append(_payment(parts))
-        except UsageError as error:
-            raise UsageError(f"Line {number}: {error}") from None
-    if not 0 < len(found) <= MOST_PAYMENTS:
-        raise UsageError(f"A list has 1 to {MOST_PAYMENTS} payments, not {len(found)}.")
-    return found
+    lines: dict[Payment, int] = {}
+    reader = csv.reader(text.splitlines())
+    try:
+        for row in reader:
+            parts = [each.strip() for each in row]
+            if not any(parts) or parts[0].startswith("#"):
+                continue
+            if not lines and parts[0].lower() == "address":
+                continue
+            payment = _payment(parts)
+            _fit(payment, lines)
+            lines[payment] = reader.line_num
+    except (UsageError, csv.Error) as error:
+        why = error if isinstance(error, UsageError) else "It is too long."
+        raise UsageError(f"Line {reader.line_num}: {why}") from None
+    if not 0 < len(lines) <= MOST_PAYMENTS:
+        raise UsageError(f"A list has 1 to {MOST_PAYMENTS} payments, not {len(lines)}.")
+    return list(lines)
+
+
+def _fit(payment: Payment, lines: Mapping[Payment, int]) -> None:
+    """That a payment of a list goes together with those of the lines before; raises UsageError."""
+    if payment.coins == 0:
+        raise UsageError("Every receiver gets more than 0 coins.")
+    if payment in lines:
+        raise UsageError(
+            f"It is the payment of line {lines[payment]} again; put them together, or change one amount."
+        )
+    if not lines:
+        return
+    before = next(iter(lines))
+    if ALL in (payment.coins, before.coins):
+        raise UsageError("All of it goes to one receiver.")
+    if (payment.hours is None) != (before.hours is None):
+        raise UsageError("Hours are given in every line, or in none; then they are shared out.")
 
 
 def parse_share(text: str) -> Fraction:

@@ -95,6 +95,10 @@ class RealBlocks(SynchronousTestCase):
         table["node"]["genesis_timestamp"] = 1
         error = self.assertRaises(ConfigError, read_fiber, "skycoin", table)
         self.assertIn("not signed", str(error))
+        for time in (1 << 63, -1):
+            table["node"]["genesis_timestamp"] = time
+            error = self.assertRaises(ConfigError, read_fiber, "skycoin", table)
+            self.assertIn("time", str(error))
 
 
 class Codec(SynchronousTestCase):
@@ -295,6 +299,7 @@ class BlockRules(SynchronousTestCase):
             ("sequence", lambda header: evolve(header, sequence=2)),
             ("sequence", lambda header: evolve(header, sequence=0)),
             ("time", lambda header: evolve(header, time=self.ledger.head.header.time)),
+            ("time", lambda header: evolve(header, time=1 << 63)),
             ("previous", lambda header: evolve(header, previous=bytes(32))),
             ("body", lambda header: evolve(header, body=bytes(32))),
             ("unspents", lambda header: evolve(header, unspents=bytes(32))),

@@ -96,4 +96,8 @@ class PublisherTests(SynchronousTestCase):
     def test_wrong_key_and_clock(self) -> None:
         """Another key is refused at once; with a clock far behind the chain no block is made."""
         self.assertRaises(ConfigError, Publisher, self.chain, key(5), Promise(self.disk, PATH))
-        self.assertIn("clock", self.publisher().refusal(self.ledger.head, START - AHEAD - 1))
+        publisher, head = self.publisher(), self.ledger.head
+        self.assertIn("clock", publisher.refusal(head, START - AHEAD - 1))
+        for unix in (float(1 << 63), float("inf"), float("nan")):
+            self.assertIn("clock", publisher.refusal(head, unix))
+            self.assertIsNone(self.make(publisher, unix=unix))

@@ -286,8 +286,8 @@ class RecipientTests(SynchronousTestCase):
     def test_list(self) -> None:
         """A list with names, notes and empty lines."""
         one, two = address_text(FIRST), address_text(SECOND)
-        text = f"address,coins,hours\n# a note\n\n{one}, 1.5, 3\n{two},2\n"
-        self.assertEqual(parse_payments(text), [Payment(FIRST, 1_500_000, 3), Payment(SECOND, 2_000_000)])
+        text = f"address,coins,hours\n# a note\n\n{one}, 1.5, 3\n{two},2,0\n"
+        self.assertEqual(parse_payments(text), [Payment(FIRST, 1_500_000, 3), Payment(SECOND, 2_000_000, 0)])
 
     def test_wrong(self) -> None:
         """What is wrong is said with its line."""
@@ -297,6 +297,11 @@ class RecipientTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, parse_payments, f"{one},1\n{line}\n")
             self.assertTrue(str(error).startswith("Line 2: "), error)
             self.assertRaises(UsageError, parse_payment, line)
+        for line in (f"{one},1", f"{one},0", f"{one},all", f"{one},2,5", "x" * 200_000 + ",1"):
+            error = self.assertRaises(UsageError, parse_payments, f'"{one}\n",1\n\n{line}\n')
+            self.assertTrue(str(error).startswith("Line 4: "), error)
+        error = self.assertRaises(UsageError, parse_payments, f"# all\n{one},all\n{one},1\n")
+        self.assertEqual(str(error), "Line 3: All of it goes to one receiver.")
         self.assertRaises(UsageError, parse_payments, "")
         self.assertRaises(UsageError, parse_payments, f"{one},1\n" * 801)
         self.assertRaises(UsageError, parse_payments, "#" * (2 << 20))

@@ -303,7 +303,7 @@ class FileTests(Desks):
 
     def test_keys(self) -> None:
         """Keys into a collection and out again; nothing that needs a seed works there."""
-        self.desk.run("new", self.file, "--type", "collection")
+        self.assertEqual(self.desk.run("new", self.file, "--type", "collection"), "")
         made = self.desk.json("import", self.file, typed=f"{KEY}\n{'22' * 32}\n")["addresses"]
         self.assertEqual(self.desk.json("address", self.file)["addresses"], made)
         self.assertRaises(WalletError, self.desk.run, "import", self.file, typed=f"{KEY}\n")
