@@ -113,8 +113,6 @@ class Chain:
             raise ConfigError(f"{self.name[:60]!r} is no name of a chain: small letters, digits and hyphens.")
         if not 0 < self.volume < 1 << 63:
             raise ConfigError(f"Chain {self.name}: the first block makes 1 to 2^63 - 1 droplets.")
-        if not 0 <= self.time <= LATEST:
-            raise ConfigError(f"Chain {self.name}: the first block's time is 0 to 2^63 - 1.")
         for limits in (self.user, self.pool, self.block):
             if why := limits.refusal():
                 raise ConfigError(f"Chain {self.name}: {why}.")
@@ -129,8 +127,8 @@ def read_fiber(name: str, table: Mapping[str, Any]) -> Chain:
     made = Chain(
         name=name,
         address=_get(node, "genesis_address_str", parse_address),
-        time=_get(node, "genesis_timestamp", int),
-        volume=_get(node, "genesis_coin_volume", int, 100_000_000_000_000),
+        time=_get(node, "genesis_timestamp", _whole),
+        volume=_get(node, "genesis_coin_volume", _whole, 100_000_000_000_000),
         publisher=_get(node, "blockchain_pubkey_str", parse_public_key),
         signature=_get(node, "genesis_signature_str", _signature),
         peers=tuple(_get(node, "default_connections", list, [])),
@@ -186,6 +184,14 @@ def _get(table: Mapping[str, Any], key: str, read: Any, default: Any = None) -> 
         return read(table[key])
     except (UsageError, TypeError, ValueError) as error:
         raise ConfigError(f"The chain's parameter {key} = {table[key]!r} is wrong: {error}") from None
+
+
+def _whole(given: Any) -> int:
+    """A number that a store can hold."""
+    found = int(given)
+    if not 0 <= found <= LATEST:
+        raise ValueError("it is 0 to 2^63 - 1.")
+    return found
 
 
 def _signature(text: str) -> bytes:

@@ -95,10 +95,11 @@ class RealBlocks(SynchronousTestCase):
         table["node"]["genesis_timestamp"] = 1
         error = self.assertRaises(ConfigError, read_fiber, "skycoin", table)
         self.assertIn("not signed", str(error))
-        for time in (1 << 63, -1):
-            table["node"]["genesis_timestamp"] = time
-            error = self.assertRaises(ConfigError, read_fiber, "skycoin", table)
-            self.assertIn("time", str(error))
+        for name in ("genesis_timestamp", "genesis_coin_volume"):
+            for wrong in (1 << 64, 1 << 63, -1, "x"):
+                changed = {**table, "node": {**table["node"], name: wrong}}
+                error = self.assertRaises(ConfigError, read_fiber, "skycoin", changed)
+                self.assertIn(name, str(error))
 
 
 class Codec(SynchronousTestCase):
