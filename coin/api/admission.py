@@ -59,9 +59,14 @@ class Admission:
             if asked:
                 raise ApiError(401, self._missing(request), headers=_CHALLENGE)
             return
-        if asked and not key.may(scope):
-            raise ApiError(403, f"The key {key.name!r} is not good for {scope!r}.")
+        if asked:
+            self.need(key, scope)
         self.count(key, now)
+
+    def need(self, key: Key | None, scope: str) -> None:
+        """That a key, where one was asked for, is good for a scope; raises ApiError."""
+        if key is not None and not key.may(scope):
+            raise ApiError(403, f"The key {key.name!r} is not good for {scope!r}.")
 
     def count(self, key: Key, now: float) -> None:
         """One request more of a key; raises ApiError if those were too many."""

@@ -2,7 +2,8 @@
 
 GET takes parameters, POST (server-sent events alone) the same names in a JSON object, for long lists:
 
-    kinds           of block, address, transaction, pending; all of them if left out
+    kinds           of block, address, transaction, pending; all of them if left out. Also withdrawal, for
+                    who may pay
     addresses       whose transactions; those of everybody if left out
     confirmations   when a `transaction` is told, 1 if left out
     from            a height, or the id of the last event that was heard; the next block if left out
@@ -24,7 +25,7 @@ from coin.api.server import ApiRequest
 from coin.api.streams import Asked, SentEvents, Stream
 from coin.api.third import endpoint, listed, number, read_address
 from coin.api.websocket import Socket, wants_socket
-from coin.events.content import KINDS
+from coin.events.content import ALL_KINDS, KINDS
 from coin.events.content import Kind as EventKind
 from coin.events.wanted import Place, Wanted, after
 from meshnet.errors import RefusedError
@@ -46,8 +47,8 @@ class Body:
 
 
 def _kind(text: str) -> str:
-    if text not in KINDS:
-        raise ValueError(f"There is no kind {text[:60]!r}; there are {', '.join(KINDS)}.")
+    if text not in ALL_KINDS:
+        raise ValueError(f"There is no kind {text[:60]!r}; there are {', '.join(ALL_KINDS)}.")
     return text
 
 
@@ -63,7 +64,7 @@ def read_place(text: str) -> Place:
 
 _ADDRESSES: Final = listed(read_address, COIN_EVENT_ADDRESSES)
 _PARAMETERS: Final = (
-    Parameter("kinds", Kind(listed(_kind, len(KINDS)), "string", "kinds"), default=KINDS),
+    Parameter("kinds", Kind(listed(_kind, len(ALL_KINDS)), "string", "kinds"), default=KINDS),
     Parameter("addresses", Kind(_ADDRESSES, "string", "addresses")),
     Parameter("confirmations", number(1, COIN_EVENT_CONFIRMATIONS), default=1),
     Parameter("from", Kind(read_place, "string", "place")),
@@ -86,6 +87,8 @@ def _asked(request: ApiRequest, given: Given) -> Asked:
 
 def _listen(api: Api, request: ApiRequest, given: Given) -> None:
     asked = _asked(request, given)
+    if "withdrawal" in asked.wanted.kinds:
+        api.admission.need(request.key, "send")
     stream: Stream
     try:
         if wants_socket(request):

@@ -22,7 +22,7 @@ from typing import Final
 
 from coin.api.endpoint import Given, Kind, Parameter
 from coin.api.refusals import ApiError, bad
-from coin.api.third import ADDRESS, TXID, choice, endpoint, number
+from coin.api.third import ADDRESS, PAGE, TXID, endpoint
 from coin.api.view import View
 from coin.chain.address import Address, address_text
 from coin.chain.amounts import coins_text
@@ -35,7 +35,6 @@ from coin.store.rows import Confirmed, read_head
 from meshnet.node.app import Json
 from meshnet.storage.database import Connection
 
-LARGEST_PAGE: Final = 100
 NANO: Final = 1_000_000_000
 _CURSOR: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,19}))?")
 Cursor = tuple[int, int | None]
@@ -48,11 +47,7 @@ def _read_cursor(text: str) -> Cursor:
     return int(match[1]), int(match[2]) if match[2] else None
 
 
-_PAGE: Final = (
-    Parameter("limit", number(1, LARGEST_PAGE), default=25),
-    Parameter("order", choice(newest=True, oldest=False), default=True),
-    Parameter("cursor", Kind(_read_cursor, "string", "cursor")),
-)
+_PAGE: Final = (*PAGE, Parameter("cursor", Kind(_read_cursor, "string", "cursor")))
 
 
 def _amount(amount: Amount) -> Json:

@@ -35,7 +35,7 @@ from coin.api.table import TABLE
 from coin.api.tokens import KEY_SIZE, Tokens
 from coin.api.view import View
 from coin.api.withdrawal_book import open_book
-from coin.api.withdrawals import NodeChain
+from coin.api.withdrawals import NodeChain, tell_withdrawal
 from coin.api.withdrawing import Withdrawing
 from coin.chain.params import Chain
 from coin.events.history import Piece, read_piece
@@ -131,6 +131,7 @@ class Api:
         book = await self.write(open_book, self.disk, self.parts.folder / WITHDRAWALS)
         chain = NodeChain(self.parts, self.look, self.clock.unix)
         self.withdrawing = Withdrawing(book, chain, self.write, self.clock.unix)
+        self.withdrawing.told = partial(tell_withdrawal, self.parts.books, self.streams.hub)
         await self.withdrawing.start()
         return self.wallets.service.folder.notes
 

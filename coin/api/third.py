@@ -61,6 +61,14 @@ def choice(**values: T) -> Kind:
     return Kind(read, "string", "|".join(values))
 
 
+LARGEST_PAGE: Final = 100
+PAGE: Final = (
+    Parameter("limit", number(1, LARGEST_PAGE), default=25),
+    Parameter("order", choice(newest=True, oldest=False), default=True),
+)
+"""A page: how many entries, and which come first."""
+
+
 def listed(read: Callable[[str], T], most: int) -> Callable[[str], list[T]]:
     """Reads words with commas between."""
 

@@ -39,7 +39,7 @@ CREATE TABLE withdrawal (
 CREATE INDEX withdrawal_open ON withdrawal (number) WHERE block = 0;
 """
 SCHEMA: Final = Schema(APPLICATION, (_FIRST,))
-_ROWS: Final = "SELECT id, asked, wallet, created, data, sent, block, why FROM withdrawal "
+_ROWS: Final = "SELECT id, asked, wallet, created, data, sent, block, why, number FROM withdrawal "
 
 
 @frozen
@@ -62,6 +62,14 @@ class Withdrawal:
         return self.block != 0
 
 
+@frozen
+class Row:
+    """A withdrawal and the number of its row: they grow in the order in which they were recorded."""
+
+    number: int
+    withdrawal: Withdrawal
+
+
 class WithdrawalBook:
     """The rows of a database. Raises StorageError."""
 
@@ -77,6 +85,22 @@ class WithdrawalBook:
         """Those that are not settled, the oldest first."""
         rows = self._database.read(lambda it: it.execute(_ROWS + "WHERE block = 0 ORDER BY number"))
         return [_withdrawal(row) for row in rows]
+
+    def page(self, after: int | None, limit: int, *, newest: bool, open_only: bool) -> list[Row]:
+        """Those that follow row `after` in this order (None: from the beginning), at most `limit`."""
+        order, than = ("DESC", "<") if newest else ("ASC", ">")
+        # No number is as large as the one, or as small as the other.
+        start = after if after is not None else (1 << 63) - 1 if newest else 0
+        which = "block = 0 AND " if open_only else ""
+        statement = f"{_ROWS}WHERE {which}number {than} ? ORDER BY number {order} LIMIT ?"
+        rows = self._database.read(lambda it: it.execute(statement, (start, limit)))
+        return [Row(row[-1], _withdrawal(row)) for row in rows]
+
+    @property
+    def count(self) -> int:
+        """How many there are: none is ever removed."""
+        rows = self._database.read(lambda it: it.execute("SELECT max(number) FROM withdrawal"))
+        return int(rows[0][0] or 0)
 
     def record(self, it: Withdrawal) -> None:
         """Writes a new one; ConstraintError if there is one of that id."""
@@ -115,5 +139,5 @@ def open_book(disk: Disk, path: StrPath, *, connect: Connect = connect_sqlite) -
 
 
 def _withdrawal(row: Sequence[Any]) -> Withdrawal:
-    id, asked, wallet, created, data, sent, block, why = row
+    id, asked, wallet, created, data, sent, block, why, _ = row
     return Withdrawal(id, asked, wallet, created, decode_transaction(data), sent, block, why)

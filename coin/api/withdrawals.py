@@ -3,6 +3,7 @@
     POST /api/v3/withdrawals       {"id", "wallet", "to": [{"address", "coins", "hours"?}], "from"?,
                                     "change"?, "password"?}
     GET  /api/v3/withdrawals/{id}
+    GET  /api/v3/withdrawals       limit, order, cursor, state: all of them, or those that are open, by pages
 
 `id` is the caller's: a number of his order, say. The same id with the same content is the same withdrawal,
 however often it is sent; with another content it is refused (409). A refusal records nothing, so the id is
@@ -25,7 +26,7 @@ from coin.api.refusals import ApiError, bad
 from coin.api.sending import inspect_new
 from coin.api.served_wallets import NO_WALLETS, served
 from coin.api.spending import LackError
-from coin.api.third import endpoint
+from coin.api.third import PAGE, choice, endpoint, number
 from coin.api.view import View
 from coin.api.wallet_paying import check_password, plan_of_wallet, sign_planned
 from coin.api.wishes import RECEIVER, read_wish
@@ -35,6 +36,9 @@ from coin.chain.address import address_text
 from coin.chain.amounts import coins_text
 from coin.chain.rules import HardRuleError
 from coin.chain.transaction import Transaction
+from coin.events.content import withdrawal as withdrawal_event
+from coin.events.hub import Hub
+from coin.replication.store_books import StoreBooks
 from coin.wallet.payment import Wish
 from meshnet.errors import StorageError
 from meshnet.limits import COIN_WITHDRAWAL_ID
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 _log = Logger()
 _ID: Final = re.compile(rf"[A-Za-z0-9_.:@-]{{1,{COIN_WITHDRAWAL_ID}}}")
+_LAST: Final = 10**18 - 1
 _BUSY: Final = (
     "What is free in the wallet does not suffice; the rest is being spent by transactions in no block yet. "
     "Try again with the same id after the next block."
@@ -188,6 +193,28 @@ def withdrawal_json(it: Withdrawal, fate: Fate, height: int) -> Json:
     }
 
 
+async def _list(api: Api, given: Given) -> Json:
+    limit, newest = given["limit"], given["order"]
+    found, total = await _withdrawing(api).page(
+        given["cursor"], limit + 1, newest=newest, open_only=given["state"]
+    )
+    height = api.parts.books.height
+    return {
+        "withdrawals": [withdrawal_json(it, fate, height) for _, it, fate in found[:limit]],
+        "total": total,
+        "next": str(found[limit - 1][0]) if len(found) > limit else None,
+    }
+
+
+def tell_withdrawal(books: StoreBooks, hub: Hub, it: Withdrawal, fate: Fate) -> None:
+    """Tells those who listen of a withdrawal that has come further."""
+    touched = [each.address for each in it.transaction.outputs]
+    try:
+        hub.say(withdrawal_event(withdrawal_json(it, fate, books.height)), touched)
+    except Exception:  # whoever listens must not keep anybody from being paid
+        _log.failure("a withdrawal could not be told of")
+
+
 class NodeChain:
     """The node's chain, for `Withdrawing`."""
 
@@ -232,6 +259,15 @@ ENDPOINTS: Final = (
         ),
         body=BODY,
         scope="send",
+    ),
+    endpoint(
+        "GET",
+        "/api/v3/withdrawals",
+        *PAGE,
+        Parameter("cursor", number(0, _LAST)),
+        Parameter("state", choice(all=False, open=True), default=False),
+        scope="send",
+        act=_list,
     ),
     endpoint(
         "GET",

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from coin.api.refusals import ApiError
 from coin.api.view import View
-from coin.api.withdrawal_book import NEVER, Withdrawal, WithdrawalBook
+from coin.api.withdrawal_book import NEVER, Row, Withdrawal, WithdrawalBook
 from coin.chain.transaction import Transaction
 from meshnet.errors import MeshError
 from meshnet.limits import COIN_WITHDRAWALS_OPEN
@@ -102,6 +102,8 @@ class Withdrawing:
         self._lock = DeferredLock()
         self._open: dict[str, Withdrawal] = {}
         self._looking = False
+        self.told: Callable[[Withdrawal, Fate], None] = lambda it, fate: None
+        """Is told of each one that has come further."""
 
     @property
     def kept(self) -> frozenset[bytes]:
@@ -152,6 +154,7 @@ class Withdrawing:
         new = Withdrawal(asked.id, asked.text, asked.wallet, int(self._unix()), made)
         await self._write(self._book.record, new)
         self._open[new.id] = new
+        self.told(new, Fate())
         return new
 
     async def find(self, id: str) -> Withdrawal | None:
@@ -168,6 +171,21 @@ class Withdrawing:
             return found, Fate(found.block, found.why)
         return found, (await self._chain.fates([found]))[0]
 
+    async def page(
+        self, after: int | None, limit: int, *, newest: bool, open_only: bool
+    ) -> tuple[list[tuple[int, Withdrawal, Fate]], int]:
+        """Some of them, each with the number of its row and its fate, and how many there are; see
+        `WithdrawalBook.page`."""
+        rows: list[Row] = await self._write(self._book.page, after, limit, newest=newest, open_only=open_only)
+        total = self.count if open_only else await self._write(lambda: self._book.count)
+        found = [self._open.get(each.withdrawal.id, each.withdrawal) for each in rows]
+        lying = [each for each in found if not each.settled]
+        fates = dict(zip((each.id for each in lying), await self._chain.fates(lying), strict=True))
+        return [
+            (row.number, it, fates.get(it.id) or Fate(it.block, it.why))
+            for row, it in zip(rows, found, strict=True)
+        ], total
+
     async def _send(self, it: Withdrawal) -> Withdrawal:
         await self._send_all([it])
         return self._open.get(it.id, it)
@@ -181,6 +199,7 @@ class Withdrawing:
             for id in fresh:
                 if id in self._open:
                     self._open[id] = evolve(self._open[id], sent=unix)
+                    self.told(self._open[id], Fate(loose=True))
 
     async def tick(self) -> None:
         """Every now and then: what is in a block is settled, what lies about is sent again."""
@@ -196,6 +215,7 @@ class Withdrawing:
                 await self._write(self._book.settle, settled)
                 for each in settled:
                     del self._open[each.id]
+                    self.told(each, Fate(each.block, each.why))
             lying = [it for it, fate in pairs if not fate.block and not (fate.loose and it.sent)]
             if lying:
                 await self._send_all(lying)

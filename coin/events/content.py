@@ -8,7 +8,8 @@ Events have a place, `height.index`, written in decimal. At one height come, in 
     behind them      transaction   for each transaction of block height - n + 1, which has n confirmations now
 
 so a place depends on the chain alone (and, for the last kind, on n), not on what somebody wants to hear of.
-The fourth kind, `pending`, has no place: it tells of a loose transaction once, when it comes.
+Two kinds have no place and are told once, when it happens: `pending`, of a loose transaction that comes, and
+`withdrawal`, of one of this node's that has come further.
 
 Pure: blocks come in, texts go out. Coins and hours are decimal texts.
 """
@@ -26,8 +27,10 @@ from coin.chain.amounts import coins_text
 from coin.chain.block import Block
 from coin.chain.transaction import Transaction, Unspent
 
-Kind = Literal["block", "address", "transaction", "pending"]
+Kind = Literal["block", "address", "transaction", "pending", "withdrawal"]
 KINDS: Final[tuple[Kind, ...]] = ("block", "address", "transaction", "pending")
+"""Those of the chain, which everybody may hear of."""
+ALL_KINDS: Final[tuple[Kind, ...]] = (*KINDS, "withdrawal")
 
 
 @frozen
@@ -188,6 +191,11 @@ def pending(
         outputs=outputs,
     )
     return Event("pending", "", text), frozenset(touched)
+
+
+def withdrawal(told: dict[str, Any]) -> Event:
+    """A withdrawal of this node, as JSON values, in a new state."""
+    return Event("withdrawal", "", _text("withdrawal", "", withdrawal=told))
 
 
 def _text(kind: Kind, place: str, **known: Any) -> str:

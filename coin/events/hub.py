@@ -12,7 +12,7 @@ In the reactor's thread; pieces of the past are read in the store's, `COIN_EVENT
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -152,7 +152,7 @@ class Listener:
             self.pump()
 
     def hear(self, event: Event) -> None:
-        """A pending transaction, for who is not behind."""
+        """What has no place, for who is not behind."""
         if self.caught_up and self.paused_since is None and not self.closed:
             self._ear.event(event)
 
@@ -210,15 +210,17 @@ class Hub:
 
     def came(self, it: Transaction, owners: Signers, unix: float, why: str) -> None:
         """A loose transaction is in the pool; `why` it goes into no block yet."""
-        told: tuple[Event, frozenset[Address]] | None = None
+        if any("pending" in each.wanted.kinds for each in self.listeners):
+            self.say(*pending(it, owners, int(unix), why))
+
+    def say(self, event: Event, touched: Collection[Address]) -> None:
+        """Something without a place, for those who want that kind and one of the addresses."""
         for listener in list(self.listeners):
-            if "pending" not in listener.wanted.kinds:
-                continue
-            if told is None:
-                told = pending(it, owners, int(unix), why)
-            addresses = listener.wanted.addresses
-            if addresses is None or not addresses.isdisjoint(told[1]):
-                listener.hear(told[0])
+            wanted = listener.wanted
+            if event.kind in wanted.kinds and (
+                wanted.addresses is None or not wanted.addresses.isdisjoint(touched)
+            ):
+                listener.hear(event)
 
     def tick(self) -> None:
         """Now and then: parts with who does not read."""

@@ -18,7 +18,8 @@ from coin.chain.transaction import Output, Transaction
 from coin.store.store import open_store
 from coin.wallet.folder import Folder, NewWallet
 from tests.support.chains import Ledger, key, owner, small_chain
-from tests.support.coinapi import DISK, NOW, Response, Served
+from tests.support.coinapi import DISK, HOST, NOW, Connection, Response, Served
+from tests.support.described import fits, pointer
 
 COINS = 1_000_000_000
 NAME = "paying.wlt"
@@ -175,6 +176,95 @@ class Once(Case):
         self.assertEqual(self.look()["state"], "confirmed")
 
 
+class Lists(Case):
+    def setUp(self) -> None:
+        """Withdrawals 1 and 2 wait; 0 is in a block."""
+        super().setUp()
+        self.txids = {"0": self.pay("0")["txid"]}
+        self.extend(self.loose(self.txids["0"]))
+        self.txids |= {id: self.pay(id)["txid"] for id in "12"}
+
+    def page(self, **query: Any) -> Any:
+        """One."""
+        return self.served.get("/api/v3/withdrawals", **query).json
+
+    def test_pages(self) -> None:
+        """Page by page in either order each is there once, as it is asked for alone; the end is told."""
+        for order, ids in (("newest", "210"), ("oldest", "012")):
+            for limit in (1, 2, 3, 100):
+                cursor: dict[str, Any] = {}
+                found: list[Any] = []
+                while True:
+                    page = self.page(limit=limit, order=order, **cursor)
+                    self.assertEqual(page["total"], 3)
+                    self.assertLessEqual(len(page["withdrawals"]), limit)
+                    found += page["withdrawals"]
+                    if page["next"] is None:
+                        break
+                    cursor = {"cursor": page["next"]}
+                self.assertEqual([each["id"] for each in found], list(ids))
+                self.assertEqual(found, [self.look(id) for id in ids])
+        self.assertEqual(self.page(cursor=0), {"withdrawals": [], "total": 3, "next": None})
+
+    def test_open(self) -> None:
+        """Those in no block yet, when the node has looked after the others; all of them after a start, too."""
+        self.served.reactor_clock.pump([1.0] * 6)
+        found = self.page(state="open")
+        self.assertEqual(([each["id"] for each in found["withdrawals"]], found["total"]), (["2", "1"], 2))
+        self.die()
+        self.start()
+        self.assertEqual(
+            [each["state"] for each in self.page()["withdrawals"]], ["sent", "sent", "confirmed"]
+        )
+
+    def test_wrong_questions(self) -> None:
+        """Each fault names its parameter."""
+        for name, value in (
+            ("limit", "0"),
+            ("limit", "101"),
+            ("cursor", "x"),
+            ("cursor", "-1"),
+            ("state", "sent"),
+        ):
+            answer = self.served.get(f"/api/v3/withdrawals?{name}={value}")
+            self.assertEqual((answer.status, answer.json["error"]["field"]), (400, name))
+        self.assertEqual(self.served.get("/api/v3/withdrawals", ids="1").status, 400)
+
+    def test_events(self) -> None:
+        """Who may pay hears how far each comes; of receivers that are named, of those alone."""
+        self.die()
+        self.start("v3")
+        keys = self.served.api.admission.keys
+        _, reads = keys.make("reads", ["read", "events"], 100, bytes(36), 0)
+        _, sends = keys.make("sends", ["send", "events"], 100, bytes(range(36)), 0)
+        stranger = f"&addresses={address_text(owner(9))}"
+        ears = {}
+        for query, text in (("", sends), (stranger, sends), ("", reads)):
+            ears[query, text] = client = self.served.connect()
+            head = f"GET /api/v3/events?kinds=withdrawal{query} HTTP/1.1\r\nHost: {HOST}\r\n"
+            client.send(f"{head}Authorization: Bearer {text}\r\n\r\n".encode())
+        self.assertIn(b" 403 ", ears["", reads].transport.value()[:20])
+        self.extend(self.loose(self.txids["1"]))
+        self.served.reactor_clock.pump([1.0] * 6)
+        given = {"Authorization": f"Bearer {sends}"}
+        self.assertEqual(self.served.post("/api/v3/withdrawals", self.body("3"), given).status, 200)
+        told = self.told(ears["", sends])
+        states = [(each["id"], each["state"]) for each in told]
+        self.assertEqual(states[-2:], [("3", "recorded"), ("3", "sent")])
+        self.assertIn(("1", "confirmed"), states)
+        self.assertEqual(told[-1], self.served.get("/api/v3/withdrawals/3", given).json)
+        self.assertEqual(self.told(ears[stranger, sends]), [])
+
+    @staticmethod
+    def told(client: Connection) -> list[Any]:
+        """The withdrawals that a client heard of."""
+        lines = client.transport.value().decode().splitlines()
+        said = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        for each in said:
+            assert not fits(pointer("components", "schemas", "Event"), each)
+        return [each["withdrawal"] for each in said if each["kind"] == "withdrawal"]
+
+
 class Faults(Case):
     def test_scope(self) -> None:
         """Nobody without a key pays or looks, nor who has one for other things."""
@@ -189,6 +279,7 @@ class Faults(Case):
             with self.subTest(status=status):
                 self.assertEqual(self.served.post(path, self.body(), given).status, status)
                 self.assertEqual(self.served.get(f"{path}/1", given).status, status)
+                self.assertEqual(self.served.get(path, given).status, status)
 
     def test_client_goes_away(self) -> None:
         """One that hangs up in the middle changes nothing: what was begun is done."""
