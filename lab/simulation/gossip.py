@@ -153,9 +153,8 @@ class GossipNetwork:
 
     def pump(self, node: GossipNode) -> None:
         """Sends what the node has to say."""
-        for name, link in node.links.items():
-            if not link.up:
-                continue
+        for name in node.spread.due(self.now):
+            link = node.links[name]
             frames = node.spread.frames(name, self.now)
             if not frames:
                 continue

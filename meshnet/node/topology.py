@@ -182,7 +182,8 @@ class Topology:
 
     def _say(self, now: float) -> None:
         """Sends neighbours what there is to say, and plans the next time."""
-        for name, link in self._links.items():
+        for name in self.spread.due(now):
+            link = self._links[name]
             for kind, body in self.spread.frames(name, now):
                 link.send(kind, body)
         due = self.spread.deadline()

@@ -179,7 +179,7 @@ class Book:
         return Verdict.APART
 
     def _touches(self, name: Name) -> bool:
-        return any(self._entries[other].attached for other in self.graph.nodes[name].edges)
+        return any(self._entries[other].attached for other in self.graph.beside(name))
 
     def _attach(self, name: Name) -> None:
         """This node and all that were apart behind it are connected now."""
@@ -192,7 +192,7 @@ class Book:
                 self._toggle(entry.record)
                 if each != name:
                     self._news.append(entry.record)
-            for other in self.graph.nodes[each].edges:
+            for other in self.graph.beside(each):
                 if other not in listed and not self._entries[other].attached:
                     listed.add(other)
                     todo.append(other)

@@ -44,6 +44,8 @@ class Mark(IntFlag):
         return [_WORDS[mark] for mark in Mark if mark in self]
 
 
+NONE: Final = Mark(0)
+"""Nothing is wrong."""
 _WORDS: Final = {
     Mark.FASTER_THAN_LIGHT: "states a delay below that of light",
     Mark.CONTRADICTED: "is contradicted by the other end",
@@ -68,13 +70,15 @@ def least_delay(one: tuple[int, int], other: tuple[int, int]) -> float:
 
 def judge(one: Record, row: LinkRow, other: Record, back: LinkRow) -> Mark:
     """What is wrong with a link that `one` states as `row` and `other` as `back`."""
-    mark = Mark(0)
+    mark = NONE
     here, there = one.place, other.place
     if here is not None and there is not None:
         least = least_delay(here, there) * 1e6
         if 0 < row.delay < least or 0 < back.delay < least:
             mark |= Mark.FASTER_THAN_LIGHT
-    low, high = sorted((row.delay, back.delay))
+    low, high = row.delay, back.delay
+    if low > high:
+        low, high = high, low
     if low and high > CONTRADICTION * low and high - low > CONTRADICTION_LEAST:
         mark |= Mark.CONTRADICTED
     return mark

@@ -150,9 +150,10 @@ class Spread:
     def _tell(self, source: Name | None, now: float) -> None:
         """What has become news is offered to all but who told it."""
         for record in self._book.news():
+            name, issued = record.name, record.issued
             for peer, state in self._peers.items():
-                if peer != source and record.name != peer:
-                    self._have_news(state, record.name, record.issued, now)
+                if peer != source and name != peer:
+                    self._have_news(state, name, issued, now)
 
     def _have_news(self, state: _Peer, name: Name, issued: int, now: float) -> None:
         if not state.news:
@@ -160,11 +161,12 @@ class Spread:
         state.news[name] = issued
 
     def _offered(self, peer: Name, state: _Peer, rows: list[Row], now: float) -> None:
+        issued_of, news = self._book.issued, state.news
         for name, issued in rows:
-            held = self._book.issued(name)
+            held = issued_of(name)
             if held >= issued:
-                if state.news.get(name, inf) <= issued:
-                    del state.news[name]
+                if news and news.get(name, inf) <= issued:
+                    del news[name]
                 continue
             if name == self._book.own and not held:
                 continue
@@ -259,6 +261,18 @@ class Spread:
 
     # frames out
 
+    def due(self, now: float) -> list[Name]:
+        """Neighbours whom there may be something to say to now: mostly few of all."""
+        return [
+            peer
+            for peer, state in self._peers.items()
+            if state.answers
+            or state.ask
+            or state.owed
+            or (state.news and now >= state.news_at)
+            or now >= state.compare_at
+        ]
+
     def frames(self, peer: Name, now: float) -> list[Frame]:
         """What `peer` is to be sent now, within its share of the link."""
         state = self._peers.get(peer)
@@ -312,11 +326,15 @@ class Spread:
         """When `tick`, and then `frames` of every neighbour, should be called next."""
         due = self._retry_at
         for state in self._peers.values():
-            funded = state.at + max(LEAST_TOKENS + 1.0 - state.tokens, 0.0) / state.rate
-            said = state.news_at if state.news else inf
+            said = state.compare_at
             if state.answers or state.ask or state.owed:
                 said = 0.0
-            due = min(due, max(min(said, state.compare_at), funded))
+            elif state.news and state.news_at < said:
+                said = state.news_at
+            if said < due:
+                lacks = LEAST_TOKENS + 1.0 - state.tokens
+                funded = state.at + lacks / state.rate if lacks > 0.0 else state.at
+                due = min(due, max(said, funded))
         return None if due == inf else due
 
     def tick(self, now: float, unix: float) -> None:
