@@ -2,7 +2,7 @@
 
 meshnet crawl [--out FILE] [--seconds S]   asks the route services, pings every node known, writes a snapshot;
                                             exit 7 if a service did not answer or the time was too short
-meshnet route-service [--database FILE]     makes the node one until it stops; --stop, --status
+meshnet route-service [--database FILE|URL] makes the node one until it stops; --stop, --status
 
 A snapshot is JSON, written whole or not at all:
 
@@ -113,7 +113,9 @@ def _summary(snapshot: Json) -> None:
 
 
 def _service_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--database", metavar="FILE", help="an SQLite file; default: the config's")
+    parser.add_argument(
+        "--database", metavar="FILE|URL", help="an SQLite file or a postgresql:// URL; default: the config's"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--stop", action="store_true", help="is none any more")
     what.add_argument("--status", action="store_true", help="only shows what is so")

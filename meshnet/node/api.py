@@ -115,7 +115,7 @@ class ServeRequest:
     """Makes this node a route service until it stops."""
 
     database: str | None = None
-    """A file; left out: the config's."""
+    """A file or a postgresql:// URL; left out: the config's."""
 
 
 @frozen
@@ -352,8 +352,9 @@ class _Api:
         read_query(Nothing, query)
         return self._node.lookup_service.status()
 
-    def serve(self, body: Json) -> Json:
+    async def serve(self, body: Json) -> Json:
         self._node.lookup_service.serve(read_body(ServeRequest, body).database)
+        await self._node.lookup_service.answered()
         return self._node.lookup_service.status()
 
     async def unserve(self, body: Json) -> Json:

@@ -168,7 +168,7 @@ class RouteServiceSettings:
 
     enabled: bool = False
     database: str = ""
-    """A file; left out: routes.sqlite in the node's directory."""
+    """A file or a postgresql:// URL; left out: routes.sqlite in the node's directory."""
     records: Annotated[int, Between(1, limits.SYNC_RECORDS)] = limits.SYNC_RECORDS
     callers: Annotated[int, Between(1, limits.SYNC_CALLERS)] = limits.SYNC_CALLERS
     questions: bool = True

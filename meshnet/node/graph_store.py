@@ -1,10 +1,10 @@
-"""The database of a route service: the records of its graph, in SQLite.
+"""The database of a route service: the records of its graph, in SQLite unless a URL says PostgreSQL.
 
     records     name BLOB (8) · issued · expires (Unix seconds) · data BLOB (the record)
 
 It may lose the last half minute at a power cut: all of it can be fetched again. Damaged, it goes to the
-quarantine and begins anew. What is read back is checked like a record of a stranger. No other kind of
-database is written: the URL of one is refused with a sentence.
+quarantine and begins anew. What is read back is checked like a record of a stranger. The tables of PostgreSQL
+are those of `meshnet.node.graph_postgres`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from meshnet.errors import MissingDependencyError
+from meshnet.errors import UsageError
+from meshnet.node.graph_postgres import SCHEMES, PostgresStore
 from meshnet.storage.database import CACHE, Connection, Damage, Schema, open_database
 from meshnet.storage.disk import Disk
 from meshnet.storage.quarantine import Quarantine
@@ -54,16 +55,43 @@ class Place(Protocol):
         """With threads."""
 
 
-class GraphStore:
-    """The records on the disk. `place` is the file, `notes` what the operator should know."""
+class GraphStore(Protocol):
+    """Records kept outside the process. `place` says where, without a secret; `notes` are what the operator
+    should know when it was opened. All of it raises StorageError when the database cannot be used now."""
 
-    def __init__(self, node: Place, database: str = "") -> None:
-        scheme = database.partition("://")[0] if "://" in database else ""
-        if scheme:
-            raise MissingDependencyError(
-                f"A graph in {scheme} is not built in yet; name a file, and SQLite keeps it there."
-            )
-        self.place = str(node.data / (database or FILE))
+    place: str
+    notes: list[str]
+
+    async def load(self, unix: float) -> list[tuple[Name, int, bytes]]:
+        """Name, when it was issued and bytes of each record that has not expired; those that have are
+        forgotten."""
+
+    async def save(self, changed: Sequence[Record], gone: Sequence[Name]) -> None:
+        """Puts records, forgets names."""
+
+    async def close(self) -> None:
+        """When all is written."""
+
+
+def open_store(node: Place, database: str) -> GraphStore:
+    """The store at `database`: a file, counted from the node's directory on, the usual one where it is empty,
+    or a postgresql:// URL. Raises UsageError for another URL, MissingDependencyError without the extra for
+    PostgreSQL, StorageError for a file that cannot be opened."""
+    scheme = database.partition("://")[0] if "://" in database else ""
+    if scheme in SCHEMES:
+        return PostgresStore(node.reactor, database)
+    if scheme:
+        raise UsageError(
+            f"A graph is kept in a file (SQLite) or under a postgresql:// URL; {scheme}:// is neither."
+        )
+    return FileStore(node, database or FILE)
+
+
+class FileStore:
+    """In SQLite (`GraphStore`)."""
+
+    def __init__(self, node: Place, file: str) -> None:
+        self.place = str(node.data / file)
         opened = open_database(
             node.disk, self.place, SCHEMA, profile=CACHE, quarantine=node.quarantine, rebuild=_empty
         )
@@ -71,18 +99,17 @@ class GraphStore:
         self._service = DatabaseService(node.reactor, opened)
 
     async def load(self, unix: float) -> list[tuple[Name, int, bytes]]:
-        """Name, when it was issued and bytes of each record that has not expired."""
+        """See `GraphStore`."""
 
         def work(connection: Connection) -> list[tuple[Name, int, bytes]]:
-            rows = connection.execute(
-                "SELECT name, issued, data FROM records WHERE expires > ? ORDER BY issued", (int(unix),)
-            )
+            connection.execute("DELETE FROM records WHERE expires <= ?", (int(unix),))
+            rows = connection.execute("SELECT name, issued, data FROM records ORDER BY issued")
             return [(Name(bytes(name)), int(issued), bytes(data)) for name, issued, data in rows]
 
-        return await self._service.read(work)
+        return await self._service.write(work)
 
     async def save(self, changed: Sequence[Record], gone: Sequence[Name]) -> None:
-        """Puts records, forgets names."""
+        """See `GraphStore`."""
         rows = [(each.name, each.issued, each.expires, each.data) for each in changed]
 
         def work(connection: Connection) -> None:
@@ -94,7 +121,7 @@ class GraphStore:
         await self._service.write(work)
 
     async def close(self) -> None:
-        """When all is written."""
+        """See `GraphStore`."""
         await self._service.close()
 
 

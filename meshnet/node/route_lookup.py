@@ -19,7 +19,7 @@ from meshnet.errors import MeshError, UsageError
 from meshnet.node import route_service
 from meshnet.node.app import Json
 from meshnet.node.config import Settings
-from meshnet.node.graph_store import GraphStore, Place
+from meshnet.node.graph_store import Place, open_store
 from meshnet.node.route_service import RouteService
 from meshnet.node.route_sync import RouteSync
 from meshnet.node.topology import Topology
@@ -53,7 +53,7 @@ class RouteLookup:
         self.service: RouteService | None = None
 
     def start(self) -> None:
-        """As the config says; raises LocalError, StorageError."""
+        """As the config says; raises LocalError, StorageError, UsageError."""
         settings = self._node.settings
         if settings.topology.route_services and self._node.keeps_topology:
             self.sync = RouteSync(self._node, self._node.topology, settings.topology.route_services)
@@ -69,7 +69,7 @@ class RouteLookup:
         settings = self._node.settings.route_service
         if database is not None:
             settings = attrs.evolve(settings, database=database)
-        store = GraphStore(self._node, settings.database)
+        store = open_store(self._node, settings.database)
         made = RouteService(self._node, topology, settings, store)
         try:
             made.start()
@@ -77,6 +77,10 @@ class RouteLookup:
             Deferred.fromCoroutine(store.close())
             raise
         self.service = made
+
+    def answered(self) -> Deferred[None]:
+        """Fires when the service's database was asked; at once where there is none."""
+        return succeed(None) if self.service is None else self.service.asked()
 
     def unserve(self) -> Deferred[None]:
         """No longer; fires when what it knew is written."""

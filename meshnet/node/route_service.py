@@ -8,7 +8,7 @@ not begin with nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 from attrs import frozen
@@ -45,7 +45,8 @@ PORT: Final = 4
 WAYS: Final = 8  # in one answer
 PATIENCE: Final = 15.0  # seconds for one answer, the set-up of the circuit included
 PIECE: Final = 64 << 10  # bytes written at once
-SAVE: Final = 30.0  # seconds between writes to the database
+SAVE: Final = 30.0  # seconds between writes to the database, or tries to read it
+GOES_ON: Final = " The service goes on with what it has in memory, and tries again every half minute."
 LOADED: Final = 64  # records taken from the database in one turn: a signature costs 60 µs
 STORED: Final = Name(b"\0\0stored")
 """The source of records from the database, as the book calls it."""
@@ -213,7 +214,9 @@ class RouteService:
         self._tokens, self._tokens_at = float(ROUTE_QUESTIONS_BURST), node.clock.now()
         self._counts = {"looks": 0, "questions": 0, "refused": 0, "sent_bytes": 0}
         self.notes: list[str] = []
-        self._running = False
+        self._running = self._loaded = self._heard = False
+        self._fault: str | None = None
+        self._waiting: list[Deferred[None]] = []
 
     def start(self) -> None:
         """Opens its ports and reads its database; raises LocalError if a port is taken."""
@@ -231,7 +234,8 @@ class RouteService:
         self._topology.serves = True
         if self._store is not None:
             book.expect(STORED, SYNC_RECORDS)
-            Deferred.fromCoroutine(self._load(self._store)).addErrback(self._complain)
+            self.notes += self._store.notes
+            self._next()
 
     async def stop(self) -> None:
         """Closes its ports and ends all looks; keeps what it has."""
@@ -247,8 +251,13 @@ class RouteService:
         self._topology.book.expect(STORED, 0)
         if self._store is not None:
             self._made = None
-            await self._save(self._store)
+            try:
+                if self._loaded:
+                    await self._save(self._store)
+            except MeshError as error:
+                self._complain(error)
             await self._store.close()
+            self._told()
 
     # looks
 
@@ -321,9 +330,27 @@ class RouteService:
 
     # the database
 
-    async def _load(self, store: GraphStore) -> None:
-        kept = await store.load(self._node.clock.unix())
-        self.notes += store.notes
+    def _next(self) -> None:
+        """Reads the database until that was possible, then writes what has changed, again and again."""
+        Deferred.fromCoroutine(self._turn()).addErrback(self._broken)
+
+    async def _turn(self) -> None:
+        store = self._store
+        assert store is not None
+        try:
+            if not self._loaded:
+                kept = await store.load(self._node.clock.unix())
+                self._answered()
+                await self._take(kept)
+            else:
+                await self._save(store)
+                self._answered()
+        except MeshError as error:
+            self._complain(error)
+        if self._running:
+            self._cancels["turn"] = self._node.clock.call_later(SAVE, self._next)
+
+    async def _take(self, kept: Sequence[tuple[Name, int, bytes]]) -> None:
         self._saved = {name: issued for name, issued, _ in kept}
         clock = self._node.clock
         for start in range(0, len(kept), LOADED):
@@ -332,16 +359,7 @@ class RouteService:
             turn: Deferred[None] = Deferred()
             self._cancels["load"] = clock.call_later(0, lambda turn=turn: turn.callback(None))  # type: ignore[misc]
             await turn
-        self._plan()
-
-    def _plan(self) -> None:
-        if self._running:
-            self._cancels["save"] = self._node.clock.call_later(SAVE, self._keep)
-
-    def _keep(self) -> None:
-        assert self._store is not None
-        saving = Deferred.fromCoroutine(self._save(self._store))
-        saving.addErrback(self._complain).addCallback(lambda _: self._plan())
+        self._loaded = True
 
     async def _save(self, store: GraphStore) -> None:
         rows = [row for bucket in self._catalogue().buckets for row in bucket]
@@ -358,10 +376,39 @@ class RouteService:
             for name in gone:
                 del self._saved[name]
 
-    def _complain(self, failure: Any) -> None:
-        text = f"The route service's database fails: {failure.value}"
-        self.notes = [text]
-        _log.warn("{text}", text=text)
+    def _complain(self, error: MeshError) -> None:
+        """The database fails: what is known stays, and all of it is written when it answers again."""
+        if self._fault is None:
+            _log.warn("the route service goes on without its database: {why}", why=str(error))
+        self._fault = str(error)
+        self._saved = dict.fromkeys(self._saved, 0)
+        self._told()
+
+    def _answered(self) -> None:
+        if self._fault is not None:
+            _log.info("the route service's database answers again")
+        self._fault = None
+        self._told()
+
+    def _told(self) -> None:
+        self._heard = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def _broken(self, failure: Any) -> None:
+        _log.failure("the route service's database is used no more", failure)
+        self._fault = str(failure.value)
+        self._told()
+
+    def asked(self) -> Deferred[None]:
+        """Fires when the database was asked for the first time, and has answered or not."""
+        answer: Deferred[None] = Deferred()
+        if self._store is None or self._heard:
+            answer.callback(None)
+        else:
+            self._waiting.append(answer)
+        return answer
 
     # what it shows
 
@@ -388,7 +435,7 @@ class RouteService:
             "refused": load.refused,
             "callers": load.callers,
             "sent_bytes": load.sent_bytes,
-            "notes": list(self.notes),
+            "notes": [*self.notes, *([] if self._fault is None else [self._fault + GOES_ON])],
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from lab.simulation.nodes import Collector, SimulatedNode
 from meshnet.cipher.keys import PublicKey
-from meshnet.errors import MissingDependencyError, RefusedError, UnreachableError, UsageError
+from meshnet.errors import RefusedError, UnreachableError, UsageError
 from meshnet.node import route_service, route_sync
 from meshnet.node.app import Clock
 from meshnet.node.config import RouteServiceSettings, TopologySettings, from_table
-from meshnet.node.graph_store import GraphStore
 from meshnet.node.route_lookup import RouteLookup
 from meshnet.node.route_service import RouteService
 from meshnet.node.route_sync import RouteSync
@@ -22,10 +21,11 @@ from meshnet.node.topology import Topology
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.quarantine import Quarantine
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
-from meshnet.topology.record import ROUTE_SERVICE, Name, name_of, read
+from meshnet.topology.record import ROUTE_SERVICE, Name, name_of
 from tests.meshnet.node.routers import RouterCase
 from tests.support.nodes import new_folder
-from tests.support.topology import data, key, row
+from tests.support.reactors import Threads
+from tests.support.topology import key
 
 
 class Face:
@@ -321,7 +321,7 @@ class Roles(LookupCase):
         self.m.network.run(1.0)
         self.assertGreaterEqual(lookup.status()["serves"]["stored"], 4)
         self.m.wait(lookup.stop())
-        self.assertRaises(MissingDependencyError, lookup.serve, "mysql://somewhere")
+        self.assertRaises(UsageError, lookup.serve, "mysql://somewhere")
         self.assertIsNone(lookup.service)
         self.finish()
 
@@ -337,55 +337,3 @@ class Roles(LookupCase):
 
 async def _nothing() -> None:
     """It has stopped already."""
-
-
-class Threads:
-    """A reactor's threads that run at once."""
-
-    def getThreadPool(self) -> Threads:
-        return self
-
-    def callFromThread(self, call: Callable[..., Any], *more: Any) -> None:
-        call(*more)
-
-    def callInThreadWithCallback(self, told: Any, call: Callable[..., Any], *more: Any) -> None:
-        told(True, call(*more))
-
-
-class Stores(RouterCase):
-    """The database."""
-
-    def place(self, folder: Path) -> Any:
-        disk = RealDisk()
-        quarantine = Quarantine(disk, folder / "quarantine", lambda: 0.0)
-        parts = {"disk": disk, "data": folder, "quarantine": quarantine, "reactor": Threads()}
-        return type("Place", (), parts)
-
-    def test_kept(self) -> None:
-        """What is put is there after a restart, what is forgotten or expired is not; a damaged file costs
-        what is in it."""
-        folder = new_folder(self)
-        store = GraphStore(self.place(folder))
-        one, two, old = (read(data(n, [row(4)], life=life)) for n, life in ((1, 60), (2, 60), (3, 1)))
-        self.done(store.save([one, two, old], []))
-        self.done(store.save([], [two.name]))
-        self.done(store.close())
-        store = GraphStore(self.place(folder))
-        self.assertEqual(self.done(store.load(one.issued + 300.0)), [(one.name, one.issued, one.data)])
-        self.done(store.close())
-        (folder / "routes.sqlite").write_bytes(b"SQLite format 3\0" + bytes(9_000))
-        store = GraphStore(self.place(folder))
-        self.assertEqual(self.done(store.load(0.0)), [])
-        self.assertTrue(store.notes)
-        self.done(store.close())
-
-    def done(self, work: Any) -> Any:
-        return self.successResultOf(Deferred.fromCoroutine(work))
-
-    def test_other_databases(self) -> None:
-        """The URL of a database that is not built in is refused in a sentence, before anything is made."""
-        error = self.assertRaises(
-            MissingDependencyError, GraphStore, self.place(new_folder(self)), "postgresql://db/routes"
-        )
-        self.assertEqual(error.exit_code, 3)
-        self.assertIn("postgresql", str(error))
