@@ -207,7 +207,7 @@ class Lists(Case):
         self.assertEqual(self.page(cursor=0), {"withdrawals": [], "total": 3, "next": None})
 
     def test_open(self) -> None:
-        """Those in no block yet, when the node has looked after the others; all of them after a start, too."""
+        """Those in no block yet once the node has looked after the others; all of them after a start, too."""
         self.served.reactor_clock.pump([1.0] * 6)
         found = self.page(state="open")
         self.assertEqual(([each["id"] for each in found["withdrawals"]], found["total"]), (["2", "1"], 2))
