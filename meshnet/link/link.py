@@ -19,10 +19,10 @@ from meshnet.errors import Drop, ProtocolError
 from meshnet.limits import LARGEST_CELL
 from meshnet.link.frame import PAD, PING, PONG, Hello, Ping, Pong, instance_of
 from meshnet.link.lane import Lane, Run, Steps
-from meshnet.link.oneway import OneWay
 from meshnet.link.outlet import Outbox, Outlet
 from meshnet.link.seat import Seat
 from meshnet.link.telemetry import Telemetry, Throughput
+from meshnet.oneway import OneWay
 
 FrameReceiver = Callable[["Link", int, memoryview, float], None]
 """Takes the body (borrowed) of a frame of one of its kinds; raises ProtocolError to close the connection."""

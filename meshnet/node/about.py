@@ -14,9 +14,9 @@ from meshnet import __version__
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.codec import U8, U64, Var, message
-from meshnet.link.oneway import OneWay
 from meshnet.node.app import Clock, Json
 from meshnet.node.config import AboutSettings
+from meshnet.oneway import OneWay
 from meshnet.rpc import Service, call, service
 from meshnet.rpc.failure import heard
 

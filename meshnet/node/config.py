@@ -158,6 +158,8 @@ class TopologySettings:
     """Any text that all nodes of one operator share; only a hash of it is told."""
     price: U32 = 0
     """Units a MiB for relaying, told to others; nobody is charged yet."""
+    spares: Annotated[int, Between(0, limits.SPARES)] = 16
+    """Circuits kept in reserve, one of each session that found its way by itself."""
     route_services: tuple[PublicKey, ...] = ()
     """Nodes that are asked for the whole graph."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -17,6 +17,9 @@ from meshnet.node.app import Ways
 from meshnet.node.services import Service
 from meshnet.session.path import Path
 from meshnet.session.session import Session
+
+PROBED_AFTER: Final = 1.0
+"""Seconds after which a circuit is asked for the first time."""
 
 Route = tuple[Target, ...]
 """Relays in order, then the last hop, or the address of a hidden service."""
@@ -50,10 +53,10 @@ class Leg:
     """One circuit of a conversation, as the router and as the session know it.
 
     `path` and `end` are set when the circuit stands. `fresh_until` is when it should be replaced;
-    `drains_since` is set when another has taken over.
+    `drains_since` is set when another has taken over, `probe_at` says when it is asked again.
     """
 
-    __slots__ = ("born", "circuit", "drains_since", "end", "fresh_until", "judged", "path")
+    __slots__ = ("born", "circuit", "drains_since", "end", "fresh_until", "judged", "path", "probe_at")
 
     path: Path
 
@@ -63,6 +66,7 @@ class Leg:
         self.fresh_until = fresh_until
         self.end: CircuitEnd | None = None
         self.drains_since: float | None = None
+        self.probe_at = now + PROBED_AFTER
         self.judged = False  # as good, for its relays
 
     def wake(self, path: Path) -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from meshnet.cipher.address import proves
 from meshnet.cipher.keys import PublicKey
+from meshnet.circuit.origin import OriginCircuit
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.node.calls import Waiter
 from meshnet.node.conversation import Conversation, Course, Leg, Route
 from meshnet.node.dialling import Standing
 from meshnet.node.hedge import Hedge
+from meshnet.node.spares import Spares
 from meshnet.topology.record import Name, name_of
 from meshnet.topology.suspicion import EARLY
 
@@ -40,6 +42,7 @@ class Courses:
     def __init__(self, router: Router, topology: Topology) -> None:
         self._router = router
         self._topology = topology
+        self.spares = Spares(router, topology)
 
     def dial(self, course: Course, told: Told, avoid: frozenset[Name] = frozenset()) -> None:
         """Begins circuits along the ways of a course, one behind the other, until one stands; those over
@@ -142,8 +145,10 @@ class Courses:
         if not leg.judged and now - leg.born >= EARLY and leg.path.stands:
             leg.judged = True
             self._topology.lived(conversation.route, now)
+        self.spares.tick(conversation, now)
 
     def lost(self, conversation: Conversation, leg: Leg, now: float) -> None:
         """A circuit of a conversation is gone, not by our wish."""
-        if conversation.course is not None and now - leg.born < EARLY:
-            self._topology.died(conversation.route, now)
+        circuit = leg.circuit
+        if conversation.course is not None and isinstance(circuit, OriginCircuit) and now - leg.born < EARLY:
+            self._topology.died(circuit.route, now)

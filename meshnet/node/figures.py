@@ -6,7 +6,7 @@ Reads plain counts that links, circuits and sessions keep anyway; changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from meshnet.cipher.address import proves
@@ -16,9 +16,12 @@ from meshnet.circuit.table import Circuits
 from meshnet.errors import Drop
 from meshnet.link.driver import Links
 from meshnet.node.app import Clock, Json
-from meshnet.node.conversation import Conversation
+from meshnet.node.conversation import Conversation, Leg
+from meshnet.node.courses import Courses
+from meshnet.node.measured import all_figures, figures, probed
 from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
+from meshnet.node.spares import Spares
 from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 
@@ -35,6 +38,19 @@ class Figures:
     session_memory: Memory
     _memory: ReplayMemory
     renewals: Renewals
+    courses: Courses | None
+
+    @property
+    def spares(self) -> Spares | None:
+        """Circuits in reserve; None for a node that does not know the network."""
+        return None if self.courses is None else self.courses.spares
+
+    def _begun(self) -> Iterator[Leg]:
+        """Circuits begun here that belong to a session."""
+        for circuit, conversation in self._conversations.items():
+            leg = conversation.legs.get(circuit)
+            if leg is not None and isinstance(circuit, OriginCircuit) and leg.end is not None:
+                yield leg
 
     def brief(self) -> Json:
         """`links` (JSON objects), `circuits` (a number), `roles` (circuits by what this node is in them),
@@ -51,6 +67,8 @@ class Figures:
             },
             "waiting_bytes": self.circuits.waiting,
             "session_bytes": self.session_memory.used,
+            "spares": self.spares.standing if self.spares is not None else 0,
+            "paths": all_figures(leg.path for leg in self._begun()),
             "half_open": self.links.half_open,
         }
 
@@ -67,7 +85,10 @@ class Figures:
             shown["streams"] = session.streams
             shown["paths"] = len(session.paths)
             shown["sending"] = path is session.path
+            shown["spare"] = path.spare
             shown["rtt_ms"] = round(path.rtt * 1e3, 3)
+            shown["delivery_rate"] = round(path.delivery_rate)
+            shown.update(probed(path))
             shown["cell_size"] = path.cell_size
             shown["window"] = path.cwnd
             shown["lost_cells"] = path.recovery.lost_cells
@@ -110,6 +131,9 @@ class Figures:
             "circuits_renewed": self.renewals.renewed,
             "losses_survived": self.renewals.survived,
             "renewals_failed": self.renewals.failed,
+            "spares_built": self.spares.built if self.spares is not None else 0,
+            "spares_used": self.spares.used if self.spares is not None else 0,
+            "spares_failed": self.spares.failed if self.spares is not None else 0,
             "stray_frames": totals.stray,
             "handshakes_failed": self.links.handshakes_failed,
             "strangers_turned_away": self.links.turned_away,
@@ -141,19 +165,16 @@ class Figures:
         }
 
     def _paths_now(self) -> dict[tuple[str, ...], dict[str, float]]:
-        """By their nodes, the paths of circuits begun here: round trip (ms), delivery rate (bytes/s) of the
-        newest circuit; cells sent and lost of all of them together."""
+        """By their nodes, the paths of circuits begun here: what was measured of the newest circuit; cells
+        sent and lost of all of them together."""
         found: dict[tuple[str, ...], dict[str, float]] = {}
-        for circuit, conversation in self._conversations.items():
-            leg = conversation.legs.get(circuit)
-            if leg is None or not isinstance(circuit, OriginCircuit) or leg.end is None:
-                continue
-            path = leg.path
+        for leg in self._begun():
+            circuit, path = leg.circuit, leg.path
+            assert isinstance(circuit, OriginCircuit)
             key = tuple(proves(each).hex() for each in circuit.route)
             sums = found.get(key, {"cells": 0.0, "lost_cells": 0.0})
             found[key] = {
-                "rtt_ms": path.rtt * 1e3,
-                "delivery_rate": path.delivery_rate,
+                **figures(path),
                 "cells": sums["cells"] + path.recovery.next,
                 "lost_cells": sums["lost_cells"] + path.recovery.lost_cells,
             }

@@ -104,6 +104,9 @@ TOTALS: Final[Mapping[str, str]] = {
     "circuits_renewed": "Circuits begun here that took over the session of another that still stood.",
     "losses_survived": "Sessions begun here that lost their last circuit and went on over a new one.",
     "renewals_failed": "Attempts to give a session a new circuit that failed.",
+    "spares_built": "Circuits begun here that were kept in reserve.",
+    "spares_used": "Times that a session went on over a circuit that was in reserve.",
+    "spares_failed": "Attempts to make a circuit to be kept in reserve that failed.",
     "probes": "Circuits asked for by ping and trace; they are in circuits_opened or circuits_failed, too.",
     "stray_frames": "Circuit frames that fit no circuit.",
     "handshakes_failed": "Connections that ended before their handshake did.",
@@ -142,6 +145,14 @@ def info(version: str, public_key: str, name: str) -> Metric:
 def gauge(name: str, text: str, value: float) -> Metric:
     """A gauge without labels."""
     return GaugeMetricFamily(name, text, value=value)
+
+
+_PATH_GAUGES: Final = (
+    ("rtt_ms", 1e-3, "meshnet_path_round_trip_seconds", "Smoothed round trip"),
+    ("lost_there", 1.0, "meshnet_path_lost_there_ratio", "Share of cells lost on the way there"),
+    ("lost_back", 1.0, "meshnet_path_lost_back_ratio", "Share of cells lost on the way back"),
+    ("delivery_rate", 1.0, "meshnet_path_delivery_bytes_per_second", "Delivery rate"),
+)
 
 
 class NodeCollector:
@@ -250,8 +261,20 @@ class NodeCollector:
             "Bytes that peers make sessions hold, without heads: streams, what is unread or unacknowledged.",
             snapshot.get("session_bytes", 0),
         )
+        yield gauge("meshnet_spare_circuits", "Circuits in reserve now.", snapshot.get("spares", 0))
+        yield from self._paths(snapshot.get("paths", {}))
         half = snapshot.get("half_open", 0)
         yield gauge("meshnet_half_open_connections", "Connections in their handshake.", half)
+
+    @staticmethod
+    def _paths(measured: Mapping[str, Mapping[str, float]]) -> Iterable[Metric]:
+        for key, scale, name, text in _PATH_GAUGES:
+            family = GaugeMetricFamily(
+                name, f"{text} of the circuits begun here: least, median, most.", labels=["of"]
+            )
+            for of, value in measured.get(key, {}).items():
+                family.add_metric([of], value * scale)
+            yield family
 
     def _throughput(self, links: Sequence[Snapshot]) -> Metric:
         family = GaugeMetricFamily(

@@ -28,6 +28,7 @@ from meshnet.limits import BROKEN_CIRCUITS, BROKEN_SECONDS, CIRCUIT_LIFE, PACKET
 from meshnet.node.app import Json
 from meshnet.node.calls import Waiter
 from meshnet.node.conversation import Conversation, Leg, Route
+from meshnet.session.events import Turned
 from meshnet.session.path import Path
 
 if TYPE_CHECKING:
@@ -67,6 +68,42 @@ def _broken(count: int, why: MeshError) -> UnreachableError:
         f"{count} circuits in a row broke soon after they stood, the last one since {last}: a node of the "
         "route changes or drops what it carries; choose another route"
     )
+
+
+def join(
+    router: Router,
+    conversation: Conversation,
+    standing: Standing,
+    now: float,
+    spare: bool = False,
+    route: Route = (),
+) -> Leg:
+    """A circuit that stands joins the session of a conversation, which goes along `route` then, if that is
+    given. Raises MeshError if it cannot: then the circuit is gone."""
+    session, circuit = conversation.session, standing.circuit
+    assert session is not None
+    leg = Leg(circuit, now, router.renewals.fresh_until(now))
+    try:
+        leg.path = session.paths.join(
+            standing.keys,
+            now=now,
+            wake=leg.wake,
+            max_cell=standing.max_cell,
+            trip=standing.setup,
+            spare=spare,
+        )
+    except MeshError:
+        router.circuits.destroy(circuit, now)
+        raise
+    try:
+        end = circuit.attach(leg.path)
+    except CircuitError as problem:
+        session.paths.lose(leg.path, problem, now)
+        raise
+    conversation.route = route or conversation.route
+    router.add_leg(conversation, leg, end)
+    end.wake()
+    return leg
 
 
 @define
@@ -133,7 +170,8 @@ class Renewals:
         if not (session.streams or session.outbox.work):
             return
         if conversation.wanders and self._silent(conversation, leg, now):
-            self._begin(conversation, elsewhere=True)
+            if not session.paths.turn(now):
+                self._begin(conversation, elsewhere=True)
         elif now >= leg.fresh_until or max(leg.path.recovery.next, leg.path.window.next) >= WORN:
             self._begin(conversation)
 
@@ -217,8 +255,9 @@ class Renewals:
     def joined(self, conversation: Conversation, path: Path, now: float) -> None:
         """Both ends know the new circuit."""
         for leg in conversation.legs.values():
-            if leg.path is not path and leg.drains_since is None:
+            if leg.path is not path and not leg.path.spare and leg.drains_since is None:
                 leg.drains_since = now
+                path.session.paths.relieve(leg.path, now)
         attempt = self._attempts.get(conversation)
         if attempt is None or attempt.path is not path:
             return
@@ -230,6 +269,24 @@ class Renewals:
             self._survivals.setdefault(conversation, _Survival(now)).since = now
         for waiter in attempt.waiters:
             waiter(conversation, now)
+
+    def turned(self, conversation: Conversation, event: Turned, now: float) -> None:
+        """Another circuit that stood already has taken over; the former one must show whether it lives."""
+        leg, former = conversation.leg_of(event.path), conversation.leg_of(event.former)
+        if leg is not None and isinstance(leg.circuit, OriginCircuit):
+            leg.drains_since = None
+            conversation.route = leg.circuit.route
+        if former is not None:
+            former.drains_since = now
+            former.path.recovery.doubt(now)
+            former.path.ping(0)
+            former.path.wake(former.path)
+        attempt = self._attempts.get(conversation)
+        if attempt is not None and attempt.elsewhere and attempt.circuit is not None:
+            self._router.dialling.give_up(attempt.circuit, now)
+            self._drop(conversation)
+            for waiter in attempt.waiters:
+                waiter(conversation, now)
 
     def forget(self, conversation: Conversation, why: MeshError, now: float) -> None:
         """The conversation is over."""
@@ -321,27 +378,12 @@ class Renewals:
         self._failed(attempt, why, now)
 
     def _join(self, attempt: _Attempt, standing: Standing, now: float) -> None:
-        conversation = attempt.conversation
-        session, circuit = conversation.session, standing.circuit
-        assert session is not None
-        leg = Leg(circuit, now, self.fresh_until(now))
         try:
-            attempt.path = leg.path = session.paths.join(
-                standing.keys, now=now, wake=leg.wake, max_cell=standing.max_cell, trip=standing.setup
-            )
+            leg = join(self._router, attempt.conversation, standing, now, route=attempt.route)
         except MeshError as problem:
-            self._router.circuits.destroy(circuit, now)
             self._failed(attempt, problem, now)
-            return
-        try:
-            end = circuit.attach(leg.path)
-        except CircuitError as problem:
-            session.paths.lose(leg.path, problem, now)
-            self._failed(attempt, problem, now)
-            return
-        conversation.route = attempt.route or conversation.route
-        self._router.add_leg(conversation, leg, end)
-        end.wake()
+        else:
+            attempt.path = leg.path
 
     def _failed(self, attempt: _Attempt, why: MeshError, now: float) -> None:
         conversation = attempt.conversation

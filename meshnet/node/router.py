@@ -43,13 +43,23 @@ from meshnet.node.conversation import Conversation, Course, Journey, Leg, Route
 from meshnet.node.courses import Courses
 from meshnet.node.dialling import Dialling, Standing, Told
 from meshnet.node.figures import Figures
+from meshnet.node.probes import probe
 from meshnet.node.renewal import TICK, Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.node.services import Service, Services
 from meshnet.node.through import Through
 from meshnet.node.topology import Topology
 from meshnet.session.codes import Code
-from meshnet.session.events import AppFailed, Closed, DatagramReceived, Joined, Moved, PathDead, Ponged
+from meshnet.session.events import (
+    AppFailed,
+    Closed,
+    DatagramReceived,
+    Joined,
+    Moved,
+    PathDead,
+    Ponged,
+    Turned,
+)
 from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -58,7 +68,6 @@ from meshnet.topology.record import Name
 from meshnet.transports.registry import Transports
 
 SLEPT: Final = 10.0  # seconds between ticks, by either clock, after which circuits are looked at
-KEEP_ALIVE: Final = 20.0  # a circuit with open streams is used at least this often
 
 _log = Logger()
 
@@ -358,21 +367,12 @@ class Router(Figures):
                 if slept >= SLEPT and conversation.session is not None:
                     conversation.session.paths.doubt(now)
                 self.renewals.tick(conversation, now)
-                self._keep_alive(conversation, now)
+                probe(conversation, now)
                 if self.courses is not None:
                     self.courses.tick(conversation, now)
         if self.topology is not None:
             self.topology.tick(now)
             self.through.tick(now)
-
-    @staticmethod
-    def _keep_alive(conversation: Conversation, now: float) -> None:
-        session, leg = conversation.session, conversation.leg
-        if session is None or leg is None or leg.end is None or not session.streams:
-            return
-        if now - max(leg.end.used, conversation.pinged) >= KEEP_ALIVE:
-            conversation.pinged = now
-            session.ping(now)
 
     # -- what links tell (LinkOwner)
 
@@ -530,6 +530,8 @@ class Router(Figures):
                 _log.error("a stream's reader failed: {error!r}", error=event.error)
             elif isinstance(event, Joined):
                 self.renewals.joined(conversation, event.path, now)
+            elif isinstance(event, Turned):
+                self._turned(conversation, event, now)
             elif isinstance(event, Moved):
                 self._moved(conversation, event, now)
             elif isinstance(event, PathDead):
@@ -537,6 +539,11 @@ class Router(Figures):
             elif isinstance(event, Closed):
                 self._forget(conversation, event.error, now)
                 conversation.ended(event.error, now)
+
+    def _turned(self, conversation: Conversation, event: Turned, now: float) -> None:
+        self.renewals.turned(conversation, event, now)
+        if self.courses is not None:
+            self.courses.spares.turned(conversation)
 
     def _path_dead(self, conversation: Conversation, event: PathDead, now: float) -> None:
         leg = conversation.leg_of(event.path)
@@ -582,5 +589,7 @@ class Router(Figures):
         self.answering.orphans.pop(conversation, None)
         self._calls.forget(conversation)
         self.renewals.forget(conversation, why, now)
+        if self.courses is not None:
+            self.courses.spares.forget(conversation, now)
         for key in [key for key in self._pongs if key[0] is session]:
             del self._pongs[key]

@@ -292,6 +292,11 @@ class Topology:
         )
 
     @property
+    def spares(self) -> int:
+        """How many circuits may be kept in reserve."""
+        return self._settings.spares
+
+    @property
     def serves(self) -> bool:
         """Whether this node is a route service, which its record says."""
         return self._serves

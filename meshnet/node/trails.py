@@ -17,7 +17,10 @@ from meshnet.limits import TRAILS
 from meshnet.node.app import Json
 from meshnet.node.rings import History
 
-GAUGES: Final = ("rtt_ms", "loss", "delivery_rate")
+GAUGES: Final = (
+    *("rtt_ms", "loss", "delivery_rate"),
+    *("delay_there_ms", "delay_back_ms", "delay_uncertainty_ms", "lost_there", "lost_back"),
+)
 """What is measured; all else is counted."""
 SILENT: Final = 10.0  # seconds after which a trail may be given up for another
 

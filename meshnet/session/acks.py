@@ -75,6 +75,11 @@ class Acks:
         return number == 0 and len(lows) == 1
 
     @property
+    def heard_at(self) -> float:
+        """When the newest cell came; 0.0 before the first."""
+        return self._largest_at
+
+    @property
     def waiting(self) -> bool:
         """Whether there is anything to say that was not said yet."""
         return self._waiting > 0

@@ -63,6 +63,15 @@ class Joined:
 
 
 @frozen
+class Turned:
+    """At the origin: the session sends over `path` from now on, which was in reserve, and no longer over
+    `former`, which may be gone."""
+
+    path: Path = field(repr=False)
+    former: Path = field(repr=False)
+
+
+@frozen
 class Moved:
     """At the last hop: the circuit has joined `session`, where `path` belongs from now on; the session that
     tells this was only made to hear of it, and is over."""
@@ -79,4 +88,4 @@ class Closed:
     by_peer: bool
 
 
-Event = Opened | DatagramReceived | Ponged | AppFailed | PathDead | Joined | Moved | Closed
+Event = Opened | DatagramReceived | Ponged | AppFailed | PathDead | Joined | Turned | Moved | Closed

@@ -164,6 +164,25 @@ class Inbox:
         """PONG."""
         self._session.ponged(token, self.now)
 
+    def probe(self, token: int) -> None:
+        """PROBE."""
+        self.path.acks.hurry()
+        self.path.report(token, self.now)
+
+    def report(self, token: int, time: int, received: int, sent: int) -> None:
+        """REPORT."""
+        self.path.reported(token, time, received, sent, self.now)
+
+    def spare(self) -> None:
+        """SPARE: the circuit is kept in reserve."""
+        if self._first_own == 0:
+            raise SessionFaultError(Code.MALFORMED, "SPARE from the last hop")
+        self._session.paths.rest(self.path)
+
+    def use(self) -> None:
+        """USE: the other side sends over this circuit from now on."""
+        self._session.paths.follow(self.path, self.now)
+
     def auth(self, kind: int, body: bytes) -> None:
         """AUTH: the first is looked at, the same again is harmless, another one is a fault."""
         if self._first_own == 0:

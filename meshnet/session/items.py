@@ -21,12 +21,17 @@ A cell's plaintext is items, one behind the other, to its end. Integers called *
 | 14 | CELL-LIMIT | size v: the path back carries bodies up to this size, tag included (at least 1,200) |
 | 32 | PACKETS | stream v, length v, bytes: IP packets of two apps, beside the stream's own bytes |
 | 33–39 | PACKETS | reserved for other packets |
-| 48–63 | PATH | reserved for bonding |
+| 48 | SPARE | nothing: the origin keeps this circuit in reserve; send nothing of the session over it |
+| 49 | USE | nothing: the sender sends over this circuit from now on; do so too |
+| 50 | PROBE | token v: answered by REPORT |
+| 51 | REPORT | token v, time v µs, cells received v, cells sent v, over this circuit |
+| 52–63 | PATH | reserved for bonding |
 
 ACK is as in QUIC: numbers largest − first … largest have been opened; then, downwards, `gap` + 1 numbers
 have not and `length` + 1 have. `count` is at most 31. `marks` is how many cells arrived with the congestion
 bit. All types but PAD, ACK and CLOSE ask for an acknowledgement. The origin sends CELL-LIMIT behind AUTH,
-because it alone learnt from CREATED what every relay carries.
+because it alone learnt from CREATED what every relay carries. The time of a REPORT is that at which the PROBE
+came, since the circuit began there: it names no clock.
 
 Our DATA always has a stream of 4, an offset of 8 and a length of 4 bytes, our PACKETS 4 and 4, so that writer
 and reader need one struct call; any other widths are read as well. An unknown type, or bytes that end inside
@@ -59,6 +64,10 @@ DATAGRAM: Final = 12
 CLOSE: Final = 13
 CELL_LIMIT: Final = 14
 PACKETS: Final = 32
+SPARE: Final = 48
+USE: Final = 49
+PROBE: Final = 50
+REPORT: Final = 51
 
 AUTH_ANONYMOUS: Final = 0
 AUTH_CALLER: Final = 1
@@ -129,6 +138,18 @@ class Sink(Protocol):
 
     def cell_limit(self, size: int, /) -> None:
         """CELL-LIMIT."""
+
+    def spare(self) -> None:
+        """SPARE."""
+
+    def use(self) -> None:
+        """USE."""
+
+    def probe(self, token: int, /) -> None:
+        """PROBE."""
+
+    def report(self, token: int, time: int, received: int, sent: int, /) -> None:
+        """REPORT; `time` in µs."""
 
     def close(self, code: int, text: str, /) -> None:
         """CLOSE; the last item of its cell."""
@@ -311,6 +332,31 @@ def _read_packets(cell: memoryview, pos: int, sink: Sink) -> int:
     return end
 
 
+def _read_spare(cell: memoryview, pos: int, sink: Sink) -> int:
+    sink.spare()
+    return pos
+
+
+def _read_use(cell: memoryview, pos: int, sink: Sink) -> int:
+    sink.use()
+    return pos
+
+
+def _read_probe(cell: memoryview, pos: int, sink: Sink) -> int:
+    token, pos = read_varint(cell, pos)
+    sink.probe(token)
+    return pos
+
+
+def _read_report(cell: memoryview, pos: int, sink: Sink) -> int:
+    token, pos = read_varint(cell, pos)
+    time, pos = read_varint(cell, pos)
+    received, pos = read_varint(cell, pos)
+    sent, pos = read_varint(cell, pos)
+    sink.report(token, time, received, sent)
+    return pos
+
+
 def _read_close(cell: memoryview, pos: int, sink: Sink) -> int:
     code, pos = read_varint(cell, pos)
     start, end = _span(cell, pos)
@@ -336,6 +382,10 @@ _READERS: Final[dict[int, Callable[[memoryview, int, Sink], int]]] = {
     CLOSE: _read_close,
     CELL_LIMIT: _read_cell_limit,
     PACKETS: _read_packets,
+    SPARE: _read_spare,
+    USE: _read_use,
+    PROBE: _read_probe,
+    REPORT: _read_report,
 }
 
 
@@ -388,7 +438,8 @@ def put_ack(
 
 
 def item(kind: int, *values: int) -> bytes:
-    """An item that is its type and varints: PING, PONG, RESET, STOP, WINDOW, SESSION-WINDOW, CELL-LIMIT."""
+    """An item that is its type and varints: PING, PONG, RESET, STOP, WINDOW, SESSION-WINDOW, CELL-LIMIT,
+    SPARE, USE, PROBE, REPORT."""
     buffer = bytearray(1 + 8 * len(values))
     buffer[0] = kind
     pos = 1

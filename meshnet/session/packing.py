@@ -5,10 +5,12 @@ cell carried is noted as tuples whose first member is the item's type (`recovery
 
     (DATA, stream, start, end, fin) · (OPEN | RESET | STOP | WINDOW, stream) · (SESSION_WINDOW,) · (DATAGRAM,)
     (PACKETS, carried)
-    (AUTH | CELL_LIMIT | PING | PONG, path, item): about one circuit, and kept there (`session.path`)
+    (AUTH | CELL_LIMIT | PING | PONG | SPARE | USE | PROBE | REPORT, path, item): about one circuit, and kept
+    there (`session.path`)
 
 `arrived` and `lost` get them back, whichever circuit carried them. A lost item goes again only if it still
-says something: DATA by what is missing, WINDOW with the newest limit, PING, PONG, DATAGRAM and PACKETS never.
+says something: DATA by what is missing, WINDOW with the newest limit; PING, PONG, PROBE, REPORT, DATAGRAM and
+PACKETS never.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from meshnet.session.items import (
     PACKETS,
     RESET,
     SESSION_WINDOW,
+    SPARE,
     STOP,
+    USE,
     WINDOW,
 )  # fmt: skip
 from meshnet.session.recovery import Contents
@@ -353,7 +357,7 @@ class Outbox:
                 stream.sending.lost(what[2], what[3], what[4])
                 if stream.sending.ready():
                     self.list(stream)
-            elif kind in (AUTH, CELL_LIMIT):
+            elif kind in (AUTH, CELL_LIMIT, SPARE, USE):
                 what[1].say_again(what)
             elif kind == SESSION_WINDOW:
                 self.say_session_window()

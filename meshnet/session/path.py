@@ -11,7 +11,8 @@ Who receives acknowledges many cells at once; who sends knows how soon he needs 
 several times in what may be in flight (as RFC 9000 leaves to extensions).
 
 Of a session with several paths one sends what the session has to say (`outbox`); the others acknowledge,
-probe, and say only what is about their own circuit (`own`): AUTH, CELL-LIMIT, PING and its answer.
+probe, and say only what is about their own circuit (`own`): AUTH, CELL-LIMIT, SPARE, USE, PING, PROBE and
+their answers.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from meshnet.errors import Drop, UnreachableError
 from meshnet.limits import CELLS_IN_FLIGHT, PACKETS, PONGS_WAITING, SMALLEST_CELL
 from meshnet.session.acks import Acks
 from meshnet.session.congestion import Congestion
-from meshnet.session.items import AUTH, CELL_LIMIT, PING, PONG, item
+from meshnet.session.items import AUTH, CELL_LIMIT, PING, PONG, PROBE, REPORT, SPARE, USE, item
 from meshnet.session.keys import CircuitKeys
 from meshnet.session.packing import SILENT, Outbox, Silent
+from meshnet.session.probing import Probing
 from meshnet.session.rate import DeliveryRate
 from meshnet.session.recovery import Contents, Recovery
 from meshnet.session.window import ReplayWindow
@@ -67,15 +69,15 @@ class Path:
     `cells_received`, `bytes_received` (bodies with tag, opened ones only), `bad_tags`, `replayed`.
     `heard` says that a cell has been opened; the last hop sends none before. `stands` says that AUTH was
     acknowledged (at the last hop: believed): both ends know whose circuit it is. `auth` is the AUTH that
-    came.
+    came. `spare` says that it is kept in reserve. `probing` is what probes told, None before the first.
     `wake(path)` is called when something to send appears outside of `fill`.
     """
 
     __slots__ = (
         "_open", "_pongs", "_receive_ad", "_seal", "_send_ad", "_skip", "_skips", "_unasked", "acks", "auth",
         "bad_tags", "bytes_received", "bytes_sent", "cells_received", "cells_sent", "congestion", "heard",
-        "keys", "max_cell", "number", "outbox", "own", "rate", "recovery", "replayed", "session", "stands",
-        "wake", "window",
+        "keys", "max_cell", "number", "outbox", "own", "probing", "rate", "recovery", "replayed", "session",
+        "spare", "stands", "wake", "window",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +95,8 @@ class Path:
         self.own: deque[tuple[int, Path, bytes]] = deque()
         self.auth: tuple[int, bytes] | None = None
         self.stands = False
+        self.spare = False
+        self.probing: Probing | None = None
         self._pongs = 0
         self.max_cell = max_cell
         self._seal = keys.backend.aead(keys.send).encrypt_into
@@ -278,7 +282,7 @@ class Path:
             room[pos:end] = what[2]
             pos = end
             contents.append(what)
-            if what[0] == PONG:
+            if what[0] in (PONG, REPORT):
                 self._pongs -= 1
         return pos
 
@@ -319,6 +323,38 @@ class Path:
         if self._pongs < PONGS_WAITING:
             self._pongs += 1
             self.own.append((PONG, self, item(PONG, token)))
+
+    def probe(self, now: float) -> None:
+        """PROBE, to be answered over this circuit by what the other end has counted."""
+        if self.probing is None:
+            self.probing = Probing()
+        token = self.probing.ask(self.cells_sent + 1, now)
+        self.own.append((PROBE, self, item(PROBE, token)))
+        self.wake(self)
+
+    def report(self, token: int, now: float) -> None:
+        """REPORT, unless too many answers wait already."""
+        if self.probing is None:
+            self.probing = Probing()
+        if self._pongs < PONGS_WAITING:
+            self._pongs += 1
+            counts = self.cells_received, self.cells_sent + 1
+            self.own.append((REPORT, self, item(REPORT, token, self.probing.time(now), *counts)))
+
+    def reported(self, token: int, time: int, received: int, sent: int, now: float) -> None:
+        """The answer to a probe."""
+        if self.probing is not None:
+            self.probing.told(token, time, received, sent, self.cells_received, now)
+
+    def say_spare(self) -> None:
+        """SPARE, behind AUTH: this circuit is kept in reserve."""
+        self.spare = True
+        self.own.append((SPARE, self, item(SPARE)))
+
+    def say_use(self) -> None:
+        """USE: it is in reserve no longer."""
+        self.spare = False
+        self.own.append((USE, self, item(USE)))
 
     def auth_arrived(self) -> None:
         """Our AUTH was acknowledged."""

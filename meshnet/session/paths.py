@@ -4,6 +4,11 @@ Both ends send over the newest circuit that both know: the origin from when its 
 last hop from when it came. The others are read until they end. What was in flight on a circuit that is lost
 goes again over another; while streams live the session waits for a new one, but not for ever.
 
+A circuit may join as a spare: it is acknowledged and probed, and nothing of the session goes over it until
+the one in use is lost, or leaves what it was given without an answer for `SPARE_SILENCE` seconds and three
+probe time-outs. Then the end that sees it first sends there what was in flight, and says USE: then the other
+does the same.
+
 At the last hop a circuit comes with a session of its own, which gives it away if AUTH names another. An id
 that nobody has is answered like a wrong proof, by the same work and the same CLOSE.
 """
@@ -11,13 +16,13 @@ that nobody has is answered like a wrong proof, by the same work and the same CL
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshnet.errors import Drop, MeshError, UnreachableError, UsageError
-from meshnet.limits import LARGEST_CELL, SESSION_PATHS, SESSION_SILENCE
+from meshnet.limits import LARGEST_CELL, SESSION_PATHS, SESSION_SILENCE, SPARE_HEARD, SPARE_SILENCE
 from meshnet.session import items
 from meshnet.session.codes import Code, ForgottenError
-from meshnet.session.events import Joined, Moved, PathDead
+from meshnet.session.events import Joined, Moved, PathDead, Turned
 from meshnet.session.keys import SESSION_ID_SIZE, CircuitKeys, check_join, join_auth
 from meshnet.session.packing import SILENT
 from meshnet.session.path import Path
@@ -25,18 +30,25 @@ from meshnet.session.path import Path
 if TYPE_CHECKING:
     from meshnet.session.session import Session
 
+FOLLOWED: Final = 1.0  # seconds between two changes by the other end that make us send again
+PROBES: Final = 3  # time-outs without an answer after which a spare is used
+
 
 class Paths:
     """The paths of one session, the newest last. `survives` is how many seconds streams outlive the last one,
     `waits_until` when that time is over, None while there is a path; `why` tells what became of the last one.
     """
 
-    __slots__ = ("_alive_at", "_each", "_session", "survives", "waits_until", "why")
+    __slots__ = (
+        "_alive_at", "_each", "_followed_at", "_session", "_vain", "survives", "waits_until", "why",
+    )  # fmt: skip
 
     def __init__(self, session: Session, first: Path, survives: float) -> None:
         self._session = session
         self._each = [first]
         self._alive_at = 0.0  # the last that is known of the last path
+        self._followed_at = -FOLLOWED
+        self._vain: float | None = None  # a silence, by its beginning, in which no spare was fit
         self.survives = survives
         self.waits_until: float | None = None
         self.why: MeshError | None = None
@@ -60,9 +72,11 @@ class Paths:
         wake: Callable[[Path], object],
         max_cell: int = LARGEST_CELL,
         trip: float | None = None,
+        spare: bool = False,
     ) -> Path:
         """At the origin: adds a circuit to the same last hop. The circuit should then ask `fill`. `Joined`
-        tells that the session sends over it, `PathDead` that this will not come about.
+        tells that the session sends over it, `PathDead` that this will not come about. A `spare` one is kept
+        in reserve once it `stands`; `Turned` tells that it is in use.
 
         Raises the session's own error if it has ended, UsageError before it is `confirmed`.
         """
@@ -72,6 +86,8 @@ class Paths:
         if not session.confirmed or not session.keys.initiator:
             raise UsageError("only the origin adds a circuit, and only once the first was acknowledged")
         path = Path(session, keys, max_cell, trip, wake)
+        if spare:
+            path.say_spare()
         path.say_auth(join_auth(keys, session.keys))
         self._add(path, now)
         return path
@@ -90,7 +106,8 @@ class Paths:
             return
         standing = [each for each in self._each if each.stands]
         if standing:
-            self._send_over(standing[-1])
+            if session.path not in self._each:
+                self._turn_to(next((each for each in reversed(standing) if each.spare), standing[-1]))
         elif self.waits_until is not None:
             self.why = why
         elif self.survives and session.streams:
@@ -120,11 +137,30 @@ class Paths:
             path.ping(0)
             path.wake(path)
 
+    def turn(self, now: float) -> bool:
+        """Sends over a spare from now on, since the circuit in use leads nowhere; false if there is none that
+        was heard of late."""
+        spare = self._fit(now)
+        if spare is None:
+            return False
+        self._turn_to(spare)
+        return True
+
+    def relieve(self, path: Path, now: float) -> None:
+        """What a circuit that is silent, and not the one in use, had in flight goes over that."""
+        since, used = path.recovery.silent_since, self._session.path
+        if path in self._each and path is not used and since is not None and now >= since + SPARE_SILENCE:
+            path.recovery.abandon()
+            used.wake(used)
+
     # what cells and time bring
 
     def deadline(self) -> float | None:
         """When `tick` has something to do, or None."""
         times = [time for path in self._each if (time := path.deadline()) is not None]
+        turns_at = self._turns_at()
+        if turns_at is not None:
+            times.append(turns_at)
         if self.waits_until is not None:
             times.append(self.waits_until)
         return min(times, default=None)
@@ -134,6 +170,9 @@ class Paths:
         if self.waits_until is not None and now >= self.waits_until:
             self._session.end(self.why or UnreachableError("the session has lost its circuit"))
             return
+        turns_at = self._turns_at()
+        if turns_at is not None and now >= turns_at and not self.turn(now):
+            self._vain = self._session.path.recovery.silent_since
         for path in list(self._each):
             if path.recovery.dead(now):
                 silence = f"the other end has not answered for {SESSION_SILENCE:.0f} seconds"
@@ -154,6 +193,10 @@ class Paths:
         session, each = self._session, self._each
         path.stands = True
         if path is session.path or path not in each:
+            return
+        if path.spare:
+            if session.path not in each:
+                self._turn_to(path)
             return
         if session.path not in each or each.index(path) > each.index(session.path):
             self._send_over(path)
@@ -192,10 +235,62 @@ class Paths:
 
     def admit(self, path: Path, now: float) -> None:
         """At the last hop: a circuit has proved that it belongs to this session."""
+        former = self._session.path
         path.move(self._session)
         path.stands = True
         self._add(path, now)
         self._send_over(path)
+        self.relieve(former, now)
+
+    def rest(self, path: Path) -> None:
+        """At the last hop: a circuit is kept in reserve; it has been sent over since it joined."""
+        path.spare = True
+        others = [each for each in self._each if each.stands and not each.spare]
+        if path is self._session.path and others:
+            self._send_over(others[-1])
+
+    def follow(self, path: Path, now: float) -> None:
+        """The other end sends over this circuit from now on, and the one in use leads nowhere. Who says so
+        again and again does not make us send more than the windows allow."""
+        if path not in self._each or not path.stands:
+            return
+        path.spare = False
+        if path is not self._session.path:
+            self._replace(path, again=now >= self._followed_at + FOLLOWED)
+            self._followed_at = now
+
+    def _turns_at(self) -> float | None:
+        """When the circuit in use is given up for a spare; None while it answers, or there is no spare."""
+        recovery = self._session.path.recovery
+        since = recovery.silent_since
+        if since is None or since == self._vain or not any(each.spare for each in self._each):
+            return None
+        return since + max(SPARE_SILENCE, PROBES * recovery.probe_timeout())
+
+    def _fit(self, now: float) -> Path | None:
+        """The newest spare, if it was heard of late and owes no answer now."""
+        for path in reversed(self._each):
+            if path.spare and path.stands and path is not self._session.path:
+                since = path.recovery.silent_since
+                if now < path.acks.heard_at + SPARE_HEARD and (since is None or now < since + SPARE_SILENCE):
+                    return path
+        return None
+
+    def _turn_to(self, path: Path) -> None:
+        """Sends over another circuit; if it was a spare, the other end is told to do so, too."""
+        if path.spare:
+            path.say_use()
+        self._replace(path)
+
+    def _replace(self, path: Path, again: bool = True) -> None:
+        """Sends over this circuit, and `again` what was in flight on the one in use until now."""
+        session = self._session
+        former = session.path
+        self._send_over(path)
+        if again and former in self._each:
+            former.recovery.abandon()
+        if session.keys.initiator:
+            session.tell(Turned(path, former))
 
     def _add(self, path: Path, now: float) -> None:
         """The newest; beyond so many the oldest ends that is not sent over."""

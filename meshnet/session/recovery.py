@@ -286,6 +286,11 @@ class Recovery:
         doubted already."""
         return now - self._quiet_since if self.sent and self._doubt is None else 0.0
 
+    @property
+    def silent_since(self) -> float | None:
+        """Since when what is in flight has not been acknowledged; None while nothing is."""
+        return self._quiet_since if self.sent else None
+
     def doubt(self, now: float) -> None:
         """Time has passed in which nothing ran: what is acknowledged within `DOUBT_SECONDS` lives."""
         self._doubt = now + DOUBT_SECONDS, self.largest_acked

@@ -114,7 +114,7 @@ class WaysTests(RenewalCase):
         self.end()
 
     def test_quiet_is_not_silent(self) -> None:
-        """A way with nothing to carry stays, and is asked once, not again and again."""
+        """A way with nothing to carry stays, and is asked once, then only by the probe every ten seconds."""
         self.between()
         near = self.over("r2")
         self.m.network.run(1.0)
@@ -127,7 +127,9 @@ class WaysTests(RenewalCase):
         before = leg.path.cells_sent
         self.m.network.run(15.0)
         self.assertEqual((self.relay(), self.asked), ("r1", []))
-        self.assertEqual(leg.path.cells_sent, before)
+        self.assertLessEqual(
+            leg.path.cells_sent, before + 4
+        )  # two probes, and what acknowledges their reports
         self.end()
 
     def test_a_slow_way_is_not_silent(self) -> None:

@@ -110,10 +110,10 @@ class Braid:
         self.told[session] = []
         return session
 
-    def join(self, loss: float | None = None, delay: float | None = None) -> Strand:
-        """Another circuit, on which the origin joins."""
+    def join(self, loss: float | None = None, delay: float | None = None, spare: bool = False) -> Strand:
+        """Another circuit, on which the origin joins; a `spare` one is kept in reserve."""
         near, far = circuit_keys(f"strand {len(self.strands)}")
-        path = self.a.paths.join(near, now=self.now, wake=self._wake, max_cell=self.max_cell)
+        path = self.a.paths.join(near, now=self.now, wake=self._wake, max_cell=self.max_cell, spare=spare)
         strand = self._strand(path, far)
         strand.loss = self.loss if loss is None else loss
         strand.delay = self.delay if delay is None else delay

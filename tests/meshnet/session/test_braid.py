@@ -60,10 +60,26 @@ class BraidMachine(RuleBasedStateMachine):
         self.written[reader] += data[: reader.stream.write(data)]
 
     @precondition(lambda self: len(self.braid.a.paths) < SESSION_PATHS)
-    @rule(loss=st.sampled_from([0.0, 0.03, 0.2]), delay=st.sampled_from([0.005, 0.02, 0.15]))
-    def join(self, loss: float, delay: float) -> None:
-        """Another circuit."""
-        self.braid.join(loss, delay)
+    @rule(
+        loss=st.sampled_from([0.0, 0.03, 0.2]),
+        delay=st.sampled_from([0.005, 0.02, 0.15]),
+        spare=st.booleans(),
+    )
+    def join(self, loss: float, delay: float, spare: bool) -> None:
+        """Another circuit, to be used or kept in reserve."""
+        self.braid.join(loss, delay, spare)
+
+    @rule(side=st.sampled_from([0, 1]))
+    def turn(self, side: int) -> None:
+        """An end is told that its circuit leads nowhere, though it may."""
+        (self.braid.a, self.braid.b)[side].paths.turn(self.braid.now)
+
+    @precondition(lambda self: bool(self.alive()))
+    @rule(which=st.integers(0, 9), side=st.sampled_from([0, 1]))
+    def probe(self, which: int, side: int) -> None:
+        """A circuit is asked."""
+        alive = self.alive()
+        alive[which % len(alive)].paths[side].probe(self.braid.now)
 
     @precondition(lambda self: bool(self.alive()))
     @rule(which=st.integers(0, 9), sides=st.sampled_from([(0, 1), (0,), (1,)]))

@@ -49,11 +49,27 @@ ITEMS = st.one_of(
     st.tuples(st.just("window"), VARINT, VARINT),
     st.tuples(st.just("session_window"), VARINT),
     st.tuples(st.just("cell_limit"), VARINT),
+    st.tuples(st.just("spare")),
+    st.tuples(st.just("use")),
+    st.tuples(st.just("probe"), VARINT),
+    st.tuples(st.just("report"), VARINT, VARINT, VARINT, VARINT),
     st.tuples(st.just("open"), VARINT, st.integers(0, 0xFFFF), VARINT),
     st.tuples(st.just("datagram"), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=50)),
     st.tuples(st.just("packets"), st.integers(0, (1 << 30) - 1), st.binary(max_size=50)),
 )
-KINDS = {"ping": 1, "pong": 3, "reset": 4, "stop": 5, "window": 10, "session_window": 11, "cell_limit": 14}
+KINDS = {
+    "ping": 1,
+    "pong": 3,
+    "reset": 4,
+    "stop": 5,
+    "window": 10,
+    "session_window": 11,
+    "cell_limit": 14,
+    "spare": 48,
+    "use": 49,
+    "probe": 50,
+    "report": 51,
+}
 
 
 def encoded(told: tuple[Any, ...]) -> bytes:
@@ -128,7 +144,7 @@ class ItemsTests(SynchronousTestCase):
     def test_malformed(self) -> None:
         """Unknown and reserved types, lengths beyond the cell, ACKs of too much or of nothing."""
         cells = [
-            b"\x0f", b"\x20", b"\x21", b"\x30", b"\xff", b"\x01",
+            b"\x0f", b"\x20", b"\x21", b"\x34", b"\xff", b"\x01", b"\x32", b"\x33\x01\x02\x03",
             b"\x07\x02\x00", b"\x0c\x00\x00\x00", b"\x06",
             data(4, 0, b"abc", False)[:-1], b"\x08\x04\x00\x05abcd", b"\x08\x04",
             b"\x20\x80\x00\x00\x04\x80\x00\x00\x03ab", b"\x20\x04\x03ab", b"\x20\x04",

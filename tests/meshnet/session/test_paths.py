@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshnet.errors import Drop, MeshError, UsageError
-from meshnet.limits import DOUBT_SECONDS, SESSION_PATHS, SESSION_SILENCE, SESSION_SURVIVES
+from meshnet.limits import (
+    DOUBT_SECONDS,
+    SESSION_PATHS,
+    SESSION_SILENCE,
+    SESSION_SURVIVES,
+    SPARE_HEARD,
+    SPARE_SILENCE,
+)
 from meshnet.session import items
 from meshnet.session.events import PathDead
 from meshnet.session.keys import join_auth
@@ -448,3 +456,127 @@ class StrangerTests(Case):
         braid.run(1.0)
         self.assertEqual([stream.port for stream in braid.streams], [80])
         self.assertEqual(strand.made_for.account.held, 0)
+
+
+class SpareTests(Case):
+    """A circuit in reserve."""
+
+    def braid(self, side: int = 0, size: int = 1_500_000) -> tuple[Braid, Strand, bytes]:
+        """A session with a spare, and a stream from one end in mid-flight."""
+        braid, data = Braid(3), content(size)
+        braid.run(1.0)
+        spare = braid.join(spare=True)
+        self.assertTrue(braid.run(2.0, lambda: spare.paths[0].stands))
+        braid.open(data, side)
+        braid.run(0.15)
+        return braid, spare, data
+
+    @staticmethod
+    def ended(braid: Braid) -> Callable[[], bool]:
+        """Whether b's first stream has ended."""
+        return lambda: bool(braid.readers and braid.readers[0].ended)
+
+    @staticmethod
+    def turned(braid: Braid, spare: Strand) -> Callable[[], bool]:
+        """Whether both ends send over the spare."""
+        return lambda: (braid.a.path, braid.b.path) == spare.paths
+
+    def test_rests(self) -> None:
+        """Nothing of the session goes over it, at either end, while the other circuit answers."""
+        for side in (0, 1):
+            braid, spare, data = self.braid(side)
+            self.assertTrue(braid.run(60.0, self.ended(braid)))
+            self.assertEqual(bytes(braid.readers[0].data), data)
+            self.assertIs(braid.a.path, braid.strands[0].paths[0])
+            self.assertIs(braid.b.path, braid.strands[0].paths[1])
+            self.assertLess(sum(path.bytes_sent for path in spare.paths), 500)
+
+    def test_silent(self) -> None:
+        """The circuit in use carries nothing any more, and nobody says so: whoever sends notices, both turn
+        to the spare, and every byte arrives once."""
+        for side in (0, 1):
+            braid, spare, data = self.braid(side)
+            braid.strands[0].cut = True
+            since = braid.now
+            turned = braid.run(5.0, self.turned(braid, spare))
+            self.assertTrue(turned)
+            self.assertLess(braid.now - since, 2 * SPARE_SILENCE)
+            self.assertEqual([path.spare for path in spare.paths], [False, False])
+            self.whole(braid, data)
+            self.assertEqual(braid.kinds(braid.a).count("Turned"), 1)
+
+    def test_lost(self) -> None:
+        """An end that is told that the circuit is gone turns at once, and takes the other one along."""
+        for side in (0, 1):
+            braid, spare, data = self.braid(0)
+            braid.lose(braid.strands[0], side)
+            self.assertIs((braid.a, braid.b)[side].path, spare.paths[side])
+            braid.run(0.1)
+            self.assertIs((braid.a, braid.b)[1 - side].path, spare.paths[1 - side])
+            self.whole(braid, data)
+
+    def test_not_heard_of(self) -> None:
+        """A spare that has not been heard of for long may lead nowhere itself: it is not turned to."""
+        braid, spare, _ = self.braid()
+        spare.cut = True
+        braid.run(SPARE_HEARD + 1.0)
+        braid.strands[0].cut = True
+        braid.open(b"on")
+        braid.run(3.0)
+        self.assertIs(braid.a.path, braid.strands[0].paths[0])
+
+    def test_lost_before_it_stands(self) -> None:
+        """The only other circuit goes while the spare is joining: then it is no spare."""
+        braid, data = Braid(4), content(300_000)
+        braid.run(1.0)
+        braid.open(data)
+        braid.run(0.1)
+        spare = braid.join(spare=True)
+        braid.lose(braid.strands[0])
+        self.assertTrue(braid.run(5.0, lambda: braid.a.path is spare.paths[0]))
+        self.whole(braid, data)
+
+    def test_only_the_origin(self) -> None:
+        """The last hop keeps nothing in reserve; an origin's SPARE on the only circuit is vain."""
+        braid = Braid(5)
+        braid.run(1.0)
+        self.assertEqual(braid.seal(braid.strands[0], bytes((items.SPARE,))), Drop.NONE)
+        braid.open(b"data")
+        self.whole(braid, b"data")
+        path = braid.strands[0].paths[1]
+        path.own.append((items.SPARE, path, bytes((items.SPARE,))))
+        path.wake(path)
+        braid.run(1.0)
+        self.assertFalse(braid.a.live)
+
+    def test_who_changes_his_mind(self) -> None:
+        """An origin that says USE over one circuit after the other gets no window's worth for each."""
+        braid, spare, _ = self.braid(side=1, size=4_000_000)
+        before = sum(path.bytes_sent for path in (*spare.paths, *braid.strands[0].paths))
+        for turn in range(100):
+            braid.seal((braid.strands[0], spare)[turn % 2], bytes((items.USE,)))
+        sent = sum(path.bytes_sent for path in (*spare.paths, *braid.strands[0].paths)) - before
+        windows = braid.strands[0].paths[1].cwnd + spare.paths[1].cwnd
+        self.assertLess(sent, 3 * windows)
+
+    def test_probes(self) -> None:
+        """Round trip and delays of both circuits are measured, the spare's too; losses are seen by counts."""
+        braid, spare, _ = self.braid()
+        spare.loss, spare.delay = 0.0, 0.1
+        for strand in (braid.strands[0], spare):
+            strand.paths[0].probe(braid.now)
+        braid.run(2.0)
+        near, far = braid.strands[0].paths[0].probing, spare.paths[0].probing
+        assert near is not None and far is not None
+        self.assertTrue(0.2 <= far.trip <= 0.26, far.trip)
+        self.assertAlmostEqual(far.delays.there + far.delays.back, far.trip, delta=1e-3)
+        self.assertLess(near.trip, 0.1)
+        spare.loss = 0.3
+        for _ in range(60):
+            spare.paths[0].ping(0)
+            spare.paths[0].probe(braid.now)
+            braid.run(1.0)
+        self.assertTrue(0.1 < far.lost_there < 0.5, far.lost_there)
+        self.assertTrue(0.1 < far.lost_back < 0.5, far.lost_back)
+        self.assertEqual(near.lost_there, 0.0)
+        self.assertGreater(far.asked, far.answered)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshnet.link.oneway import DRIFT, SAMPLES, WINDOW, OneWay
+from meshnet.oneway import DRIFT, SAMPLES, WINDOW, OneWay
 
 PING_EVERY = 5.0
 FLOAT = 1e-6  # what numbers as large as clocks lose
