@@ -214,6 +214,7 @@ def test_metrics(tmp_path: Path) -> None:
         name = family.name + ("_total" if family.type == "counter" else "")
         found[name] = {label for sample in family.samples for label in sample.labels}
     found["meshnet_circuits_by_role"] = {"role"}
+    found.update({name: {"of"} for name in found if name.startswith("meshnet_path_")})
     ours = {name: labels for name, labels in found.items() if name.startswith(("meshnet_", "coin_"))}
     written = {
         plain(row[0]): set(plain(row[1]).split(", ")) - {"–"} for row in table(PAGE, "series", "labels")

@@ -16,6 +16,7 @@ FLOORS = {
     "": 0,
     "bundle": 0,
     "codel": 0,
+    "oneway": 0,
     "streams": 0,
     "errors": 0,
     "limits": 0,
