@@ -22,8 +22,10 @@ from meshnet.circuit.replay import NoLog, Replays
 from meshnet.errors import MeshError
 from meshnet.node.clock import NodeClock, virtual_clock
 from meshnet.node.config import TopologySettings
+from meshnet.node.onion_keys import OnionKeys
 from meshnet.node.router import Router
 from meshnet.node.topology import Topology
+from meshnet.storage.disk import Disk
 from meshnet.streams import Stream
 from meshnet.transports.registry import Transports
 
@@ -88,23 +90,30 @@ class Mesh:
         return self.nodes[name]
 
     def add(
-        self, name: str, secret: SecretKey | None = None, about: TopologySettings | None = None
+        self,
+        name: str,
+        secret: SecretKey | None = None,
+        about: TopologySettings | None = None,
+        *,
+        clock: NodeClock | None = None,
+        disk: Disk | None = None,
     ) -> SimulatedNode:
         """A running node at the place `name`, without links; with `about` it knows the network, and says that
-        of itself."""
+        of itself. It may have a clock of its own, and a `disk` that keeps its onion keys."""
         self._started += 1  # a node that starts again draws anew
         random = self.network.bytes_source(f"node {name}, start {self._started}")
-        secret = secret or SecretKey.draw(random)
+        secret, clock = secret or SecretKey.draw(random), clock or self.clock
         router = Router(
             secret,
             NETWORK_ID,
             transports=Transports([self.internet.transport(name)]),
-            clock=self.clock,
+            clock=clock,
             random=random,
             backend=backend(),
             policy=self.policy,
             memory=Forgetful(),
             lanes=self.lanes,
+            onion_keys=OnionKeys(secret, random, disk),
         )
         if about is not None:
             know = Topology(
@@ -113,7 +122,7 @@ class Mesh:
                 about,
                 router,
                 relays=self.policy.enabled,
-                unix=self.clock.unix,
+                unix=clock.unix,
                 random=random,
                 lookup=lambda text: self[text].public,
             )

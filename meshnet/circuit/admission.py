@@ -21,6 +21,7 @@ from meshnet.cipher.blinding import Step, enter
 from meshnet.cipher.keys import PublicKey
 from meshnet.cipher.sphinx import BadOnion, Peeled, peel
 from meshnet.circuit.arrival import Arrival
+from meshnet.circuit.epochs import IDENTITY
 from meshnet.circuit.events import Arrived
 from meshnet.circuit.failure import blinded_onion, error_onion
 from meshnet.circuit.messages import CREATE, NO_PATH_KEY, Create, HopTerms
@@ -125,16 +126,23 @@ class Admission:
 
     def _unreadable(self, frame: Create) -> Reason | None:
         """Onions that need not be peeled."""
-        if frame.epoch:
+        ring, epoch = self._shared.ring, frame.epoch
+        if epoch and (frame.path_key != NO_PATH_KEY or ring.find(epoch) is None):
             return Reason.WRONG_EPOCH
-        return self._replays.refused(frame.expiry, frame.onion[-_HMAC : TAG - _HMAC])
+        tag = frame.onion[-_HMAC : TAG - _HMAC]
+        return self._replays.refused(frame.expiry, tag, old_key=ring.recalled(epoch))
 
     def _peel(self, side: Side, frame: Create, now: float) -> _Caller:
-        """Opens our layer: with our key, or as a path key tweaks it. Raises BadOnion."""
-        secret = self._shared.secret
-        ad = associated_data(self._shared.network_id, frame.expiry)
+        """Opens our layer: with the key of its epoch, or with our identity key as a path key tweaks it.
+        Raises BadOnion."""
+        shared = self._shared
+        secret, ad = shared.secret, associated_data(shared.network_id, frame.expiry)
         if frame.path_key == NO_PATH_KEY:
-            return _Caller(side, frame, peel(secret, frame.onion, ad), now)
+            opening = shared.ring.find(frame.epoch)
+            assert opening is not None  # else it was refused as not readable
+            caller = _Caller(side, frame, peel(opening, frame.onion, ad), now)
+            shared.past.onions_by_epoch += frame.epoch != IDENTITY
+            return caller
         step = enter(secret, frame.path_key)
         peeled = peel(step.tweaked(secret), frame.onion, ad)
         return _Caller(side, frame, peeled, now, step, Place.BLINDED)

@@ -19,12 +19,13 @@ from meshnet.cipher.keys import BadKeyError, PublicKey, SecretKey
 from meshnet.cipher.sphinx import BuiltOnion, build
 from meshnet.circuit.created import ForgedSlot, read
 from meshnet.circuit.end import CircuitEnd, Layers
+from meshnet.circuit.epochs import IDENTITY, OnionKey
 from meshnet.circuit.events import Built, CircuitFailed, CircuitLost
 from meshnet.circuit.failure import bare, describe, hop_name, opened
 from meshnet.circuit.interface import SessionEnd
 from meshnet.circuit.keys import BACKWARD, FORWARD, MASK, circuit_key, layer_key, offset, sequence_start
 from meshnet.circuit.messages import CELL_FORWARD, CREATE, NO_PATH_KEY, Create, HopTerms
-from meshnet.circuit.shared import Shared
+from meshnet.circuit.shared import Shared, Stated
 from meshnet.circuit.side import Side
 from meshnet.circuit.tail import Way
 from meshnet.circuit.timers import Timer
@@ -50,19 +51,36 @@ def associated_data(network_id: int, expiry: int) -> bytes:
     return network_id.to_bytes(4, "big") + b"circ" + expiry.to_bytes(4, "big")
 
 
-def payloads(way: Way, first_message: bytes, idle: int) -> list[tuple[PublicKey, bytes]]:
-    """Each hop's key and payload, the last hop's with the first Noise message."""
+def seals(way: Way, stated: Stated, unix: float) -> list[OnionKey]:
+    """For which key each hop's layer is: the one that the node states and still has, else its identity's.
+
+    The nodes of a tail have theirs from the tail, but for the introduction node, which is known by its key.
+    What is stated is signed by the node itself; no answer of a relay ever changes this choice.
+    """
+    return [
+        (stated(key, unix) if told.encrypted is None or told.path_key is not None else None)
+        or OnionKey(IDENTITY, key)
+        for key, told in zip(way.hops, way.told, strict=True)
+    ]
+
+
+def payloads(
+    way: Way, first_message: bytes, idle: int, layers: Sequence[OnionKey]
+) -> list[tuple[PublicKey, bytes]]:
+    """The key of each hop's layer, and its payload, the last hop's with the first Noise message."""
     found: list[tuple[PublicKey, bytes]] = []
-    for key, told in zip(way.hops, way.told, strict=True):
+    following = [layer.epoch or None for layer in layers[1:]]
+    for layer, told, epoch in zip(layers, way.told, [*following, None], strict=True):
         terms = HopTerms(
             next_node=told.next_node,
             suite=0,
             idle=idle,
+            epoch=epoch,
             encrypted=told.encrypted,
             path_key=told.path_key,
             first_message=first_message if len(found) + 1 == len(way.hops) else None,
         )
-        found.append((key, encode(terms)))
+        found.append((layer.key, encode(terms)))
     return found
 
 
@@ -89,12 +107,12 @@ class _Inputs(Protocol):
 
 
 class OriginCircuit:
-    """One circuit of ours along `route`, the last hop included; `hops` are the keys of its onion's layers.
-    `max_cell` is set with `Built`."""
+    """One circuit of ours along `route`, the last hop included; `hops` are the keys that they are known by,
+    `epochs` those of the keys that their layers are for. `max_cell` is set with `Built`."""
 
     __slots__ = (
-        "_ephemerals", "_incoming", "_life", "_outgoing", "_shared", "_timer", "_way", "born", "end", "hops",
-        "idle", "label", "max_cell", "route", "setup", "shared_secrets", "side", "state",
+        "_ephemerals", "_incoming", "_life", "_outgoing", "_shared", "_timer", "_way", "born", "end",
+        "epochs", "hops", "idle", "label", "max_cell", "route", "setup", "shared_secrets", "side", "state",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +123,7 @@ class OriginCircuit:
         self.route = route
         self._way = way
         self.hops = way.hops
+        self.epochs: tuple[int, ...] = ()
         self.idle = idle
         self.born = now
         self.setup = 0.0
@@ -123,14 +142,16 @@ class OriginCircuit:
         """Builds the onion and sends CREATE; false if the link does not take it."""
         shared = self._shared
         expiry = expiry_at(unix)
+        layers = seals(self._way, shared.stated, unix)
+        self.epochs = tuple(layer.epoch for layer in layers)
         onion: BuiltOnion = build(
             SecretKey.draw(shared.random),
-            payloads(self._way, first_message, self.idle),
+            payloads(self._way, first_message, self.idle, layers),
             associated_data(shared.network_id, expiry),
         )
         self.shared_secrets, self._ephemerals = onion.shared_secrets, onion.ephemerals
         self.side.onward.take(1, self.born)
-        create = Create(self.label, expiry, 0, self._way.path_key, onion.packet)
+        create = Create(self.label, expiry, self.epochs[0], self._way.path_key, onion.packet)
         return self.side.send(CREATE, create, self.label)
 
     # What the router calls
@@ -287,6 +308,9 @@ class OriginCircuit:
         self.setup = now - self.born
         self._ephemerals = ()
         shared.past.opened += 1
+        by_epoch = sum(epoch != IDENTITY for epoch in self.epochs)
+        shared.past.hops_by_epoch += by_epoch
+        shared.past.hops_by_identity += len(self.epochs) - by_epoch
         shared.timers.cancel(self._timer)
         self._timer = shared.timers.add(now + self.idle, self._due)
         shared.events.append(Built(self, reply, self.max_cell, self.setup))
@@ -338,6 +362,7 @@ class OriginCircuit:
             "age": round(now - self.born, 3),
             "setup_ms": round(self.setup * 1e3, 3),
             "max_cell": self.max_cell,
+            "epochs": list(self.epochs),
         }
         if self.end is not None:
             shown["idle"] = round(now - self.end.used, 3)

@@ -91,14 +91,15 @@ class Replays:
         """Whether an onion with this expiry may be accepted now."""
         return unix - EXPIRY_PAST <= expiry <= unix + EXPIRY_AHEAD and slot_of(expiry) > self._forgotten
 
-    def refused(self, expiry: int, tag: bytes) -> Reason | None:
-        """Why an onion is not worth peeling: REPLAY, or BUSY after a start without all tags."""
+    def refused(self, expiry: int, tag: bytes, *, old_key: bool = True) -> Reason | None:
+        """Why an onion is not worth peeling: REPLAY, or BUSY after a start without all tags, unless the key
+        that it is for was made since then, which no onion of before can be for."""
         generation = self._slots.get(slot_of(expiry))
         if generation is not None and tag in generation.tags:
             return Reason.REPLAY
         if tag in self._skewed or tag in self._skewed_before:
             return Reason.REPLAY
-        return Reason.BUSY if expiry <= self.refused_until else None
+        return Reason.BUSY if old_key and expiry <= self.refused_until else None
 
     def admit(self, expiry: int, tag: bytes, peer: bytes) -> Reason | None:
         """Remembers a timely onion that `peer` brought. Else REPLAY, or BUSY: full, or the log failed."""

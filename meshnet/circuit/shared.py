@@ -10,6 +10,7 @@ from attrs import define, evolve, field
 from meshnet.cipher.aead import Backend
 from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.end import CircuitEnd
+from meshnet.circuit.epochs import KeyRing, OnionKey
 from meshnet.circuit.events import Event, TickDue
 from meshnet.circuit.interface import Neighbour, Random
 from meshnet.circuit.messages import CELL_HEAD
@@ -19,6 +20,14 @@ from meshnet.circuit.side import LateSteps, Side
 from meshnet.circuit.timers import Call, Timers
 from meshnet.errors import Drop, Reason
 from meshnet.limits import HIDDEN_DELAY, LARGEST_CELL
+
+Stated = Callable[[PublicKey, float], OnionKey | None]
+"""The onion key that a node states of itself and still has at this unix time, as far as we know."""
+
+
+def nothing_stated(node: PublicKey, unix: float) -> OnionKey | None:
+    """Of nobody."""
+    return None
 
 
 def _per_drop() -> list[int]:
@@ -47,6 +56,12 @@ class Totals:
     """Circuits of any kind that ended other than by their owner's wish."""
     stray: int = 0
     """Frames that fitted no circuit."""
+    onions_by_epoch: int = 0
+    """CREATE frames whose onion was for one of our onion keys that change."""
+    hops_by_epoch: int = 0
+    """Hops of circuits begun here whose layer was for an onion key that changes."""
+    hops_by_identity: int = 0
+    """The others of these hops."""
     refused: dict[Reason, int] = field(factory=dict)
     """CREATE frames refused here, by what was answered."""
     cells_forward: int = 0
@@ -98,8 +113,8 @@ class Shared:
     """One per node; `past` holds the counts of circuits that are gone."""
 
     __slots__ = (
-        "backend", "events", "late_steps", "network_id", "past", "policy", "pool", "random", "rate", "secret",
-        "sides", "standing", "timers", "transits_and_arrivals",
+        "backend", "events", "late_steps", "network_id", "past", "policy", "pool", "random", "rate", "ring",
+        "secret", "sides", "standing", "stated", "timers", "transits_and_arrivals",
     )  # fmt: skip
 
     def __init__(
@@ -110,8 +125,12 @@ class Shared:
         random: Random,
         neighbours: Callable[[PublicKey], Neighbour | None],
         backend: Backend,
+        ring: KeyRing | None = None,
+        stated: Stated = nothing_stated,
     ) -> None:
         self.secret = secret
+        self.ring = KeyRing(secret) if ring is None else ring
+        self.stated = stated
         self.network_id = network_id
         self.policy = policy
         self.random = random

@@ -17,6 +17,7 @@ from meshnet.cipher.sphinx import BadOnion
 from meshnet.circuit.admission import Admission
 from meshnet.circuit.arrival import OPEN, OPENING, Arrival
 from meshnet.circuit.end import CircuitEnd
+from meshnet.circuit.epochs import KeyRing
 from meshnet.circuit.events import Event
 from meshnet.circuit.interface import Neighbour, Random, SessionEnd
 from meshnet.circuit.messages import (
@@ -33,7 +34,7 @@ from meshnet.circuit.messages import (
 from meshnet.circuit.origin import CREATING, OriginCircuit
 from meshnet.circuit.policy import Policy, Pool
 from meshnet.circuit.replay import Replays
-from meshnet.circuit.shared import Shared, Totals
+from meshnet.circuit.shared import Shared, Stated, Totals, nothing_stated
 from meshnet.circuit.side import LabelUser, Side
 from meshnet.circuit.tail import Way, find_way
 from meshnet.circuit.transit import Transit
@@ -45,7 +46,8 @@ Circuit = Transit | Arrival | OriginCircuit
 
 
 class Circuits:
-    """One per node. `neighbours` gives the standing link to a key, None where there is none now.
+    """One per node. `neighbours` gives the standing link to a key, None where there is none now; `ring` opens
+    onions (without it, only those for the identity key), `stated` tells which onion keys others have.
 
     Times are monotonic seconds (`now`) and unix seconds (`unix`); after every call that takes `now`, the
     router reads `events()`.
@@ -61,8 +63,10 @@ class Circuits:
         random: Random,
         neighbours: Callable[[PublicKey], Neighbour | None],
         backend: Backend,
+        ring: KeyRing | None = None,
+        stated: Stated = nothing_stated,
     ) -> None:
-        self._shared = Shared(secret, network_id, policy, random, neighbours, backend)
+        self._shared = Shared(secret, network_id, policy, random, neighbours, backend, ring, stated)
         self._replays = replay
         self._admission = Admission(self._shared, replay)
 

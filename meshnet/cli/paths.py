@@ -106,7 +106,9 @@ def _told(way: Json) -> str:
         f"{key[:8]}{f' ({country})' if country else ''}"
         for key, country in zip(way["relays"], way["countries"], strict=True)
     )
-    return f"{relays or 'direct'}, {way['delay_ms']:.1f} ms"
+    lasting = ", ".join(key[:8] for key in way["no_onion_key"])
+    without = f", no onion key of {lasting}" if lasting else ""
+    return f"{relays or 'direct'}, {way['delay_ms']:.1f} ms{without}"
 
 
 def _map_arguments(parser: ArgumentParser) -> None:

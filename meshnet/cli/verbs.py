@@ -97,6 +97,7 @@ def _show_status(arguments: Namespace, call: Call) -> None:
         ("links", f"{links['up']} up, {links['configured']} configured"),
         ("circuits", status["circuits"]),
         ("local door", _door(status["door"])),
+        ("onion key", _onion_key(status["onion_keys"])),
         ("bytes", f"{size(status['bytes']['received'])} received, {size(status['bytes']['sent'])} sent"),
         ("dropped", ", ".join(f"{n} {reason}" for reason, n in status["dropped"].items() if n) or "nothing"),
         (
@@ -116,6 +117,12 @@ def _door(door: Json) -> str:
     if door["socket"] is None:
         return "closed"
     return f"{door['connections']} connections, {door['ports']} ports, {door['streams']} streams so far"
+
+
+def _onion_key(keys: Json | None) -> str:
+    if keys is None or not keys["epoch"]:
+        return "none"
+    return f"epoch {keys['epoch']}, {keys['held']} held{'' if keys['saved'] else ', not saved'}"
 
 
 def _says(value: Any) -> bool:

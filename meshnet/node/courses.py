@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from meshnet.cipher.address import proves
-from meshnet.cipher.keys import PublicKey
+from meshnet.cipher.keys import PublicKey, SecretKey
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.errors import MeshError, UnreachableError
 from meshnet.node.calls import Waiter
@@ -43,6 +43,27 @@ class Courses:
         self._router = router
         self._topology = topology
         self.spares = Spares(router, topology)
+
+    def begin(
+        self,
+        course: Course,
+        identity: SecretKey | None,
+        waiter: Waiter,
+        tries: int = 1,
+        avoid: frozenset[Name] = frozenset(),
+    ) -> None:
+        """Begins a circuit along a way of a course, for the `tries`th time, and a session over it; ways over
+        `avoid` come last. `waiter` is told."""
+
+        def told(route: Route, outcome: Standing | MeshError, now: float) -> None:
+            made = self._router.converse(outcome, route, identity, now)
+            if isinstance(made, Conversation):
+                made.course = made.journey = course
+                self.prove(made, course, tries, waiter, now)
+            else:
+                waiter(made, now)
+
+        self.dial(course, told, avoid)
 
     def dial(self, course: Course, told: Told, avoid: frozenset[Name] = frozenset()) -> None:
         """Begins circuits along the ways of a course, one behind the other, until one stands; those over
@@ -117,7 +138,7 @@ class Courses:
             self._topology.died(route, now)
             self._router.hang_up(conversation, now)
             avoid = frozenset(name_of(proves(each)) for each in route[:-1])
-            self._router.dial_course(course, conversation.identity, waiter, tries + 1, avoid)
+            self.begin(course, conversation.identity, waiter, tries + 1, avoid)
 
         cancel = self._router.later(UNPROVEN, silent)
         conversation.on_end = lambda why, now: silent(now)

@@ -19,6 +19,7 @@ from meshnet.node.app import Clock, Json
 from meshnet.node.conversation import Conversation, Leg
 from meshnet.node.courses import Courses
 from meshnet.node.measured import all_figures, figures, probed
+from meshnet.node.onion_keys import OnionKeys
 from meshnet.node.renewal import Renewals
 from meshnet.node.replay import ReplayMemory
 from meshnet.node.spares import Spares
@@ -39,6 +40,7 @@ class Figures:
     _memory: ReplayMemory
     renewals: Renewals
     courses: Courses | None
+    onion_keys: OnionKeys
 
     @property
     def spares(self) -> Spares | None:
@@ -54,7 +56,8 @@ class Figures:
 
     def brief(self) -> Json:
         """`links` (JSON objects), `circuits` (a number), `roles` (circuits by what this node is in them),
-        `dropped` and `refused` (reason to count), `waiting_bytes`, `session_bytes`, `half_open`."""
+        `dropped` and `refused` (reason to count), `waiting_bytes`, `session_bytes`, `half_open`, `onion_keys`
+        (see `OnionKeys.figures`)."""
         now = self._clock.now()
         roles = self.circuits.standing
         return {
@@ -70,6 +73,7 @@ class Figures:
             "spares": self.spares.standing if self.spares is not None else 0,
             "paths": all_figures(leg.path for leg in self._begun()),
             "half_open": self.links.half_open,
+            "onion_keys": self.onion_keys.figures(),
         }
 
     def snapshot(self) -> Json:
@@ -123,6 +127,9 @@ class Figures:
             "end_bytes_sent": totals.end_bytes_out,
             "creates": totals.creates,
             "creates_refused": sum(totals.refused.values()),
+            "onions_by_epoch": totals.onions_by_epoch,
+            "hops_by_epoch": totals.hops_by_epoch,
+            "hops_by_identity": totals.hops_by_identity,
             "circuits_relayed": totals.relays,
             "circuits_accepted": totals.arrivals,
             "circuits_opened": totals.opened,
@@ -183,7 +190,7 @@ class Figures:
     @property
     def faults(self) -> list[str]:
         """What is wrong with this node now, in sentences."""
-        return [self._memory.fault] if self._memory.fault else []
+        return [fault for fault in (self._memory.fault, self.onion_keys.fault) if fault]
 
     def waiting(self) -> Mapping[str, str]:
         """Peers (hex) that are dialled and not linked: why the last attempt failed, or nothing."""

@@ -96,6 +96,9 @@ TOTALS: Final[Mapping[str, str]] = {
     "end_bytes_sent": "Bytes of these cells, their heads of 12 bytes included.",
     "creates": "Requests to set up a circuit received from neighbours.",
     "creates_refused": "Requests to set up a circuit refused here.",
+    "onions_by_epoch": "Requests to set up a circuit whose onion was opened with a key that changes.",
+    "hops_by_epoch": "Hops of circuits begun here whose layer of the onion was for a key that changes.",
+    "hops_by_identity": "Other hops of them: for the identity key, which its thief could open later.",
     "circuits_relayed": "Circuits of others set up through this node.",
     "circuits_accepted": "Circuits of others that end here.",
     "circuits_opened": "Circuits begun here.",
@@ -263,6 +266,11 @@ class NodeCollector:
         )
         yield gauge("meshnet_spare_circuits", "Circuits in reserve now.", snapshot.get("spares", 0))
         yield from self._paths(snapshot.get("paths", {}))
+        yield gauge(
+            "meshnet_onion_key_epoch",
+            "Number of the onion key that this node states; one more every six hours.",
+            snapshot.get("onion_keys", {}).get("epoch", 0),
+        )
         half = snapshot.get("half_open", 0)
         yield gauge("meshnet_half_open_connections", "Connections in their handshake.", half)
 

@@ -522,6 +522,7 @@ class Node(Service):
             "bytes": {"received": counted["bytes_in"], "sent": counted["bytes_out"]},
             "totals": self._totals(),
             "dropped": brief["dropped"],
+            "onion_keys": brief.get("onion_keys"),
             "accept": "any" if settings.link.accept == "any" else [key.hex() for key in settings.link.accept],
             "limits": attrs.asdict(settings.relay),
             "lan": None if self._lan is None else self._lan.status(),

@@ -25,6 +25,7 @@ from meshnet.circuit.events import Arrived, Built, CircuitFailed, CircuitLost, E
 from meshnet.circuit.messages import FRAME_KINDS
 from meshnet.circuit.origin import OriginCircuit
 from meshnet.circuit.policy import Policy
+from meshnet.circuit.shared import nothing_stated
 from meshnet.circuit.table import Circuits
 from meshnet.errors import (
     CircuitError,
@@ -43,6 +44,7 @@ from meshnet.node.conversation import Conversation, Course, Journey, Leg, Route
 from meshnet.node.courses import Courses
 from meshnet.node.dialling import Dialling, Standing, Told
 from meshnet.node.figures import Figures
+from meshnet.node.onion_keys import OnionKeys
 from meshnet.node.probes import probe
 from meshnet.node.renewal import TICK, Renewals
 from meshnet.node.replay import ReplayMemory
@@ -64,7 +66,6 @@ from meshnet.session.memory import Memory
 from meshnet.session.session import Session
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
 from meshnet.topology.frames import KINDS
-from meshnet.topology.record import Name
 from meshnet.transports.registry import Transports
 
 SLEPT: Final = 10.0  # seconds between ticks, by either clock, after which circuits are looked at
@@ -89,6 +90,7 @@ class Router(Figures):
         accept: frozenset[PublicKey] | None = None,
         lanes: int = 1,
         watch: Watch = no_watch,
+        onion_keys: OnionKeys | None = None,
     ) -> None:
         self._secret = secret
         self._network_id = network_id
@@ -105,6 +107,7 @@ class Router(Figures):
         self._past_drops = [0] * len(Drop)
         self._policy = policy
         self._memory = memory
+        self.onion_keys = onion_keys or OnionKeys(secret, random)
         self.session_memory = Memory()
         self._cancel_tick: Callable[[], None] | None = None
         self._ticked = 0.0, 0.0
@@ -128,20 +131,25 @@ class Router(Figures):
 
     async def start(self, addresses: list[str]) -> list[str]:
         """Binds the link addresses; returns them as bound. Raises LocalError, ConfigError."""
+        now, unix = self._clock.now(), self._clock.unix()
+        replays = self._memory.open(unix)
+        self.onion_keys.start(now, unix, anew=replays.refused_until > unix)
         self.circuits = Circuits(
             self._secret,
             self._network_id,
             policy=self._policy,
-            replay=self._memory.open(self._clock.unix()),
+            replay=replays,
             random=self._random,
             neighbours=self.links.standing,
             backend=self._backend,
+            ring=self.onion_keys.ring,
+            stated=nothing_stated if self.topology is None else self.topology.stated,
         )
         self.dialling = Dialling(self.circuits, self._network_id, self._clock, self._random, self._backend)
-        self._ticked = self._clock.now(), self._clock.unix()
+        self._ticked = now, unix
         self._cancel_tick = self.later(TICK, self._tick)
         if self.topology is not None:
-            self.topology.start(self._clock.now())
+            self.topology.start(now)
             if self._policy.enabled:
                 self.through.start()
         return await self.links.start(addresses)
@@ -284,38 +292,14 @@ class Router(Figures):
         """Begins a circuit along a route, or one of those of a course, and a session over it; `waiter` is
         told."""
         if isinstance(journey, Course):
-            self.dial_course(journey, identity, waiter)
+            assert self.courses is not None  # or there were no course
+            self.courses.begin(journey, identity, waiter)
             return
 
         def told(outcome: Standing | MeshError, now: float) -> None:
-            made = (
-                self._converse(outcome, journey, identity, now) if isinstance(outcome, Standing) else outcome
-            )
-            waiter(made, now)
+            waiter(self.converse(outcome, journey, identity, now), now)
 
         self.dial_circuit(journey, told)
-
-    def dial_course(
-        self,
-        course: Course,
-        identity: SecretKey | None,
-        waiter: Waiter,
-        tries: int = 1,
-        avoid: frozenset[Name] = frozenset(),
-    ) -> None:
-        """The same along a way of a course, at the `tries`th time; those over `avoid` come last."""
-        courses = self.courses
-        assert courses is not None  # or there were no course
-
-        def told(route: Route, outcome: Standing | MeshError, now: float) -> None:
-            made = self._converse(outcome, route, identity, now) if isinstance(outcome, Standing) else outcome
-            if isinstance(made, Conversation):
-                made.course = made.journey = course
-                courses.prove(made, course, tries, waiter, now)
-            else:
-                waiter(made, now)
-
-        courses.dial(course, told, avoid)
 
     def next_route(self, conversation: Conversation) -> Route:
         """Where the next circuit of a conversation goes that lost its last one."""
@@ -361,6 +345,7 @@ class Router(Figures):
         self._ticked = now, unix
         self.circuits.tick(now, unix)
         self._memory.sync()
+        self.onion_keys.tick(now, unix)
         self._circuit_events(now)
         for conversation in list(self._sessions.values()):
             if conversation.route:
@@ -446,10 +431,12 @@ class Router(Figures):
             self.circuits.tick(now, self._clock.unix())
             self._circuit_events(now)
 
-    def _converse(
-        self, standing: Standing, route: Route, identity: SecretKey | None, now: float
+    def converse(
+        self, standing: Standing | MeshError, route: Route, identity: SecretKey | None, now: float
     ) -> Conversation | MeshError:
-        """A session over a circuit of ours."""
+        """A session over a circuit of ours, if it came about."""
+        if isinstance(standing, MeshError):
+            return standing
         conversation = Conversation(self, route, self.services.own, now)
         leg = Leg(standing.circuit, now, self.renewals.fresh_until(now))
         session = Session(

@@ -20,11 +20,14 @@ from twisted.logger import Logger
 
 from meshnet.cipher.address import Address, Target, proves
 from meshnet.cipher.keys import PublicKey, SecretKey, mesh_ipv6, parse_public_key
+from meshnet.circuit.epochs import IDENTITY, OnionKey, fresh
 from meshnet.errors import CodecError, MeshError, ProtocolError, UnreachableError, UsageError
+from meshnet.limits import RECORD_AHEAD
 from meshnet.link.link import Link
 from meshnet.node.app import Json
 from meshnet.node.config import TopologySettings
 from meshnet.node.conversation import Route
+from meshnet.node.onion_keys import OnionKeys
 from meshnet.storage.kept import KeptFile
 from meshnet.topology import frames
 from meshnet.topology.book import Book, Verdict
@@ -71,6 +74,9 @@ _log = Logger()
 
 class Net(Protocol):
     """What is needed of the router."""
+
+    onion_keys: OnionKeys
+    """Whose current one this node states."""
 
     def links_now(self) -> Iterable[Link]:
         """All links, standing or not."""
@@ -205,6 +211,8 @@ class Topology:
         if now >= self._check_at:
             self._check_at = now + CHECK
             self._check(now)
+        if self._states_a_lost_key():
+            self._soon(now)
         if now >= self._due:
             self._publish(now)
         if now >= self._guards_at and self.book.attached > 2:
@@ -226,6 +234,12 @@ class Topology:
 
     def _soon(self, now: float) -> None:
         self._due = min(self._due, now + SOON * GATHER ** (BURST - self._refilled(now)))
+
+    def _states_a_lost_key(self) -> bool:
+        """Whether our record states an onion key that opens nothing any more. A change of keys alone does not
+        hurry: the key of before opens onions until long after the next record."""
+        held = self.book.get(self.own)
+        return held is not None and self._net.onion_keys.ring.find(held.statement.epoch) is None
 
     def _refilled(self, now: float) -> float:
         """How many records may be issued at once now."""
@@ -263,7 +277,10 @@ class Topology:
                 return
             self._tokens -= 1.0
         self._moved = 0
-        self._issued = max(int(self._unix()), self._issued + 1)
+        unix = int(self._unix())
+        if self._issued > unix + RECORD_AHEAD:  # our clock was far ahead: nobody has taken that
+            self._issued = 0
+        self._issued = max(unix, self._issued + 1)
         self.spread.publish(read(issue(self._statement(), self._secret)), now)
         self.published += 1
         spread = 0.9 + 0.2 * int.from_bytes(self._random(2), "big") / 65_536
@@ -271,7 +288,7 @@ class Topology:
         self._say(now)
 
     def _statement(self) -> Statement:
-        settings = self._settings
+        settings, onion = self._settings, self._net.onion_keys.stated
         latitude, longitude = settings.place or NO_PLACE
         return Statement(
             version=VERSION,
@@ -286,8 +303,8 @@ class Topology:
             subnet=bytes(settings.subnet) if settings.subnet else bytes(2),
             operator=sha256(settings.operator.encode()).digest()[:8] if settings.operator else bytes(8),
             price=settings.price,
-            epoch=0,
-            onion_key=bytes(33),
+            epoch=IDENTITY if onion is None else onion.epoch,
+            onion_key=bytes(33) if onion is None else onion.key,
             links=self._rows(),
         )
 
@@ -408,6 +425,13 @@ class Topology:
         """The ways chosen, and behind them others that keep to the policy and are only worse."""
         return [*choice.ways, *(each.way for each in choice.rejected if each.worse)]
 
+    def stated(self, key: PublicKey, unix: float) -> OnionKey | None:
+        """The onion key that a node's record states, if we have that record and the node that key still."""
+        node = self.graph.nodes.get(name_of(key))
+        if node is None or node.record.key != key or not fresh(node.record.statement.epoch, unix):
+            return None
+        return OnionKey(node.record.statement.epoch, PublicKey(node.record.statement.onion_key))
+
     # what it shows
 
     def known_name(self, name: Name) -> PublicKey | None:
@@ -432,14 +456,17 @@ class Topology:
         return {
             "target": target.hex(),
             "policy": policy.text,
-            "ways": [self._shown(way) for way in choice.ways],
-            "rejected": [{**self._shown(each.way), "reason": each.reason} for each in choice.rejected],
+            "ways": [self._shown(way, target) for way in choice.ways],
+            "rejected": [
+                {**self._shown(each.way, target), "reason": each.reason} for each in choice.rejected
+            ],
             "reason": choice.reason,
         }
 
-    def _shown(self, way: Way) -> Json:
+    def _shown(self, way: Way, target: PublicKey) -> Json:
+        relays, unix = keys_of(self.graph, way.relays), self._unix()
         return {
-            "relays": [key.hex() for key in keys_of(self.graph, way.relays)],
+            "relays": [key.hex() for key in relays],
             "hops": way.hops,
             "delay_ms": round(way.delay * 1e3, 3),
             "loss": round(way.loss, 5),
@@ -447,6 +474,7 @@ class Topology:
             "price": way.price,
             "countries": list(way.countries),
             "marks": way.marks.words,
+            "no_onion_key": [key.hex() for key in (*relays, target) if self.stated(key, unix) is None],
         }
 
     def map(self) -> Json:

@@ -8,6 +8,7 @@ from functools import partial
 from meshnet.cipher import aead
 from meshnet.cipher.keys import SecretKey
 from meshnet.node.node import Node
+from meshnet.node.onion_keys import OnionKeys
 from meshnet.node.reload import accepted, circuit_policy
 from meshnet.node.replay import ReplayKeeper
 from meshnet.node.router import Router
@@ -34,6 +35,7 @@ def make_router(
         accept=accepted(settings.link),
         lanes=settings.link.lanes,
         watch=partial(changes.watch, node.reactor),
+        onion_keys=OnionKeys(secret, random, node.disk, node.data),
     )
     if settings.topology.enabled:
         router.know(

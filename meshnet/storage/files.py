@@ -129,6 +129,22 @@ def discard(disk: Disk, path: StrPath) -> None:
         disk.unlink(path)
 
 
+def wipe(disk: Disk, path: StrPath) -> None:
+    """Remove a secret for good: overwritten with zeros, synced, its name removed; it may be missing.
+
+    As far as a file can: file systems that copy on write (btrfs, ZFS), snapshots, backups and a flash drive's
+    spare blocks may still hold what was there.
+    """
+    name = name_of(path)
+    if not disk.exists(name):
+        return
+    with contextlib.closing(disk.open(name, "write")) as file:
+        file.pwrite(bytes(file.size()), 0)
+        file.fsync()
+    disk.unlink(name)
+    disk.fsyncdir(directory_of(name))
+
+
 def make_directory(disk: Disk, path: StrPath, mode: int = 0o700) -> None:
     """Make a directory, and those above it, that is there after a power cut; it may exist."""
     name = name_of(path)

@@ -128,7 +128,7 @@ class Book:
         except CodecError:
             return Verdict.MALFORMED
         if name == self.own:
-            return Verdict.KNOWN if issued <= self.issued(name) else Verdict.OWN
+            return self._take_own(data, issued)
         entry = self._entries.get(name)
         if entry is not None:
             if issued <= entry.record.issued:
@@ -152,6 +152,15 @@ class Book:
         if entry is not None and entry.record.key != record.key:
             return Verdict.CLASH
         return self._put(record, source, now)
+
+    def _take_own(self, data: bytes, issued: int) -> Verdict:
+        """A record of this node, which others can only have from it."""
+        if issued <= self.issued(self.own):
+            return Verdict.KNOWN
+        try:
+            return Verdict.OWN if self._read(data).name == self.own else Verdict.MALFORMED
+        except CodecError:
+            return Verdict.MALFORMED
 
     def publish(self, record: Record, now: float) -> None:
         """This node's own record, made now."""

@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from meshnet.cipher.address import parse_address, sign_address
 from meshnet.cipher.blinding import enter
 from meshnet.cipher.keys import SecretKey
-from meshnet.circuit.origin import payloads
+from meshnet.circuit.origin import payloads, seals
+from meshnet.circuit.shared import nothing_stated
 from meshnet.circuit.tail import find_way, make_tail, read_hidden
 
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "hidden.json").read_text())
@@ -81,7 +82,8 @@ class TailTests(SynchronousTestCase):
         """What the onion tells a relay before the tail and each node of it."""
         address, own = parse_address(VECTOR["address"]), SecretKey(b"\x7f" * 32)
         way = find_way([SecretKey(b"\x7e" * 32).public, address], own)
-        made = payloads(way, bytes.fromhex(VECTOR["first_message"]), VECTOR["idle"])
+        layers = seals(way, nothing_stated, 0.0)
+        made = payloads(way, bytes.fromhex(VECTOR["first_message"]), VECTOR["idle"], layers)
         self.assertEqual([payload.hex() for _, payload in made], VECTOR["payloads"])
         self.assertEqual([key.hex() for key, _ in made[1:]], [hop["key"] for hop in VECTOR["hops"]])
 

@@ -126,7 +126,7 @@ class OnionFaults(SynchronousTestCase):
         self.assertEqual(self.send(foreign), (Reason.BAD_ONION, None))
 
     def test_epochs_and_path_keys(self) -> None:
-        """Neither is known yet; both are refused without peeling."""
+        """A node without onion keys refuses both without peeling."""
         self.assertEqual(self.fresh(epoch=3), (Reason.WRONG_EPOCH, None))
         self.assertEqual(self.fresh(path_key=self.relay.key), (Reason.BAD_ONION, None))
 

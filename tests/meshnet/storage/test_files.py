@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
+from contextlib import closing
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from meshnet.storage.files import (
     read_file,
     read_secret,
     sweep,
+    wipe,
     write_file,
     write_secret,
 )
@@ -77,6 +79,16 @@ class FileTests(SynchronousTestCase):
             disk.open(f"{base}/notes.tmp", "create").close()
             self.assertEqual(sweep(disk, base), 1)
             self.assertEqual(disk.listdir(base), ["file", "notes.tmp"])
+
+    def test_wipe(self) -> None:
+        """A secret is overwritten on the medium before its name goes; one that is missing is as good."""
+        for disk, base in self.disks():
+            write_secret(disk, f"{base}/key", b"secret")
+            with closing(disk.open(f"{base}/key")) as held:
+                wipe(disk, f"{base}/key")
+                self.assertEqual(held.pread(99, 0), bytes(6))
+            self.assertEqual(disk.listdir(base), [])
+            wipe(disk, f"{base}/key")
 
     def test_secret(self) -> None:
         """A secret is for its owner alone and not overwritten by accident."""

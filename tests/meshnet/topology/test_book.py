@@ -47,6 +47,9 @@ class Taking(SynchronousTestCase):
         self.take(data(3, [row(1)], life=0xFFFF), Verdict.AHEAD)
         self.take(data(3, [row(1)], network=2), Verdict.NETWORK)
         self.take(data(1, [], issued=UNIX + 1), Verdict.OWN)
+        ours = bytearray(data(1, [], issued=UNIX + 1))
+        ours[38:42] = b"\xff" * 4
+        self.take(bytes(ours), Verdict.MALFORMED)
         self.assertEqual(len(self.book), 2)
 
     def test_clocks_differ(self) -> None:
