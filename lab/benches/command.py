@@ -27,7 +27,10 @@ def measure(name: str, options: Options) -> list[Row]:
 
 def _taken(options: argparse.Namespace) -> Options:
     against = tuple(filter(None, options.against.split(",")))
-    return Options(options.profile, options.quick, options.minutes, against, options.rounds, options.seconds)
+    return Options(
+        *(options.profile, options.quick, options.minutes, against, options.rounds, options.seconds),
+        long=options.long,
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -47,6 +50,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of vpn (5)")
     parser.add_argument("--seconds", type=int, default=3, metavar="N", help="of each flow of vpn (3)")
+    parser.add_argument("--long", action="store_true", help="topology: also 961 whole routers")
     options = parser.parse_args(arguments)
     if not 1 <= options.rounds <= 1_000 or not 1 <= options.seconds <= 3_600:
         parser.error("--rounds takes 1 to 1000, --seconds 1 to 3600")

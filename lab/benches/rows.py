@@ -29,7 +29,7 @@ BENCHES = {
     "storage": "the journal's group commit on a real disk; power cuts on simulated ones",
     "stream": "a stream through three relays, five processes",
     "attach": "a stream between two programs beside their nodes, over the same inside the nodes",
-    "topology": "how soon nodes know their network, what it costs, what heals (four minutes)",
+    "topology": "how soon nodes know their network, what it costs, what heals (minutes; --long)",
     "vpn": "packets over a relay, beside other overlay networks (root; --against, --rounds, --seconds)",
 }
 """Name of each bench (a module of this package) and what it measures."""
@@ -43,8 +43,8 @@ OTHERS = ("yggdrasil", "tinc", "nebula", "wireguard-go")
 class Options:
     """How to run a bench: `profile` adds a profile of what is measured on stderr, `quick` takes small
     numbers of samples (for tests; its figures mean nothing), `minutes` are those of a soak (None: its own).
-    `against` names
-    the other networks of `vpn`, which takes so many `rounds` with flows of so many `seconds`."""
+    `against` names the other networks of `vpn`, which takes so many `rounds` with flows of so many `seconds`.
+    `long` adds what takes minutes more."""
 
     profile: bool = False
     quick: bool = False
@@ -52,6 +52,7 @@ class Options:
     against: tuple[str, ...] = ()
     rounds: int = 5
     seconds: int = 3
+    long: bool = False
 
 
 @frozen

@@ -16,7 +16,7 @@ from lab.simulation.graphs import Shape, grid
 from lab.simulation.nodes import Collector, Mesh
 from meshnet.errors import Drop, MeshError
 from meshnet.node.config import TopologySettings
-from meshnet.node.topology import Topology
+from meshnet.node.topology import REFRESH, Topology
 from meshnet.streams import Stream, StreamReader
 from meshnet.topology.choice import long_way
 
@@ -25,6 +25,7 @@ LOOKS = 0.05  # seconds between looks at what all nodes know
 LIMIT = 120.0
 APART = 90.0  # seconds
 LONG_APART = 600.0
+GRID961 = "grid961_routers_bytes_per_s"
 PORT = 7
 HOLE = "hole"
 MEASURED = 60.0  # seconds in which links measure their delays, and say so
@@ -43,6 +44,37 @@ def converge(side: int, runs: int) -> Row:
         f"the slowest of seeds {SEED} to {SEED + runs - 1}, median {median(samples):.2f}"
     )
     return Row("grid49_converge_s", max(samples), "s", runs, target=8.0, note=note)
+
+
+def control(side: int, seconds: float) -> Row:
+    """What a node of a large grid sends for the topology while nothing happens, once all know all. Records
+    are due at any time of the half hour, as if all nodes had run for long."""
+    shape = grid(side)
+    mesh = started(shape, SEED)
+    took = until(
+        mesh, lambda: all(len(each.graph.component(each.own)) == shape.count for each in all_of(mesh))
+    )
+    random = mesh.network.random("renewals")
+    for each in all_of(mesh):
+        each._due = mesh.clock.now() + REFRESH * random.random()
+    before = sum(each.spread.sent for each in all_of(mesh)), _on_links(mesh)
+    mesh.network.run(seconds)
+    told, sent = sum(each.spread.sent for each in all_of(mesh)) - before[0], _on_links(mesh) - before[1]
+    share = seconds * shape.count
+    note = (
+        f"{shape.origin}, whole routers, seed {SEED}: all that a node's links send but handshakes, mean over "
+        f"{seconds:g} s; {told / share:.0f} of it are of the topology; all knew all after {took:.2f} s"
+    )
+    return Row(GRID961, sent / share, "B/s", 1, target=600.0, note=note)
+
+
+def all_of(mesh: Mesh) -> list[Topology]:
+    """What each node knows."""
+    return [knows(mesh, name) for name in mesh.nodes]
+
+
+def _on_links(mesh: Mesh) -> int:
+    return sum(link.bytes_sent for node in mesh.nodes.values() for link in node.router.links_now())
 
 
 def heal(side: int, runs: int) -> Row:

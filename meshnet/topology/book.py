@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256
+from math import inf
 from typing import Final
 
 from attrs import define
@@ -83,7 +84,7 @@ class Book:
         self._apart: dict[Name, dict[Name, None]] = {}  # by neighbour: the oldest first
         self._apart_count = 0
         self._digests = [0] * (1 << LEVELS)
-        self._expiries: list[tuple[int, Name]] = []
+        self._soonest = inf  # none of those held expires before; a sweep makes it exact
         self._sweep_at = 0.0
         self._loose = False  # an edge is gone: some may be disconnected
         self._news: list[Record] = []
@@ -179,6 +180,7 @@ class Book:
                 if any(other not in record.links for other in entry.record.links):
                     self._loose = True
             entry.record = record
+        self._soonest = min(self._soonest, record.expires)
         self.graph.put(record)
         if name == self.own or self._touches(name):
             self._attach(name)
@@ -252,9 +254,11 @@ class Book:
         if now < self._sweep_at:
             return
         self._sweep_at = now + SWEEP_SECONDS
-        for name in [name for name, entry in self._entries.items() if entry.record.expires <= unix]:
-            if name != self.own:
-                self._drop(name)
+        if unix >= self._soonest:
+            for name in [name for name, entry in self._entries.items() if entry.record.expires <= unix]:
+                if name != self.own:
+                    self._drop(name)
+            self._soonest = min((each.record.expires for each in self._entries.values()), default=inf)
         if self._loose:
             self._loose = False
             connected = set(self.graph.component(self.own))

@@ -183,6 +183,8 @@ class Graph:
 
     def _touch(self, name: Name) -> None:
         """What leads to and from this node must be weighed again; where that is much of all, everything."""
+        if not self._weighted:
+            return
         for weight, weighed in list(self._weighted.items()):
             weighed.touched.add(name)
             if len(weighed.touched) > len(self._nodes) // TOUCHED:
