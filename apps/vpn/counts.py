@@ -83,7 +83,7 @@ class GatewayCollector(Collector):
         self._describe = describe
 
     def collect(self) -> Iterator[Metric]:
-        """Seven families; directions as those of bytes."""
+        """Eight families; directions as those of bytes."""
         told = self._describe()
         ways = (("from_mesh", "in"), ("to_mesh", "out"))
         clients = GaugeMetricFamily("meshnet_vpn_exit_clients", "Clients that have a lease now.")
@@ -109,9 +109,16 @@ class GatewayCollector(Collector):
             size.add_metric([label], told[f"bytes_{key}"])
             for reason, number in told[f"dropped_{key}"].items():
                 dropped.add_metric([label, reason], number)
+        rejected = CounterMetricFamily(
+            "meshnet_vpn_exit_rejected_packets",
+            "Packets that the rules of the system rejected, by reason.",
+            labels=["reason"],
+        )
+        for reason, number in told["rejected"].items():
+            rejected.add_metric([reason], number)
         queries = CounterMetricFamily("meshnet_vpn_exit_queries", "Names that clients asked for.")
         queries.add_metric([], told["queries"])
-        yield from (clients, leases, refused, packets, size, dropped, queries)
+        yield from (clients, leases, refused, packets, size, dropped, rejected, queries)
 
 
 class TunCollector(Collector):

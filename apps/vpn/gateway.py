@@ -20,13 +20,15 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from apps.vpn.forwarder import REFUSED, Forwarder
 from apps.vpn.host.changes import AnyChange, Sysctl
+from apps.vpn.host.counters import Counters, Read, read_counters
 from apps.vpn.host.host import BOOK, RESOLV, Host
+from apps.vpn.host.look import Look
 from apps.vpn.host.service import HostThread
 from apps.vpn.host.watch import HostWatch
 from apps.vpn.lease import PACKETS_PORT, TICKET_SIZE, Lease, Offloads, RefusalCode, Wants, Wish
@@ -35,7 +37,7 @@ from apps.vpn.packets.faults import Fault, named
 from apps.vpn.packets.headers import target
 from apps.vpn.packets.virtio import AHEAD
 from apps.vpn.pools import REST_SECONDS, Pools, Seat
-from apps.vpn.ruleset import COUNT_PROBE, table
+from apps.vpn.ruleset import COUNT_PROBE, PREFERENCES, table, unmarked
 from apps.vpn.ruleset import Gateway as Rules
 from apps.vpn.settings import Exit
 from apps.vpn.tenant import Tenant, TenantFlow
@@ -103,11 +105,20 @@ def survey(host: Host) -> Ground:
     if faults:
         raise LocalError(f"What an earlier run changed could not be undone: {' '.join(faults)}")
     look = host.look()
-    names = sorted({name for name, _ in look.networks() if name not in ("lo", INTERFACE)})
+    present = {name for name, _ in look.networks()}
+    if INTERFACE not in present:  # of nobody who runs: of one whose book is gone
+        _remove_strays(host, look)
+    names = sorted(present - {"lo", INTERFACE})
     keys = [f"net/ipv6/conf/{name}/accept_ra" for name in names]
     advertised = tuple(key for key in keys if look.sysctl(key) == 1)
     counts = host.would_take(COUNT_PROBE)
     return Ground(look.sysctl(_FORWARD4) == 0, look.sysctl(_FORWARD6) is not None, counts, advertised)
+
+
+def _remove_strays(host: Host, look: Look) -> None:
+    found = [rule for version in (4, 6) for rule in look.rules(version) if rule.preference in PREFERENCES]
+    if found:
+        host.remove(OWNER, found)
 
 
 def name_servers(text: str) -> tuple[str, ...]:
@@ -133,6 +144,7 @@ class Gateway:
     open_device: Open = open_device
     resolv: Path = RESOLV
     watch: Callable[[Gateway, Callable[[], None]], HostWatch] = watch_host
+    read_counters: Read = read_counters
     repairs: int = field(default=0, init=False)
     leases: int = field(default=0, init=False)
     refused: dict[str, int] = field(factory=dict, init=False)
@@ -149,6 +161,9 @@ class Gateway:
     _asking: set[Tenant] = field(factory=set, init=False)
     _flows: dict[bytes, TenantFlow] = field(factory=dict, init=False)
     _listener: PortListener | None = field(default=None, init=False)
+    _rejected: Counters = field(
+        default=Factory(lambda self: Counters(TABLE, self.read_counters), takes_self=True), init=False
+    )
     _past: _Totals = field(factory=lambda: _Totals(), init=False)
     _later: Callable[[], None] | None = field(default=None, init=False)
     _watch: HostWatch | None = field(default=None, init=False)
@@ -242,7 +257,7 @@ class Gateway:
         source = ip_address(settings.source) if settings.source else None
         own = (pools.pool4, pools.pool6, pools.own4, pools.own6)
         self._rules = Rules(TABLE, INTERFACE, *own, source, ground.alone, ground.counts)
-        changes: list[AnyChange] = [table(self._rules, settings.policy)]
+        changes: list[AnyChange] = [table(self._rules, settings.policy), *unmarked(self._rules)]
         if pools.pool6 is not None:
             changes += [Sysctl(key, 2) for key in ground.advertised]
             changes.append(Sysctl(_FORWARD6, 1))
@@ -493,6 +508,7 @@ class Gateway:
             "bytes_out": totals.bytes_out,
             "dropped_in": named(totals.dropped_in),
             "dropped_out": named(totals.dropped_out),
+            "rejected": self._rejected.look(),
             "queries": 0 if self.forwarder is None else self.forwarder.queries,
             "clients": [tenant.describe() for tenant in self.tenants.values()],
         }

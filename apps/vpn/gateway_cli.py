@@ -84,6 +84,8 @@ def _show(state: Json) -> None:
         print(
             f"{key:<13}{packets[f'packets_{way}']} packets, {size(packets[f'bytes_{way}'])}; dropped {lost}"
         )
+    rejected = ", ".join(f"{reason} {number}" for reason, number in packets["rejected"].items())
+    print(f"rules      rejected {rejected or 'none'}")
     rows = []
     for each in packets["clients"]:
         since, rtt = f"{each['seconds']:.0f} s", f"{each['rtt_ms']:.1f} ms"

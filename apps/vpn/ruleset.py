@@ -3,10 +3,16 @@
 Nothing is run here. The table is `inet` and owns all about the exit's interface:
 
     spoofs       prerouting, raw      sources outside the pools, or of the pools from elsewhere: dropped
+    known        prerouting, -50      what came from clients is marked: this table stands
     sizes        forward, mangle      TCP never offers more than the way carries (MSS of SYN)
     passing      forward, filter      answers to clients, and from clients what the policy allows
     arriving     input, filter        from clients: names at the gateway's address, echo to it, no more
     leaving      postrouting, srcnat  clients' addresses become this machine's, for IPv4 and IPv6
+
+Beside it stand rules of policy routing (`unmarked`): what came from clients and has no mark goes nowhere. So
+while somebody else flushes all tables nothing of clients passes, with their own addresses or to where they
+may not; and whoever flushes the rules leaves the table. The mark is one bit, and is taken away again as soon
+as a packet has found its way.
 
 The policy is that of `policy.py`, asked about the destination: deny-list, then rules that open private
 ranges, then private and other special ranges are refused, then the other rules. A rule with ports holds for
@@ -27,12 +33,22 @@ from attrs import frozen
 
 from apps.vpn.destination import Address
 from apps.vpn.host.changes import Firewall
+from apps.vpn.host.changes import Rule as RoutingRule
 from apps.vpn.policy import NAT64, SPECIAL, Network, Policy, Rule, opens_special
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _PORTS: Final = (0, 65_535)
 _PER_LINE: Final = 8
 
+
+KNOWN: Final = 0x4000_0000
+"""The bit of a packet's mark by which it is known that the table has seen it."""
+MARKED, UNMARKED, ON = 5180, 5181, 5190
+"""Preferences of the rules: those of a client of the VPN come behind them."""
+PREFERENCES: Final = range(MARKED, ON + 1)
+COUNTERS: Final = ("refused", "spoofed", "uninvited", "invalid")
+"""Of the table: packets that the policy refused; with addresses that are not their sender's; to clients, from
+who was not asked; of connections that the kernel does not know."""
 
 CONNECTIONS: Final = 4_096
 """Of one client and family at a time, as the kernel follows them: UDP and echo have some, too."""
@@ -150,7 +166,7 @@ def table(gateway: Gateway, policy: Policy) -> Firewall:
     """The table, as a change of the host."""
     sets: dict[tuple[Network, ...], str] = {}
     steps = [line for clause in clauses(policy) for line in _step(clause, sets)]
-    out = [f"table inet {gateway.table} {{", "\tcounter refused { }", "\tcounter spoofed { }"]
+    out = [f"table inet {gateway.table} {{", *(f"\tcounter {name} {{ }}" for name in COUNTERS)]
     for members, name in sets.items():
         out += _set(name, members)
     crowded = []
@@ -158,7 +174,7 @@ def table(gateway: Gateway, policy: Policy) -> Firewall:
         out += [f"\tset clients{version} {{", f"\t\ttype ipv{version}_addr; flags dynamic; size 65535", "\t}"]
         limit = f"{key} saddr ct count over {CONNECTIONS}"
         crowded.append(f"ct state new add @clients{version} {{ {limit} }} goto refuse")
-    for chain in (_spoofs, _sizes, _passing, _arriving, _leaving):
+    for chain in (_spoofs, _known, _sizes, _passing, _arriving, _leaving):
         out += chain(gateway)
     out += _chain("wanted", "", [*_ONLY, *crowded, *steps, "goto refuse"])
     out += _chain("refuse", "", ["counter name refused reject with icmpx type admin-prohibited"])
@@ -184,7 +200,7 @@ COUNT_PROBE: Final = (
 """What a kernel that can count connections lets pass `nft -c`."""
 
 _ONLY: Final = (
-    "ct state invalid drop",
+    "ct state invalid counter name invalid drop",
     "meta l4proto != { tcp, udp, icmp, ipv6-icmp } goto refuse",
     "meta l4proto icmp icmp type != echo-request goto refuse",
     "meta l4proto ipv6-icmp icmpv6 type != echo-request goto refuse",
@@ -230,10 +246,29 @@ def _spoofs(gateway: Gateway) -> list[str]:
     return _chain("spoofs", "filter hook prerouting priority raw", rules)
 
 
+def _known(gateway: Gateway) -> list[str]:
+    """Late, so that marks which others set or restore there stay, and ours is not lost."""
+    rule = f'iifname "{gateway.interface}" meta mark set meta mark | {KNOWN:#x}'
+    return _chain("known", "filter hook prerouting priority -50", [rule])
+
+
+def unmarked(gateway: Gateway) -> list[RoutingRule]:
+    """What keeps in what the table has not seen; to be made after it."""
+    rules = []
+    there = gateway.interface
+    for version, pool in ((4, gateway.pool4), (6, gateway.pool6)):
+        if pool is not None:
+            rules.append(RoutingRule(version, ON, "nop"))
+            rules.append(RoutingRule(version, MARKED, "goto", ON, mark=KNOWN, mask=KNOWN, device=there))
+            rules.append(RoutingRule(version, UNMARKED, "blackhole", device=there))
+    return rules
+
+
 def _sizes(gateway: Gateway) -> list[str]:
     clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
     rules = [f'{way} "{gateway.interface}" {clamp}' for way in ("iifname", "oifname")]
-    return _chain("sizes", "filter hook forward priority mangle", rules)
+    unmark = f'iifname "{gateway.interface}" meta mark set meta mark & {0xFFFF_FFFF ^ KNOWN:#x}'
+    return _chain("sizes", "filter hook forward priority mangle", [unmark, *rules])
 
 
 def _passing(gateway: Gateway) -> list[str]:
@@ -241,7 +276,7 @@ def _passing(gateway: Gateway) -> list[str]:
     rules = [
         f"iifname {tun} oifname {tun} goto refuse",
         f"oifname {tun} ct state established,related accept",
-        f"oifname {tun} drop",
+        f"oifname {tun} counter name uninvited drop",
         f"iifname {tun} ct state established,related accept",
         f"iifname {tun} goto wanted",
     ]

@@ -145,6 +145,10 @@ class Machine:
         found |= {there: pairs[here] for here, there in names.items() if here in pairs}
         if "nop" in pairs:
             found["nop"] = None
+        if "/" in found.get("fwmark", ""):
+            found["fwmark"], _, found["fwmask"] = found["fwmark"].partition("/")
+        if "iif" in pairs:
+            found["iif"] = pairs["iif"]
         if "suppress_prefixlength" in pairs:
             found["suppress_prefixlen"] = 0
         return found

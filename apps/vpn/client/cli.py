@@ -179,6 +179,11 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
         print(f"address      {addresses} on {tunnel['interface']}, MTU {tunnel['mtu']}")
         print(f"names        {_names(tunnel)}")
     print(f"kill switch  {tunnel['kill_switch']}")
+    kept = ", ".join(
+        f"{_KEPT_IN.get(name, name)} {count}" for name, count in tunnel.get("kept_in", {}).items()
+    )
+    if kept:
+        print(f"kept in      {kept}")
     for key, what in (("split", "only"), ("outside", "outside")):
         if tunnel.get(key):
             print(f"{what:<12} {', '.join(tunnel[key])}")
@@ -189,6 +194,7 @@ def _show(tunnel: Json, hops: list[Json] | None) -> None:
         print(f"note         {note}")
 
 
+_KEPT_IN: Final = {"blocked": "packets", "names": "questions for names"}
 _STATES: Final = {"blocked": "blocked by the kill switch"}
 
 

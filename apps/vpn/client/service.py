@@ -26,6 +26,8 @@ from apps.vpn.client.doctor import examine
 from apps.vpn.client.health import Health
 from apps.vpn.client.life import TunnelCore, tunnel_life
 from apps.vpn.client.rates import Rates
+from apps.vpn.host.counters import Counters
+from apps.vpn.host.firewall import TABLE
 from apps.vpn.host.host import BOOK, RESOLV, Host
 from apps.vpn.host.service import HostThread
 from apps.vpn.host.watch import HostWatch
@@ -101,6 +103,7 @@ class TunnelClient:
         self._tun: Tun | None = None
         self._flow: PacketFlow | None = None
         self._mtu: KeptMtu | None = None
+        self._kept_in = Counters(TABLE)
         self._raised: system.Raised | None = None
         self._watch: HostWatch | None = None
         self._faults: list[str] = []
@@ -486,6 +489,8 @@ class TunnelClient:
             shown["stalled_seconds"] = round(self._health.silent(self._node.clock.now()), 1)
             shown["rates"] = self.rates.describe()
             shown |= self._described_flow()
+        if raised is not None:
+            shown["kept_in"] = self._kept_in.look()
         shown |= {"redials": self.redials, "repairs": self.repairs}
         shown["notes"] = [*(raised.notes if raised is not None else ()), *self._faults]
         shown["events"] = [{"unix": round(unix, 3), "text": text} for unix, text in self._events]

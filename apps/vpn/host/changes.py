@@ -64,6 +64,7 @@ def _short(_: Any, __: Any, text: str) -> None:
 
 
 device_name: Final = _checked(_DEVICE, "name of an interface")
+optional_device: Final = _checked(re.compile(rf"({_DEVICE.pattern})?"), "name of an interface")
 
 
 @frozen
@@ -140,7 +141,8 @@ _ACTIONS: Final = ("lookup", "goto", "nop", "blackhole", "unreachable")
 @frozen
 class Rule:
     """A rule of policy routing (ip-rule(8)). `target` is the table of `lookup` or the preference of `goto`;
-    `narrow` leaves default routes of that table out (`suppress_prefixlength 0`)."""
+    `narrow` leaves default routes of that table out (`suppress_prefixlength 0`); `mask` are the bits of the
+    packet's mark that are compared (0: all), `device` is the interface that it came in by."""
 
     version: int = field(validator=_within(4, 6))
     preference: int = field(validator=_within(1, 32_765))
@@ -152,6 +154,8 @@ class Rule:
     source_port: int = field(default=0, validator=_within(0, 65_535))
     port: int = field(default=0, validator=_within(0, 65_535))
     narrow: bool = False
+    mask: int = field(default=0, validator=_within(0, 0xFFFF_FFFF))
+    device: str = field(default="", validator=optional_device)
     kind: ClassVar[str] = "rule"
 
     def __attrs_post_init__(self) -> None:
@@ -171,7 +175,9 @@ class Rule:
         if self.to is not None:
             parts.append(f"to {self.to}")
         if self.mark:
-            parts.append(f"fwmark {self.mark:#x}")
+            parts.append(f"fwmark {self.mark:#x}" + (f"/{self.mask:#x}" if self.mask else ""))
+        if self.device:
+            parts.append(f"iif {self.device}")
         if self.protocol:
             parts.append(f"ipproto {self.protocol}")
         if self.source_port:

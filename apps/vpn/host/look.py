@@ -155,8 +155,8 @@ class Look:
 def _rule(version: int, found: dict[str, Any]) -> Rule | None:
     """A rule as `ip -j rule show` tells it; None for one that cannot be of ours."""
     own = {"priority", "src", "dst", "dstlen", "fwmark", "ipproto", "sport", "dport", "table", "goto", "nop"}
-    own |= {"action", "suppress_prefixlen", "protocol"}
-    if set(found) - own or found.get("src") != "all" or "fwmask" in found:
+    own |= {"action", "suppress_prefixlen", "protocol", "fwmask", "iif", "iif_detached"}
+    if set(found) - own or found.get("src") != "all":
         return None
     action = str(found.get("action", "goto" if "goto" in found else "nop" if "nop" in found else "lookup"))
     to = None
@@ -175,6 +175,8 @@ def _rule(version: int, found: dict[str, Any]) -> Rule | None:
             int(found.get("sport", 0)),
             int(found.get("dport", 0)),
             "suppress_prefixlen" in found,
+            int(str(found.get("fwmask", "0")), 0),
+            str(found.get("iif", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -22,6 +22,7 @@ from apps.vpn.policy import PUBLIC, rule
 from apps.vpn.pools import REST_SECONDS
 from apps.vpn.settings import Exit
 from apps.vpn.tenant import ASK_SECONDS
+from apps.vpn.tun import mtu
 from meshnet.errors import LocalError, MissingDependencyError
 from meshnet.storage.disk import RealDisk
 from tests.support.gateways import INTERNET, Customer, GatewayCase
@@ -313,6 +314,38 @@ class GatewayTests(GatewayCase):
         self.successResultOf(Deferred.fromCoroutine(self.gateway.begin(Exit())))
         self.assertEqual((self.rules, self.sysctl("net/ipv4/ip_forward")), ("", 0))
         self.assertFalse(self.gateway.on)
+
+    def test_book_lost(self) -> None:
+        """The rules of an exit whose book is lost are taken away by the next one: it can start, and its own
+        come. Those of others stay."""
+        self.start()
+        stands = {version: sorted(rules) for version, rules in self.machine.rules.items()}
+        self.assertIn("preference 5181 iif mesh-exit blackhole", stands[6])
+        (self.folder / "host.log").unlink()
+        self.machine.rules[4].append("preference 5200 nop")
+        self.gateway = self.make()
+        self.node.ports.clear()
+        self.start()
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.stop()))
+        self.assertEqual(self.machine.rules, {4: ["preference 5200 nop"], 6: []})
+
+    def test_mtu_changed(self) -> None:
+        """Somebody sets the MTU of the interface: clients get it as new terms, and new clients, too;
+        but never less than IPv6 needs."""
+        self.start()
+        customer, lease = self.leased()
+        set_: list[int] = []
+        self.patch(mtu, "set_mtu", lambda name, index, value: set_.append(value))
+        assert self.gateway._mtu is not None
+        for seen, told in ((1_400, 1_400), (1_000, 1_280), (9_000, 1_500)):
+            self.gateway._mtu.seen([seen])
+            self.mesh.flush()
+            assert customer.lease is not None
+            self.assertEqual(customer.lease.mtu, told)
+        self.assertEqual((lease.mtu, set_), (1_500, [1_280, 1_500]))
+        self.gateway._mtu.seen([1_500, 1_300])
+        self.assertEqual(self.leased()[1].mtu, 1_300)
+        self.assertEqual(self.gateway.describe()["mtu"], 1_300)
 
     def test_rules_taken_away(self) -> None:
         """Rules that somebody flushes are put back; clients stay."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
 from ipaddress import ip_address
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.names.common import ResolverBase
 from twisted.names.dns import IN, A, DNSDatagramProtocol, Record_A, RRHeader
@@ -23,6 +26,7 @@ from twisted.trial.unittest import TestCase
 from apps.vpn import gateway, ruleset
 from apps.vpn.app import VpnApp
 from apps.vpn.gateway import Gateway, survey, watch_host
+from apps.vpn.host.counters import read_counters
 from apps.vpn.packets.virtio import AHEAD, PLAIN
 from apps.vpn.policy import rule
 from apps.vpn.settings import Exit
@@ -135,9 +139,14 @@ class GatewayTests(TestCase):
         yield self.until(lambda: any(link["up"] for link in self.near.links()))
         there: Any = ExitThere(self.far, ReactorThere(reactor, self.exit))
         self.host: Any = HostThere(self.exit, self.folder)
-        self.gateway = Gateway(there, self.host, opener(self.exit), self.folder / "resolv.conf", self.watch)
+        self.gateway = Gateway(
+            there, self.host, opener(self.exit), self.folder / "resolv.conf", self.watch, self.counted
+        )
         yield Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True, **settings)))
         self.addCleanup(lambda: Deferred.fromCoroutine(self.gateway.stop()))
+
+    def counted(self, table: str) -> dict[str, int]:
+        return dict(self.exit.inside(lambda: read_counters(table)))
 
     def watch(self, made: Gateway, changed: Any) -> Any:
         return self.exit.inside(lambda: watch_host(made, changed))
@@ -255,6 +264,7 @@ class GatewayTests(TestCase):
         found = [each.ends for each in capture.whole() if each.ends is not None]
         reached = {(each.target, each.dport) for each in found if each.source == str(mine)}
         self.assertEqual(reached & {*places, (NET4, 26)}, {(NET4, 26)})
+        self.assertEqual(self.gateway.describe()["rejected"], {"refused": len(places)})
 
     @inlineCallbacks
     def test_uninvited(self) -> Generator[Deferred[Any], Any, None]:
@@ -270,6 +280,7 @@ class GatewayTests(TestCase):
         self.assertIn("1 received", said)
         heard = [each.ends for each in capture.whole() if each.ends is not None and not each.outgoing]
         self.assertEqual({(each.source, each.dport) for each in heard}, {(NET4, 0)})
+        self.assertEqual(self.gateway.describe()["rejected"], {"uninvited": 1})
 
     def connect(self, host: str, port: int) -> int | None:
         """Why a program of the user cannot connect."""
@@ -325,7 +336,7 @@ class GatewayTests(TestCase):
                 datagrams.close()
             yield self.run_there(self.user, "ping", "-n", "-c1", "-W1", NET4)
         self.assertEqual(len({ends(each) for each in seen(capture, is_question)}), 3)
-        self.assertIn("packets 3", self.exit.run("nft", "list", "counter", "inet", "meshnet_exit", "refused"))
+        self.assertEqual(self.gateway.describe()["rejected"], {"refused": 3})
         self.assertEqual((yield self.host.call(lambda host: host.missing("exit"))), ())
 
     @inlineCallbacks
@@ -360,6 +371,7 @@ class GatewayTests(TestCase):
             "links": self.exit.run("ip", "-o", "link"),
             "addresses": self.exit.run("ip", "-o", "addr"),
             "routes": self.exit.run("ip", "route", "show", "table", "all"),
+            "policy": self.exit.run("sh", "-c", "ip rule; ip -6 rule"),
             "sysctls": self.exit.run("sysctl", "-a", "--pattern", "forwarding|ip_forward|accept_ra$"),
         }
 
@@ -387,12 +399,43 @@ class GatewayTests(TestCase):
 
     @inlineCallbacks
     def test_flushed(self) -> Generator[Deferred[Any], Any, None]:
-        """A firewall that is loaded anew takes all tables away: the exit's come back."""
+        """A firewall that is loaded anew takes all tables away, or somebody the rules of routing: they come
+        back. In between nothing of a client comes out with its own address, or gets where it may not; and
+        its connections are as they were. What was counted stays."""
         yield self.start()
-        before = self.exit.run("nft", "-s", "list", "table", "inet", "meshnet_exit")
-        self.exit.run("nft", "flush", "ruleset")
-        yield self.until(lambda: self.gateway.repairs)
-        self.assertEqual(self.exit.run("nft", "-s", "list", "table", "inet", "meshnet_exit"), before)
+        customer = yield self.customer()
+        before = self.exit.run("sh", "-c", "ip rule; ip -6 rule")
+        self.assertEqual((yield deferToThread(self.connect, PRIVATE4, 80)), errno.EHOSTUNREACH)
+        self.over = False
+        self.addCleanup(setattr, self, "over", True)
+        said = deferToThread(self.flood)
+        with Capture(self.net) as capture:
+            for words in ("nft flush ruleset", "ip rule flush", "nft flush ruleset"):
+                self.exit.run("sh", "-c", f"{words}; ip rule add lookup main pref 32766 2>&1 || true")
+                while (yield self.host.call(lambda host: host.missing("exit"))):
+                    yield deferLater(reactor, 0.01)
+            self.over = True
+            yield said
+        found = [each.ends for each in capture.packets if each.ends is not None and not each.outgoing]
+        self.assertGreater(len([each for each in found if each.dport == 7]), 10)
+        mine = {str(self.exit.towards(self.net).own4), str(self.exit.towards(self.net).own6)}
+        self.assertEqual({each.source for each in found if each.dport in (7, 80)}, mine)
+        self.assertEqual({each.target for each in found if each.dport in (7, 80)}, {NET4, NET6})
+        after = self.exit.run("sh", "-c", "ip rule; ip -6 rule")
+        self.assertEqual(after, before.replace("32767:	from all lookup default\n", ""))
+        self.assertEqual(self.gateway.describe()["rejected"]["refused"] > 0, True)
+        self.assertEqual(customer.lease.v4, self.gateway.tenants[0].lease.v4)
+
+    def flood(self) -> None:
+        """Datagrams of the client without end: where they may go, and where not."""
+        sockets = [self.socket(self.user, family, socket.SOCK_DGRAM) for family in (2, 10)]
+        while not self.over:
+            for sock, address in zip(sockets, (NET4, NET6), strict=True):
+                with contextlib.suppress(OSError):
+                    sock.sendto(b"x", (address, 7))
+            with contextlib.suppress(OSError):
+                sockets[0].sendto(b"x", (PRIVATE4, 80))
+            time.sleep(0.001)
 
     @inlineCallbacks
     def test_interface_gone(self) -> Generator[Deferred[Any], Any, None]:

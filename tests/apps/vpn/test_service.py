@@ -143,7 +143,7 @@ class ServiceTests(SynchronousTestCase):
         text = generate_latest(self.user.registry).decode()
         self.assertIn('meshnet_vpn_refusals_total{reason="private",role="exit"} 1.0', text)
         self.assertIn('meshnet_vpn_bytes_total{direction="to_mesh",role="socks"} 0.0', text)
-        self.assertEqual(text.count("# HELP meshnet_vpn_"), 4 + 7 + 4)
+        self.assertEqual(text.count("# HELP meshnet_vpn_"), 4 + 8 + 4)
 
 
 class LoopbackTests(TestCase):
