@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from apps.vpn.packets.faults import named
+from apps.vpn.ruleset import COUNTERS
 
 if TYPE_CHECKING:
     from apps.vpn.mesh.control import MeshInterface
@@ -114,8 +115,8 @@ class GatewayCollector(Collector):
             "Packets that the rules of the system rejected, by reason.",
             labels=["reason"],
         )
-        for reason, number in told["rejected"].items():
-            rejected.add_metric([reason], number)
+        for reason in COUNTERS:
+            rejected.add_metric([reason], told["rejected"].get(reason, 0))
         queries = CounterMetricFamily("meshnet_vpn_exit_queries", "Names that clients asked for.")
         queries.add_metric([], told["queries"])
         yield from (clients, leases, refused, packets, size, dropped, rejected, queries)
