@@ -192,6 +192,7 @@ THROUGH_SECONDS: Final = 15.0  # for such a link to stand
 THROUGH_IDLE: Final = 600.0  # without a circuit over it; then it is given up
 SUSPECTS: Final = 4_096  # relays whose circuits are counted
 PATHS_WEIGHED: Final = 64  # candidates looked at for one choice
+SEARCH_EDGES: Final = 400_000  # links that the searches for one choice look at; about 0.4 s
 INVITE_TEXT: Final = 600  # characters of an invite
 INVITE_PEERS: Final = 8  # nodes that it names
 INVITE_ADDRESSES: Final = 4  # addresses of each

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import Final
 
 from attrs import frozen
@@ -20,7 +21,7 @@ from meshnet.topology.claims import Mark
 from meshnet.topology.graph import Edge, Graph, Node, Table, Weight
 from meshnet.topology.policy import Policy, Prefer
 from meshnet.topology.record import Name, name_of
-from meshnet.topology.search import disjoint, in_order, shortest
+from meshnet.topology.search import Effort, Remaining, disjoint, in_order, shortest
 
 HOP_SECONDS: Final = 0.0005
 """What a relay adds to the delay of its link."""
@@ -28,7 +29,8 @@ LOSS_SECONDS: Final = 0.2
 """What a lost cell costs, as delay."""
 DISTRUST: Final = 8.0
 """Marked links and nodes cost so many times more."""
-REPAIRS: Final = 8  # searches for a path whose relays stand apart
+REPAIRS: Final = 8  # searches for a path whose relays stand apart …
+OTHERS: Final = 2  # … by the preference of the policy; so many by others, to be shown beside
 LONGEST_WAY: Final = 64  # hops, over waypoints
 FREE_DELAY: Final = 1e-4  # per second: among equally cheap paths the fast one
 
@@ -223,6 +225,7 @@ class _Rules:
         self._suspects = suspects
         self.guards = guards if policy.guarded else ()
         self._name = name
+        self._traits: dict[Name, frozenset[tuple[str, bytes]]] = {}
 
     def bars(self, name: Name) -> str:
         """Why a node must not be a relay; empty if it may."""
@@ -292,22 +295,30 @@ class _Rules:
         one, other, what = pair
         return f"has {self._name(one)} and {self._name(other)} of one {what}"
 
-    def together(self, nodes: Sequence[Name]) -> tuple[Name, Name, str] | None:
-        """The first two relays of one operator, /16 or country; None if all stand apart."""
-        seen: dict[tuple[str, bytes], Name] = {}
-        for name in nodes[1:-1]:
+    def clash(self, one: Name, other: Name) -> bool:
+        """Whether two relays are of one operator, /16 or country."""
+        return not self._traits_of(one).isdisjoint(self._traits_of(other))
+
+    def _traits_of(self, name: Name) -> frozenset[tuple[str, bytes]]:
+        known = self._traits.get(name)
+        if known is None:
             record = self._graph.nodes[name].record
-            traits = (
+            said = (
                 ("operator", record.statement.operator.strip(b"\0")),
                 ("/16", record.statement.subnet.strip(b"\0")),
                 ("country", record.country.encode()),
             )
-            for what, trait in traits:
-                if not trait:
-                    continue
-                if (what, trait) in seen:
-                    return seen[what, trait], name, what
-                seen[what, trait] = name
+            known = self._traits[name] = frozenset(each for each in said if each[1])
+        return known
+
+    def together(self, nodes: Sequence[Name]) -> tuple[Name, Name, str] | None:
+        """The first two relays of one operator, /16 or country; None if all stand apart."""
+        seen: dict[tuple[str, bytes], Name] = {}
+        for name in nodes[1:-1]:
+            for trait in sorted(self._traits_of(name), reverse=True):  # the operator first
+                if trait in seen:
+                    return seen[trait], name, trait[0]
+                seen[trait] = name
         return None
 
 
@@ -318,20 +329,23 @@ def _candidates(
     if policy.pin is not None:
         return [(origin, *(name_of(key) for key in policy.pin), target)]
     closed = rules.closed()
+    effort = Effort()
     found: list[tuple[Name, ...]] = []
     order = [policy.prefer, *(each for each in Prefer if each is not policy.prefer)]
     for prefer in order:
         costs = graph.weighted(WEIGHTS[prefer])
         back = graph.weighted_back(WEIGHTS[prefer])
         if policy.countries or policy.min_hops > 1 or policy.apart or rules.guards:
-            found += _with_care(graph, costs, origin, target, policy, rules, closed)
+            rest = Remaining(back, target, effort)
+            tries = REPAIRS + policy.disjoint if prefer is policy.prefer else OTHERS
+            found += _with_care(graph, costs, origin, rest, policy, rules, closed, tries, effort)
         else:
             want = max(policy.disjoint, 4)
-            found += disjoint(costs, origin, target, want, policy.max_hops, closed, back)
+            found += disjoint(costs, origin, target, want, policy.max_hops, closed, back, effort)
     silent = {name for name, node in graph.nodes.items() if not node.relays}
     for prefer in order[:2]:
         costs, back = graph.weighted(WEIGHTS[prefer]), graph.weighted_back(WEIGHTS[prefer])
-        found += disjoint(costs, origin, target, 3, HOPS, silent, back)
+        found += disjoint(costs, origin, target, 3, HOPS, silent, back, effort)
     return found
 
 
@@ -339,13 +353,15 @@ def _with_care(
     graph: Graph,
     costs: Table,
     origin: Name,
-    target: Name,
+    rest: Remaining[Name],
     policy: Policy,
     rules: _Rules,
     closed: set[Name],
+    tries: int,
+    effort: Effort,
 ) -> list[tuple[Name, ...]]:
     """Paths that pass countries or guards, have many hops, or stand apart: searched one after the other,
-    each time without the relays of the last or without the one that stood in the way."""
+    each time without the relays of the last."""
     records = graph.nodes
     stops: list[Callable[[Name], bool]] = [
         partial(lambda code, name: records[name].record.country == code, code) for code in policy.countries
@@ -353,40 +369,58 @@ def _with_care(
     stops += [lambda name: True] * max(0, policy.min_hops - 1 - len(stops)) if not stops else []
     found: list[tuple[Name, ...]] = []
     shut = set(closed)
-    for _ in range(REPAIRS + policy.disjoint):
+    # With relays that clash first: that path shows what it costs that they stand apart.
+    clashes = [None, *[rules.clash] * tries] if policy.apart else [None] * tries
+    for clash in clashes:
         if rules.guards:
-            path = _behind_guard(graph, costs, origin, target, policy, rules.guards, stops, shut)
+            path = _behind_guard(costs, origin, rest, policy, rules.guards, stops, shut, effort, clash)
         else:
-            path = in_order(costs, origin, target, stops, policy.max_hops, shut)
+            path = in_order(costs, origin, stops, policy.max_hops, rest, shut, effort, clash=clash)
         if path is None:
             break
         found.append(path)
-        pair = rules.together(path) if policy.apart else None
-        shut.update(path[1:-1] if pair is None else pair[1:2])
+        if clash is not None or not policy.apart:
+            shut.update(path[1:-1])
     return found
 
 
 def _behind_guard(
-    graph: Graph,
     costs: Table,
     origin: Name,
-    target: Name,
+    rest: Remaining[Name],
     policy: Policy,
     guards: Sequence[Name],
     stops: Sequence[Callable[[Name], bool]],
     shut: set[Name],
+    effort: Effort,
+    clash: Callable[[Name, Name], bool] | None,
 ) -> tuple[Name, ...] | None:
     """A path over a neighbour to a guard, and on from there."""
     for guard in guards:
-        if guard not in graph or guard in (origin, target) or guard in shut:
+        if guard not in costs or guard in (origin, rest.target) or guard in shut:
             continue
-        first = in_order(costs, origin, guard, [lambda name: True], 2, shut | {target})
-        if first is None:
-            continue
-        rest = in_order(costs, guard, target, stops[2:], policy.max_hops - 2, shut | set(first))
-        if rest is not None:
-            return (*first, *rest[1:])
+        closed = shut | {rest.target}
+        if clash is not None:
+            closed |= {name for name, _ in costs.get(origin, ()) if clash(name, guard)}
+        led = _over_one(costs, origin, guard, closed)
+        if led is not None:
+            path = in_order(
+                costs, guard, stops[2:], policy.max_hops, rest, shut, effort, led=led[:-1], clash=clash
+            )
+            if path is not None:
+                return path
     return None
+
+
+def _over_one(costs: Table, here: Name, there: Name, shut: Collection[Name]) -> tuple[Name, ...] | None:
+    """The cheapest path of two hops; None if there is none."""
+    best, found = inf, None
+    for name, cost in costs.get(here, ()):
+        if name not in shut and name != there:
+            for other, more in costs.get(name, ()):
+                if other == there and cost + more < best:
+                    best, found = cost + more, (here, name, there)
+    return found
 
 
 def long_way(graph: Graph, origin: Name, target: Name) -> tuple[tuple[Name, ...], ...]:

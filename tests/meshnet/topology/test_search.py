@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from math import inf
+from random import Random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshnet.topology.search import cost_of, disjoint, in_order, shortest
+from lab.benches import disjoint as disjoint_bench
+from meshnet.topology import search
+from meshnet.topology.search import Effort, Remaining, cost_of, disjoint, in_order, shortest
 
+SEED = 8
 Costs = dict[int, list[tuple[int, float]]]
 
 
@@ -132,19 +137,62 @@ class InOrder(SynchronousTestCase):
                 passed += passed < 2 and stops[passed](node)
             return passed == 2 and len(path) - 1 <= hops
 
-        found = in_order(costs, 0, 1, stops, hops)
+        found = in_order(costs, 0, stops, hops, Remaining(costs, 1, Effort()))
         allowed = [path for path in every_path(costs, 0, 1) if fits(path)]
         if found is not None:
             self.assertIn(found, allowed)
         if not allowed:
             self.assertIsNone(found)
 
+    def over(self, costs: Costs, stops: list[Callable[[int], bool]], hops: int) -> tuple[int, ...] | None:
+        """From node 0 to node 1."""
+        return in_order(costs, 0, stops, hops, Remaining(costs, 1, Effort()))
+
     def test_stops(self) -> None:
         """A detour is made for a stop, and a path through the stops in the wrong order is none."""
         costs: Costs = {0: [(1, 1.0), (2, 1.0)], 1: [(0, 1.0), (3, 1.0)], 2: [(0, 1.0), (3, 1.0)], 3: []}
         costs[3] = [(1, 1.0), (2, 1.0)]
-        self.assertEqual(in_order(costs, 0, 1, [lambda node: node == 3], 8), (0, 2, 3, 1))
-        self.assertEqual(in_order(costs, 0, 1, [], 8), (0, 1))
+        self.assertEqual(self.over(costs, [lambda node: node == 3], 8), (0, 2, 3, 1))
+        self.assertEqual(self.over(costs, [], 8), (0, 1))
         backwards = [lambda node: node == 3, lambda node: node == 2]
-        self.assertIsNone(in_order(costs, 0, 1, backwards, 8))
-        self.assertIsNone(in_order(costs, 0, 1, [lambda node: node == 3], 2))
+        self.assertIsNone(self.over(costs, backwards, 8))
+        self.assertIsNone(self.over(costs, [lambda node: node == 3], 2))
+
+
+class Bounds(SynchronousTestCase):
+    """What a search may cost at most."""
+
+    def test_more_ways_cost_no_more_in_a_larger_graph(self) -> None:
+        """Where the nearest ways stand in the way of more, those are looked for among what lies between: four
+        times the nodes are hardly more work."""
+        spent = [self.spent(count) for count in (1_500, 6_000)]
+        self.assertGreater(spent[0], 0)
+        self.assertLess(spent[1], 2 * spent[0])
+
+    def spent(self, count: int) -> int:
+        """Edges looked at for ten pairs, by the part that undoes what was found."""
+        costs: Any = disjoint_bench.costs(count, 4, SEED)
+        random, total = Random(SEED), 0
+        for _ in range(10):
+            start, target = random.sample(range(count), 2)
+            effort = Effort(10**9)
+            near = search._near(costs, costs, start, target, 8, (), effort)
+            search._together(near, start, target, 4, effort)
+            total += 10**9 - effort.left
+        return total
+
+    def test_effort(self) -> None:
+        """However large the graph, no search goes on when the effort is spent; and none finds nonsense."""
+        costs: Any = disjoint_bench.costs(3_000, 6, SEED)
+        random = Random(SEED)
+        for edges in (0, 10, 100, 1_000, 10_000):
+            start, target = random.sample(range(3_000), 2)
+            effort = Effort(edges)
+            found = disjoint(costs, start, target, 4, 8, effort=effort)
+            rest = Remaining(costs, target, effort)
+            stops = [lambda node: node % 3 == 0] * 4
+            passed = in_order(costs, start, stops, 8, rest, effort=effort)
+            self.assertGreater(effort.left, -100)
+            for path in (*found, *([] if passed is None else [passed])):
+                self.assertEqual((path[0], path[-1]), (start, target))
+                self.assertLess(cost_of(costs, path), float("inf"))
