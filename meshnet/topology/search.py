@@ -344,12 +344,14 @@ def _augment(
             in_use = there in firsts if here == start else follows.get(here) == there
             if not in_use:
                 reach((there, False), far + cost, state, False)
-    end = (target, False)
-    if end not in via:
-        return None
+    return _steps(via, (start, True), (target, False)) if (target, False) in via else None
+
+
+def _steps(
+    via: Mapping[_State[N], tuple[_State[N], bool]], first: _State[N], state: _State[N]
+) -> list[tuple[_State[N], _State[N], bool]]:
     steps = []
-    state = end
-    while state != (start, True):
+    while state != first:
         origin, undo = via[state]
         steps.append((origin, state, undo))
         state = origin

@@ -19,6 +19,7 @@ from meshnet.circuit.tail import HiddenTerms
 from meshnet.codec import decode, encode
 from meshnet.errors import CodecError, EncodeError
 from meshnet.link.frame import Hello, HelloTail, Ping, Pong
+from meshnet.node.route_service import Question, Ways
 from meshnet.rpc import frames
 from tests.fuzz.target import MEGABYTE, Target
 from tests.meshnet.codec.test_skycoin import EveryType
@@ -26,7 +27,7 @@ from tests.support.chains import Ledger, small_chain
 
 WIRE: tuple[type[Any], ...] = (
     *(Hello, HelloTail, Ping, Pong, Create, Created, Failed, Destroy, HopTerms, HiddenTerms, Failure),
-    *(FailureTerms, frames.Hello, frames.Wanted, frames.Bind, ExitRequest, ExitReply),
+    *(FailureTerms, frames.Hello, frames.Wanted, frames.Bind, Question, Ways, ExitRequest, ExitReply),
 )
 SKYCOIN: tuple[type[Any], ...] = (
     *(coin.Introduction, coin.GetPeers, coin.GivePeers, coin.Ping, coin.Pong, coin.GetBlocks),
