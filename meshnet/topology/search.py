@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from meshnet.limits import SEARCH_EDGES
+from meshnet.limits import PATHS_EDGES
 
 N = TypeVar("N")
 Costs = Mapping[N, Sequence[tuple[N, float]]]
@@ -37,7 +37,7 @@ class Effort:
 
     __slots__ = ("left",)
 
-    def __init__(self, edges: int = SEARCH_EDGES) -> None:
+    def __init__(self, edges: int = PATHS_EDGES) -> None:
         self.left = edges
 
 
