@@ -58,6 +58,10 @@ class PacketSource(Protocol):
         is for the source to cut or to drop it.
         """
 
+    def accompany(self) -> None:
+        """A cell is about to leave with nothing but an acknowledgement: who was only waiting for more to
+        come may say `packets_ready`, and his packets go with it."""
+
 
 class PacketSink(Protocol):
     """What an app gives a stream that carries packets: where those go that arrive here."""

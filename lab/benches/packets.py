@@ -56,6 +56,9 @@ class _Source:
     def waiting(self) -> int:
         return self._size
 
+    def accompany(self) -> None:
+        """Nothing waits for more."""
+
     def pour(self, room: memoryview, now: float) -> int:
         return self._size if len(room) >= self._size else 0
 
@@ -65,6 +68,9 @@ class _Nobody:
 
     def waiting(self) -> int:
         return 0
+
+    def accompany(self) -> None:
+        """Nothing waits for more."""
 
     def pour(self, room: memoryview, now: float) -> int:
         return 0

@@ -140,7 +140,10 @@ class CircuitEnd:
                 return False
             number = session.number
             if outgoing.each:
-                outgoing.apply(number, room[CELL_HEAD : CELL_HEAD + size])
+                body = room[CELL_HEAD : CELL_HEAD + size]
+                for reset, update, first in outgoing.each:
+                    reset(_nonce(1, number + first & MASK))
+                    update(body, body)
             _put_head(room, 0, self.label, number + outgoing.start & MASK)
             self._commit(CELL_HEAD + size)
             self.cells_out += 1

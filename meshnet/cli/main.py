@@ -160,6 +160,10 @@ def _up(arguments: Namespace, found: Dropins) -> int:
 
     log = begin_logging(arguments.log_level, sys.stderr)
     file = config_file(arguments.config or arguments.directory or arguments.node)
+    if sys.platform.startswith("linux"):
+        from meshnet.cli.reactor import install
+
+        install()
     from twisted.internet import reactor  # only a running node needs one
 
     node = open_node(file, reactor, found, ask_password)

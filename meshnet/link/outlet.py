@@ -57,7 +57,10 @@ class Outbox:
         waiting = self.waiting
         try:
             while waiting:
-                waiting.pop().flush(now)
+                outlet = waiting.pop()
+                while waiting and waiting[-1] is outlet:  # each of its records was announced
+                    waiting.pop()
+                outlet.flush(now)
         finally:
             self.reading = False
 

@@ -194,8 +194,10 @@ class Sealer(Bundle):
             self._flush()
             if self.unsent:
                 return False
-        self._bound()
-        end = self.first + FRAME_HEAD + most
-        if end > self.limit and end <= self._most:
-            self.limit = end
-        return end <= self.limit
+        first = self.first
+        end = first + FRAME_HEAD + most
+        limit = first + self._cap
+        if limit < end:
+            limit = end
+        self.limit = limit = limit if limit < self._most else self._most
+        return end <= limit

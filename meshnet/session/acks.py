@@ -22,11 +22,12 @@ class Acks:
     """Packet numbers received. Ranges are inclusive, ascending: (`_lows[i]`, `_highs[i]`).
 
     `due` means: send an ACK at the next chance. `deadline` is when `due` turns true by itself, or None.
-    `marks` counts cells that arrived with the congestion bit. `sent` counts ACKs.
+    `marks` counts cells that arrived with the congestion bit, `waiting` those that ask and were not
+    acknowledged yet. `sent` counts ACKs.
     """
 
     __slots__ = (
-        "_highs", "_largest_at", "_lows", "_settled", "_waiting", "deadline", "due", "marks", "sent",
+        "_highs", "_largest_at", "_lows", "_settled", "deadline", "due", "marks", "sent", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class Acks:
         self._highs: list[int] = []
         self._largest_at = 0.0
         self._settled = -1  # the highest number REPEATS ACKs ago, or more
-        self._waiting = 0
+        self.waiting = 0
         self.due = False
         self.deadline: float | None = None
         self.marks = 0
@@ -53,8 +54,8 @@ class Acks:
             self.marks += 1
         if not asks:
             return
-        self._waiting += 1
-        if marked or not in_order or self._waiting >= ACK_EVERY:
+        self.waiting += 1
+        if marked or not in_order or self.waiting >= ACK_EVERY:
             self.due = True
         elif self.deadline is None:
             self.deadline = now + ACK_DELAY
@@ -79,11 +80,6 @@ class Acks:
         """When the newest cell came; 0.0 before the first."""
         return self._largest_at
 
-    @property
-    def waiting(self) -> bool:
-        """Whether there is anything to say that was not said yet."""
-        return self._waiting > 0
-
     def hurry(self) -> None:
         """The next cell takes an ACK along, and goes soon."""
         self.due = True
@@ -92,7 +88,7 @@ class Acks:
         """Time has passed."""
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
-            self.due = self.due or self._waiting > 0
+            self.due = self.due or self.waiting > 0
 
     def write(self, room: memoryview, pos: int, limit: int, now: float) -> int:
         """Writes an ACK at `pos`; the position after it, or `pos` if it does not fit below `limit`."""
@@ -104,7 +100,7 @@ class Acks:
         end = items.put_ack(room, pos, limit, delay, self.marks, lows, highs)
         if end > pos:
             self.due = False
-            self._waiting = 0
+            self.waiting = 0
             self.deadline = None
             self.sent += 1
             if self.sent % REPEATS == 0:

@@ -43,7 +43,7 @@ class Carried:
         """Bytes of plaintext that the next item needs at least; 0 if no packet waits, or the source fails. It
         is asked once for each cell."""
         whole = self._whole
-        if self.stream.over:
+        if self.stream.over or self.stream.carried is not self:
             return 0
         if whole < 0:
             try:
@@ -60,18 +60,30 @@ class Carried:
         """What the source said last is true no more."""
         self._whole = -1
 
+    def accompany(self) -> None:
+        """A cell leaves that has room."""
+        if self.stream.over or self.stream.carried is not self:
+            return
+        try:
+            self.source.accompany()
+        except Exception as error:
+            self.stream.packets_failed(error)
+
     def pack(self, room: memoryview, pos: int, limit: int, now: float) -> int:
         """One item of as many packets as fit between `pos` and `limit`; the position behind it."""
+        stream = self.stream
+        if stream.over or stream.carried is not self:
+            return pos
         start = pos + PACKETS_HEADER
         self._whole = -1
         try:
             size = self.source.pour(room[start:limit], now)
         except Exception as error:
-            self.stream.packets_failed(error)
+            stream.packets_failed(error)
             return pos
         if not 0 < size <= limit - start:
             return pos
-        put_packets(room, pos, self.stream.id, size)
+        put_packets(room, pos, stream.id, size)
         self.cells_out += 1
         self.bytes_out += size
         return start + size

@@ -222,6 +222,7 @@ class Inbox:
         if stream is None or stream.carried is None or stream.over:
             self.packets_dropped += 1
             return
+        self._session.outbox.companion = stream.carried
         stream.carried.received(body, self.marked)
 
     # items about streams

@@ -179,6 +179,16 @@ def read(cell: memoryview, sink: Sink) -> bool:
             else:
                 pos = _read_data(cell, pos, sink)
             continue
+        if kind == PACKETS and end - pos >= PACKETS_HEADER:
+            _, stream, length = _unpack_packets(cell, pos)
+            if stream >> 30 == 2 and length >> 30 == 2:
+                asks = True
+                start = pos + PACKETS_HEADER
+                pos = start + (length & _MASK4)
+                if pos > end:
+                    raise CodecError("PACKETS is longer than its cell")
+                sink.packets(stream & _MASK4, cell[start:pos])
+                continue
         if kind == PAD:
             break
         reader = _READERS.get(kind)
@@ -317,15 +327,6 @@ def _read_datagram(cell: memoryview, pos: int, sink: Sink) -> int:
 
 
 def _read_packets(cell: memoryview, pos: int, sink: Sink) -> int:
-    if len(cell) - pos >= PACKETS_HEADER - 1:
-        _, stream, length = _unpack_packets(cell, pos - 1)
-        if stream >> 30 == 2 and length >> 30 == 2:
-            pos += PACKETS_HEADER - 1
-            end: int = pos + (length & _MASK4)
-            if end > len(cell):
-                raise CodecError("PACKETS is longer than its cell")
-            sink.packets(stream & _MASK4, cell[pos:end])
-            return end
     stream, pos = read_varint(cell, pos)
     start, end = _span(cell, pos)
     sink.packets(stream, cell[start:end])

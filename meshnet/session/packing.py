@@ -50,10 +50,16 @@ class Silent:
 
     __slots__ = ()
     work = False
+    companion = None
 
     def whole(self) -> int:
         """Nothing."""
         return 0
+
+    packets = None
+
+    def settle(self, packets: Carried) -> None:
+        """Never asked: it has none."""
 
     def pack(
         self, room: memoryview, pos: int, limit: int, contents: Contents, now: float, largest: int
@@ -73,13 +79,14 @@ class Outbox:
     """Everything a session waits to send. `release` is called with how many bytes of streams arrived and are
     held no longer.
 
-    `session_limit` gives the limit a SESSION-WINDOW should name now. `drained` lists streams whose reader is
+    `session_limit` gives the limit a SESSION-WINDOW should name now. `companion` is whose packets came last:
+    his answers may go with our acknowledgements. `drained` lists streams whose reader is
     owed `drained()`.
     """
 
     __slots__ = (
         "_datagram_bytes", "_datagrams", "_items", "_listed", "_ready", "_release", "_session_limit",
-        "_session_window_said", "_starved", "credit", "drained", "granted",
+        "_session_window_said", "_starved", "companion", "credit", "drained", "granted",
     )  # fmt: skip
 
     def __init__(
@@ -99,11 +106,21 @@ class Outbox:
         self.granted = SESSION_FIRST_WINDOW  # bytes the peer takes in all
         self.credit = SESSION_FIRST_WINDOW  # of these, not yet used
         self.drained: list[Stream] = []
+        self.companion: Carried | None = None
 
     @property
     def work(self) -> bool:
         """Whether there is anything to send, were it not for windows."""
         return bool(self._ready or self._items or self._datagrams)
+
+    @property
+    def packets(self) -> Carried | None:
+        """The packets of one stream, if they are all there is to send."""
+        ready = self._ready
+        if len(ready) != 1 or self._items or self._datagrams:
+            return None
+        only = ready[0]
+        return only if type(only) is Carried else None
 
     def whole(self) -> int:
         """Bytes of plaintext that the next cell needs because what is next cannot be cut; 0 if it can.
@@ -179,6 +196,7 @@ class Outbox:
         self._ready.clear()
         self._starved.clear()
         self.drained.clear()
+        self.companion = None
 
     # into a cell
 
@@ -210,6 +228,12 @@ class Outbox:
             elif type(turn) is Stream:
                 pos = self._pack_stream(turn, room, pos, limit, contents)
         return pos
+
+    def settle(self, packets: Carried) -> None:
+        """Its turn is over if none are left."""
+        if packets.listed and not packets.whole():
+            packets.listed = False
+            self._ready.remove(packets)
 
     def _pack_stream(self, stream: Stream, room: memoryview, pos: int, limit: int, contents: Contents) -> int:
         """One turn of a stream; the position reached."""

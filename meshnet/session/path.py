@@ -38,16 +38,18 @@ from meshnet.session.recovery import Contents, Recovery
 from meshnet.session.window import ReplayWindow
 
 if TYPE_CHECKING:
+    from meshnet.session.carried import Carried
     from meshnet.session.session import Session
 
 SKIP_LEAST: Final = 256  # cells between two numbers left out
 SKIP_MOST: Final = 1_024
 ASK: Final = 2  # bytes of a PING that asks for an acknowledgement
-ASKS: Final = 8  # such PINGs in what may be in flight
-ASK_CELLS: Final = 4  # and no more than one in so many cells
+ASKS: Final = 4  # such PINGs in what may be in flight
+ASK_CELLS: Final = 8  # and no more than one in so many cells
 ASKS_AT_FIRST: Final = 16  # the same in slow start, which wants to see many round trips
 ACK_BESIDE: Final = 32  # bytes of an ACK beside what cannot be cut
 WHOLE_BESIDE: Final = ACK_BESIDE + TAG_SIZE
+SMALL: Final = 16 << 10  # packets that would not have filled a cell: as a rule none are left
 
 _NONCE: Final = Struct("<4xQ").pack
 
@@ -136,7 +138,8 @@ class Path:
     @property
     def cell_size(self) -> int:
         """Bytes of body, tag included, that the next cell may take: what `fill` should be given room for."""
-        return self._sized(self.outbox.whole())
+        size = self.rate.cell_size
+        return size if size >= self.max_cell else self._sized(self.outbox.whole())
 
     def _sized(self, whole: int) -> int:
         """The same, where `whole` bytes of plaintext cannot be cut."""
@@ -170,8 +173,8 @@ class Path:
         """
         if not 0 <= number < PACKETS:
             return Drop.TOO_LARGE
-        drop = self.window.check(number)
-        if drop:
+        window = self.window
+        if number != window.next and (drop := window.check(number)):
             self.replayed += 1
             return drop
         size = len(body)
@@ -181,7 +184,10 @@ class Path:
         except (BadTag, ValueError):  # ValueError: shorter than a tag
             self.bad_tags += 1
             return Drop.BAD_TAG
-        self.window.accept(number)
+        if number == window.next:
+            window.next = number + 1
+        else:
+            window.accept(number)
         self.heard = True
         self.cells_received += 1
         self.bytes_received += size
@@ -198,9 +204,15 @@ class Path:
         if recovery.next >= PACKETS:
             session.paths.give_up(self, UnreachableError("the circuit has used up its packet numbers"), now)
             return 0
+        if acks.due and outbox.companion is not None and not outbox.work:
+            outbox.companion.accompany()
         pos = 0
         contents: Contents = []
         given = len(room)
+        if given >= self.max_cell <= self.rate.cell_size and not (own or recovery.probes):
+            packets = outbox.packets
+            if packets is not None:
+                return self._fill_packets(packets, room, now)
         largest = (given if given < self.max_cell else self.max_cell) - TAG_SIZE
         whole = outbox.fit(largest)
         work = outbox.work or own
@@ -226,6 +238,41 @@ class Path:
             if first:
                 session.timer(recovery.deadline())
         return self.seal(room, pos)
+
+    def _fill_packets(self, packets: Carried, room: memoryview, now: float) -> int:
+        """`fill` where packets are all there is to send, on a path that takes the largest cells.
+
+        The same with everything at hand, but that packets are not cut to what is left of the window: it may
+        be exceeded by half a cell.
+        """
+        recovery, acks, size = self.recovery, self.acks, self.max_cell - TAG_SIZE
+        sent = recovery.sent
+        pos = 0
+        window = self.congestion.window
+        if sent and (2 * (window - recovery.in_flight - TAG_SIZE) < size or len(sent) >= CELLS_IN_FLIGHT):
+            pos = acks.write(room, 0, size, now) if acks.due else 0
+            return self.seal(room, pos) if pos else 0
+        if acks.waiting:
+            pos = acks.write(room, 0, ACK_BESIDE, now)
+        end = packets.pack(room, pos, size - ASK, now)
+        if end - pos < SMALL:  # else there may be more: who asks for the next cell finds out
+            self.outbox.settle(packets)
+        if end == pos:
+            if not self.outbox.work:
+                self.rate.idle(recovery.in_flight)
+            return self.seal(room, pos) if pos else 0
+        unasked = self._unasked = self._unasked + end
+        if (unasked >= ASK_CELLS * size or 2 * unasked >= window) and self._asks(0):
+            self._unasked = 0
+            room[end], room[end + 1] = PING, 0
+            end += ASK
+        if recovery.next == self._skip:
+            recovery.skip()
+            self._skip = next(self._skips)
+        recovery.record(now, end + TAG_SIZE, [packets.contents])
+        if not sent:
+            self.session.timer(recovery.deadline())
+        return self.seal(room, end)
 
     def _allowed(self, limit: int, whole: int) -> int:
         """Bytes of plaintext that may be sent now, at most `limit`; 0 if the window is used up. What cannot
@@ -378,8 +425,10 @@ class Path:
         recovery = self.recovery
         if self.acks.due or recovery.probes:
             return True
-        whole = self.outbox.whole()
         if not (self.outbox.work or self.own):
+            return False
+        whole = self.outbox.whole()
+        if not (self.outbox.work or self.own):  # packets that turned out to be none
             return False
         return self._allowed(self._sized(whole) - TAG_SIZE, whole) > 0
 

@@ -320,7 +320,7 @@ class Session:
         if acks.deadline is not None and acks.deadline < self._planned:
             self.timer(acks.deadline)
         self._read(path, now, Drop.NONE)
-        if self.held and self.trusted:
+        if self.held.due is not None and self.held and self.trusted:
             for earlier, kept, mark in self.held.take():
                 self.opened(path, earlier, memoryview(kept), now, mark)
         return Drop.NONE

@@ -56,6 +56,8 @@ class SocketCarrier:
     """A connected, non-blocking stream socket under the reactor. What `attach` raises closes it and goes on
     to the caller; what its sink raises later is logged by the reactor and ends the connection."""
 
+    direct = True  # meshnet/cli/reactor.py
+
     def __init__(self, reactor: Any, sock: socket.socket, attach: Attach) -> None:
         sock.setblocking(False)
         self._reactor = reactor

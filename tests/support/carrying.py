@@ -24,6 +24,9 @@ class Pile:
     def waiting(self) -> int:
         return FRAME + len(self.packets[0]) if self.packets else 0
 
+    def accompany(self) -> None:
+        pass
+
     def pour(self, room: memoryview, now: float) -> int:
         self.moments.append(now)
         pos = 0

@@ -101,6 +101,9 @@ class Customer:
     def waiting(self) -> int:
         return sum(map(len, self.waiting_))
 
+    def accompany(self) -> None:
+        pass
+
     def pour(self, room: memoryview, now: float) -> int:
         body = b"".join(self.waiting_)
         self.waiting_.clear()

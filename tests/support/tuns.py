@@ -46,9 +46,6 @@ class FakeDevice:
             raise self.refuses
         self.written.append(bytes(frame))
 
-    def readable(self) -> bool:
-        return bool(self.frames)
-
     def alive(self) -> bool:
         return not self.closed
 

@@ -148,6 +148,9 @@ class _Nothing:
     def waiting(self) -> int:
         return 0
 
+    def accompany(self) -> None:
+        pass
+
     def pour(self, room: memoryview, now: float) -> int:
         return 0
 

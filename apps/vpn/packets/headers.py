@@ -69,7 +69,12 @@ def check_offload(frame: memoryview, version: int, least: int) -> Fault:
         return Fault.OFFLOAD if gso else Fault.NONE
     if not flags & SUM or not segment:
         return Fault.OFFLOAD
-    length = headers_length(frame, kind, version, start, offset)
+    if kind == _TCP6 and version == 6 and start == IPV6_FIXED and offset == 16 and start + 20 <= size:
+        # As `headers_length`, for what comes most.
+        transport = (frame[_START6 + 12] >> 4) * 4
+        length = start + transport if transport >= 20 and frame[HEADER + 6] == TCP else 0
+    else:
+        length = headers_length(frame, kind, version, start, offset)
     if not length or not 0 < size - length <= TUN_SEGMENTS * segment:
         return Fault.OFFLOAD
     return Fault.NONE

@@ -48,9 +48,6 @@ class Device(Protocol):
         """Writes one frame, which `headers.check` has passed, and may change it meanwhile. Raises OSError, of
         which BlockingIOError says that it is dropped for want of room."""
 
-    def readable(self) -> bool:
-        """Whether a frame waits to be read."""
-
     def alive(self) -> bool:
         """Whether the interface is there, and up."""
 

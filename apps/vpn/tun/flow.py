@@ -184,11 +184,10 @@ class PacketFlow:
         acknowledgement, as a rule) is there by now, and leaves in one cell with our own acknowledgements.
         """
         if self._answers and not self.least:
-            if self._large and self._tun.device.readable():
+            if self._large:  # as large again, as a rule: `pour` will see
                 return SIZE + self._largest
             self._answers = False
-            if not self._large:
-                self._tun.look()
+            self._tun.look()
         return self.least
 
     def invited(self) -> bool:
@@ -204,6 +203,7 @@ class PacketFlow:
         end, size = 0, len(room)
         straight = self._answers and self._large
         if straight and size < LARGE and not self.least:
+            self._answers = straight = False
             self._tun.look()
         while (head := self._head) is not None:
             whole = len(head)
@@ -245,6 +245,7 @@ class PacketFlow:
             start = end + SIZE
             read = self._tun.straight(self, room[start:])
             if not read:
+                self._answers = False
                 break
             room[end] = read >> 8
             room[end + 1] = read & 0xFF
@@ -317,8 +318,17 @@ class PacketFlow:
                 continue
             self.frames_in += 1
         self.bytes_in += size
-        self.used = self._tun.now()
-        if self._stream is not None and not self.least:
+        self.used = now = self._tun.now()
+        if self._stream is None or self.least or self._answers:
+            return
+        if size >= LARGE and not self._large and self._tun.gathers(self, size, now):
+            return
+        self._answers = True
+        self._stream.packets_ready()
+
+    def accompany(self) -> None:
+        """A cell leaves: answers that gather go with it (`meshnet.streams.PacketSource`)."""
+        if self._tun.gathered(self._tun.now()) and self._stream is not None and not self.least:
             self._answers = True
             self._stream.packets_ready()
 

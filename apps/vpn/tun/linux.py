@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -51,8 +50,6 @@ class LinuxDevice:
         self.write: Callable[[memoryview], object] = partial(os.write, descriptor)
         if not offloads & USO4:
             self.write = self._write_cut
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
 
     def fileno(self) -> int:
         """Its descriptor; -1 when it is closed."""
@@ -65,10 +62,6 @@ class LinuxDevice:
             return
         for each in singles(frame):
             os.write(self._descriptor, each)
-
-    def readable(self) -> bool:
-        """Whether a frame waits."""
-        return self._descriptor >= 0 and bool(self._poll.poll(0))
 
     def alive(self) -> bool:
         """Whether the interface is there, and up."""

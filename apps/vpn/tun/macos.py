@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import re
-import select
 import socket
 from collections.abc import Callable, Sequence
 from struct import pack
@@ -75,10 +74,6 @@ class MacDevice:
         for each in singles(frame):
             packet = each[HEADER:]
             self._socket.sendmsg((_FAMILIES[packet[0] >> 4], packet))
-
-    def readable(self) -> bool:
-        """Whether a frame waits."""
-        return self._socket.fileno() >= 0 and bool(select.select([self._socket], (), (), 0)[0])
 
     def alive(self) -> bool:
         """Whether the interface is there."""

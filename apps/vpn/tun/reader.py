@@ -11,6 +11,10 @@ While one flow holds half of what it may and no other holds anything, the device
 kernel's queue waits, and a program that floods is stopped by its own kernel instead of by work done here.
 With several flows that would make one wait for another; after PATIENCE the device is read on, and the flow
 that is full drops its own.
+
+While one flow brings much, the kernel's answers gather: they are acknowledgements, of which the last says it
+all. They are read after ANSWER_BYTES or ANSWER_SECONDS, or when a cell leaves anyway; the first of a burst
+are read at once.
 """
 
 from __future__ import annotations
@@ -36,6 +40,10 @@ BYTES_PER_TURN: Final = 256 << 10
 PATIENCE: Final = 0.02
 """Seconds that the device is not read for the sake of one flow, where others may wait behind it."""
 
+ANSWER_BYTES: Final = 480_000
+"""From one flow, after which its answers are read at the latest."""
+ANSWER_SECONDS: Final = 0.002
+
 _log = Logger()
 
 Find = Callable[[memoryview], PacketFlow | None]
@@ -49,6 +57,8 @@ class Tun:
     Say `single` or `routed`, then `start`. `too_large` is called with a frame that fits into no cell and the
     bytes that would; set it where its sender can be told. `strays` counts what no flow carries, by `Fault`.
     """
+
+    direct = True  # meshnet/cli/reactor.py
 
     def __init__(
         self,
@@ -70,6 +80,10 @@ class Tun:
         self._alone = False
         self._reading = False
         self._resume: Any = None
+        self._gathering = False  # answers: the device is not read
+        self._answered = 0.0  # when they were read last
+        self._unanswered = 0  # bytes that came since
+        self._alarm: Any = None
 
     @property
     def superseded(self) -> int:
@@ -103,6 +117,42 @@ class Tun:
             return False
         return True
 
+    # answers
+
+    def gathers(self, flow: PacketFlow, size: int, now: float) -> bool:
+        """So many bytes came over `flow` and were written: whether what they are answered by is left to
+        gather."""
+        self._unanswered += size
+        if (
+            self._unanswered >= ANSWER_BYTES
+            or now - self._answered >= ANSWER_SECONDS
+            or self._recent is not flow
+            or self.waits_for is not None
+        ):
+            self.gathered(now)
+            return False
+        if not self._gathering and self._reading:
+            self._gathering = True
+            self._reactor.removeReader(self)
+            if self._alarm is None:
+                self._alarm = self._reactor.callLater(ANSWER_SECONDS, self._late)
+        return True
+
+    def gathered(self, now: float) -> bool:
+        """Answers are read now; whether they had gathered."""
+        self._answered = now
+        self._unanswered = 0
+        if not self._gathering:
+            return False
+        self._gathering = False
+        if self._reading and self.waits_for is None:
+            self._reactor.addReader(self)
+        return True
+
+    def _late(self) -> None:
+        self._alarm = None
+        self.gathered(self.now())
+
     # life
 
     def start(self) -> None:
@@ -113,8 +163,11 @@ class Tun:
     def stop(self) -> None:
         """Closes the device; the interface goes. Twice is once."""
         self._wake()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if self._reading:
-            self._reading = False
+            self._reading = self._gathering = False
             self._reactor.removeReader(self)
         self.device.close()
 
@@ -225,5 +278,5 @@ class Tun:
             self._resume = None
         if self.waits_for is not None:
             self.waits_for = None
-            if self._reading:
+            if self._reading and not self._gathering:
                 self._reactor.addReader(self)

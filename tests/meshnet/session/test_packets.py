@@ -166,7 +166,6 @@ class PacketTests(SynchronousTestCase):
         self.assertLess(way.far.marked, len(way.far.bodies))
         self.assertEqual(pair.streams[0].flow().marked_in, way.far.marked)
 
-
     def test_probe(self) -> None:
         """A sign of life is asked for on a quiet stream: it comes within a round trip, and nothing else does;
         from a stream that has ended nothing is heard any more."""

@@ -14,7 +14,7 @@ from apps.vpn.packets.cut import singles
 from apps.vpn.packets.faults import Fault
 from apps.vpn.packets.headers import source, target
 from apps.vpn.tun.flow import PacketFlow
-from apps.vpn.tun.reader import FRAMES_PER_TURN, PATIENCE, Tun
+from apps.vpn.tun.reader import ANSWER_BYTES, ANSWER_SECONDS, FRAMES_PER_TURN, PATIENCE, Tun
 from meshnet.errors import MeshError
 from meshnet.limits import TUN_FLOW_BYTES
 from tests.support.packets import plain, superpacket, tcp, udp, vouched
@@ -193,7 +193,65 @@ class TunTests(SynchronousTestCase):
         self.reactor.read()
         self.assertEqual(one.pour(memoryview(bytearray(60_900)), 0.0), 0)
         self.assertEqual([frames(body) for body in bodies(other, 60_900)], [[theirs]])
+        self.reactor.read()
         self.assertEqual([frames(body) for body in bodies(one, 60_900)], [[ours]])
+
+    def gathering(self) -> tuple[PacketFlow, FakeCarrier, memoryview]:
+        """A flow over which much comes; what comes in a cell."""
+        carrier = FakeCarrier()
+        flow = self.single(carrier)
+        self.read(plain(tcp(A, B, (1, 2), b"", seq=1)))
+        bodies(flow, 60_900)
+        self.reactor.advance(1.0)
+        return flow, carrier, memoryview(bytearray(framed(self.large(0))))
+
+    def test_answers_gather(self) -> None:
+        """While much comes the device is read after so many bytes; the first cell of a burst is answered."""
+        flow, carrier, body = self.gathering()
+        woken = carrier.woken
+        flow.packets_received(body, False)
+        self.assertEqual((carrier.woken, flow.waiting()), (woken + 1, 0))
+        count = 0
+        while carrier.woken == woken + 1:
+            self.assertEqual(bool(self.reactor.readers), not count)
+            flow.packets_received(body, False)
+            count += 1
+        self.assertEqual(count, -(-ANSWER_BYTES // len(body)))
+        self.assertTrue(self.reactor.readers)
+
+    def test_answers_after_a_while(self) -> None:
+        """A burst that ends leaves its answers to an alarm."""
+        flow, _, body = self.gathering()
+        flow.packets_received(body, False)
+        flow.waiting()
+        flow.packets_received(body, False)
+        self.assertFalse(self.reactor.readers)
+        self.reactor.advance(ANSWER_SECONDS)
+        self.assertTrue(self.reactor.readers)
+
+    def test_answers_accompany(self) -> None:
+        """A cell that leaves anyway takes them along."""
+        flow, carrier, body = self.gathering()
+        flow.packets_received(body, False)
+        flow.waiting()
+        flow.packets_received(body, False)
+        answer = plain(tcp(A, B, (1, 2), b"", seq=2))
+        self.device.frames.append(answer)
+        woken = carrier.woken
+        flow.accompany()
+        self.assertEqual(carrier.woken, woken + 1)
+        self.assertEqual([frames(each) for each in bodies(flow, 60_900)], [[answer]])
+
+    def test_stop_while_answers_gather(self) -> None:
+        """The device is closed once, and no alarm is left."""
+        flow, _, body = self.gathering()
+        flow.packets_received(body, False)
+        flow.waiting()
+        flow.packets_received(body, False)
+        self.tun.stop()
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
+        flow.packets_received(body, False)
+        self.assertFalse(self.reactor.readers)
 
     def test_gone_while_read_straight(self) -> None:
         """The interface vanishes in the middle of a cell: told once, nothing is raised."""
