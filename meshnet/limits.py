@@ -169,6 +169,9 @@ RECORDS_OWED: Final = 4_096  # records a neighbour has asked for and not yet got
 SPREAD_SHARE: Final = 0.02  # of a link's capacity, for records
 SPREAD_LEAST: Final = 4_000  # bytes per second that a link may always use for records
 SPREAD_BURST: Final = 256 << 10  # bytes at once, for the first meeting
+SPREAD_NODES: Final = (
+    1_000  # in larger networks who has a route service, or is one, tells only its own record
+)
 OFFER_SECONDS: Final = 0.1  # news are gathered so long before they are offered
 SUMMARY_SECONDS: Final = 300.0  # between comparisons of all records with a neighbour
 BUCKETS: Final = 4_096  # digests in one comparison

@@ -31,6 +31,7 @@ PORT: Final = 2
 FIRST: Final = 1.0  # seconds from the start to the first visit
 EVERY: Final = 300.0  # seconds between visits …
 AGAIN: Final = 15.0  # … and after one that failed; doubles up to that
+HOLDS: Final = 1_800.0  # seconds after a whole look; then neighbours are relied on again
 _AGAIN: Final = (Verdict.OFTEN, Verdict.FULL, Verdict.AHEAD)
 """Records to be asked for another time."""
 
@@ -251,6 +252,7 @@ class RouteSync:
         else:
             service.looks += 1
             service.why, service.complete, service.wait = "", True, AGAIN
+            topology.served(clock.now() + HOLDS)
             service.due = clock.now() + EVERY
         finally:
             self._visit = None

@@ -22,7 +22,7 @@ from meshnet.cipher.address import Address, Target, proves
 from meshnet.cipher.keys import PublicKey, SecretKey, mesh_ipv6, parse_public_key
 from meshnet.circuit.epochs import IDENTITY, OnionKey, fresh
 from meshnet.errors import CodecError, MeshError, ProtocolError, UnreachableError, UsageError
-from meshnet.limits import RECORD_AHEAD
+from meshnet.limits import RECORD_AHEAD, SPREAD_NODES
 from meshnet.link.link import Link
 from meshnet.node.app import Json
 from meshnet.node.config import TopologySettings
@@ -129,6 +129,7 @@ class Topology:
         self.published = 0
         self._policies: dict[str, Policy] = {}
         self._serves = False
+        self._served_until = 0.0
 
     def start(self, now: float) -> list[str]:
         """Reads what was kept, and states this node without links; sentences about what could not be read."""
@@ -183,7 +184,7 @@ class Topology:
         self._say(now)
 
     def learn(self, data: bytes, source: Name, now: float) -> Verdict:
-        """A record that a route service, or who asks ours, has sent."""
+        """A record that a route service, or who asks ours, has sent; no neighbour is told of it."""
         return self.spread.learn(data, source, now, self._unix())
 
     def _say(self, now: float) -> None:
@@ -203,6 +204,17 @@ class Topology:
         self.spread.tick(now, self._unix())
         self._say(now)
 
+    def _choose_spread(self, now: float) -> None:
+        """Whether neighbours are told of all, or, where a route service does that, of this node alone. It is
+        so again only when the network has become much smaller."""
+        served = self._serves or now < self._served_until
+        large = self.book.attached > (SPREAD_NODES if self.spread.passes_on else SPREAD_NODES // 2)
+        self.spread.pass_on(not (served and large), now)
+
+    def served(self, until: float) -> None:
+        """A route service has shown all it has, and what it showed holds until then."""
+        self._served_until = until
+
     # our own record
 
     def tick(self, now: float) -> None:
@@ -219,6 +231,7 @@ class Topology:
             self._guards_at = now + GUARD_CHECK
             self._keep_guards(now)
         self._mark_suspects(now)
+        self._choose_spread(now)
         self.spread.tick(now, self._unix())
         self._say(now)
 

@@ -5,6 +5,10 @@ told to others and used for paths, so that keys without links cost an attacker's
 of the network nothing. The others wait **apart**, few of each neighbour, until a link to them appears. All
 are in `graph`; who has no edge to the rest is on no path.
 
+What neighbours told, and this node's own, is **heard**: that is compared with neighbours and told on. What
+came from a route service is used for paths like the rest, and told to no neighbour until one of them names it
+too; so what only services know does not flood a network that is too large for that.
+
 The book never sends anything and reads no clock: `now` is monotonic seconds, `unix` the wall clock's.
 """
 
@@ -67,6 +71,7 @@ class _Entry:
     source: Name
     tokens: float
     at: float
+    heard: bool
     attached: bool = False
 
 
@@ -111,19 +116,20 @@ class Book:
         return 0 if entry is None else entry.record.issued
 
     def news(self) -> list[Record]:
-        """Records that became attached, or changed and are, since the last call."""
+        """Records heard that became attached, or changed and are, since the last call."""
         news, self._news = self._news, []
         return news
 
     # taking
 
-    def take(self, data: bytes, source: Name, now: float, unix: float) -> Verdict:
-        """A record that the neighbour `source` sent. Its signature is looked at only if all else is right."""
-        verdict = self._take(data, source, now, unix)
+    def take(self, data: bytes, source: Name, now: float, unix: float, *, heard: bool = True) -> Verdict:
+        """A record that the neighbour `source` sent, or another source that is not `heard`. Its signature is
+        looked at only if all else is right."""
+        verdict = self._take(data, source, now, unix, heard)
         self.counts[verdict] += 1
         return verdict
 
-    def _take(self, data: bytes, source: Name, now: float, unix: float) -> Verdict:
+    def _take(self, data: bytes, source: Name, now: float, unix: float, heard: bool) -> Verdict:
         try:
             name, issued = peek(data)
         except CodecError:
@@ -152,7 +158,7 @@ class Book:
             return Verdict.AHEAD
         if entry is not None and entry.record.key != record.key:
             return Verdict.CLASH
-        return self._put(record, source, now)
+        return self._put(record, source, now, heard)
 
     def _take_own(self, data: bytes, issued: int) -> Verdict:
         """A record of this node, which others can only have from it."""
@@ -163,31 +169,46 @@ class Book:
         except CodecError:
             return Verdict.MALFORMED
 
+    def hear(self, name: Name, issued: int) -> None:
+        """A neighbour has named a record. If it is held, and came otherwise, it is heard now."""
+        entry = self._entries.get(name)
+        if entry is not None and not entry.heard and entry.record.issued == issued:
+            entry.heard = True
+            if entry.attached:
+                self._toggle(entry.record)
+                self._news.append(entry.record)
+
+    def is_heard(self, name: Name) -> bool:
+        """Whether a neighbour may be told it."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.heard
+
     def publish(self, record: Record, now: float) -> None:
         """This node's own record, made now."""
-        self._put(record, self.own, now)
+        self._put(record, self.own, now, True)
 
-    def _put(self, record: Record, source: Name, now: float) -> Verdict:
+    def _put(self, record: Record, source: Name, now: float, heard: bool) -> Verdict:
         name = record.name
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = _Entry(record, source, RECORD_BURST - 1.0, now)
+            entry = self._entries[name] = _Entry(record, source, RECORD_BURST - 1.0, now, heard)
             self._set_apart(entry)
         else:
             if entry.attached:
-                self._toggle(entry.record)
-                self._toggle(record)
+                self._toggle(entry.record, entry.heard)
+                self._toggle(record, heard)
                 if any(other not in record.links for other in entry.record.links):
                     self._loose = True
-            entry.record = record
+            entry.record, entry.heard = record, heard
         self._soonest = min(self._soonest, record.expires)
         self.graph.put(record)
         if name == self.own or self._touches(name):
             self._attach(name)
-        if entry.attached:
+        if not entry.attached:
+            return Verdict.APART
+        if heard:
             self._news.append(record)
-            return Verdict.NEW
-        return Verdict.APART
+        return Verdict.NEW
 
     def _touches(self, name: Name) -> bool:
         return any(self._entries[other].attached for other in self.graph.beside(name))
@@ -200,8 +221,8 @@ class Book:
             if not entry.attached:
                 self._leave_apart(entry)
                 entry.attached = True
-                self._toggle(entry.record)
-                if each != name:
+                self._toggle(entry.record, entry.heard)
+                if each != name and entry.heard:
                     self._news.append(entry.record)
             for other in self.graph.beside(each):
                 if other not in listed and not self._entries[other].attached:
@@ -241,7 +262,7 @@ class Book:
         """Forgets a record."""
         entry = self._entries.pop(name)
         if entry.attached:
-            self._toggle(entry.record)
+            self._toggle(entry.record, entry.heard)
             self._loose = True
         else:
             self._leave_apart(entry)
@@ -264,18 +285,19 @@ class Book:
             connected = set(self.graph.component(self.own))
             for name, entry in list(self._entries.items()):
                 if entry.attached and name not in connected:
-                    self._toggle(entry.record)
+                    self._toggle(entry.record, entry.heard)
                     entry.attached = False
                     self._set_apart(entry)
 
     # comparing with others
 
-    def _toggle(self, record: Record) -> None:
-        self._digests[bucket(record.name, LEVELS)] ^= mark_of(record.name, record.issued)
+    def _toggle(self, record: Record, heard: bool = True) -> None:
+        if heard:
+            self._digests[bucket(record.name, LEVELS)] ^= mark_of(record.name, record.issued)
 
     def digests(self, level: int) -> list[int]:
-        """One number of 64 bits for each of 2^level buckets, from what is attached: equal if the same
-        records are held. `level` is 0 to 12."""
+        """One number of 64 bits for each of 2^level buckets, from what is attached and heard: equal if
+        the same records are. `level` is 0 to 12."""
         fold = 1 << (LEVELS - level)
         found = []
         for start in range(0, 1 << LEVELS, fold):
@@ -290,11 +312,12 @@ class Book:
         return [(name, each.record.issued) for name, each in self._entries.items() if each.attached]
 
     def entries(self, buckets: set[int], level: int) -> list[tuple[Name, int]]:
-        """Attached names in these of 2^level buckets, with when they were issued, the nearest first."""
+        """Names heard and attached in these of 2^level buckets, with when they were issued, the nearest
+        first."""
         return [
             (name, self._entries[name].record.issued)
             for name in self.graph.component(self.own)
-            if bucket(name, level) in buckets
+            if bucket(name, level) in buckets and self._entries[name].heard
         ]
 
 

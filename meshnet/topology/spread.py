@@ -5,6 +5,9 @@ a record crosses each link once or twice as 12 bytes and reaches a node once as 
 and all of them every few minutes, exchange digests by buckets, and summaries of the buckets that differ, so
 that what was missed (a partition, a loss) is found. Everything keeps to a share of the link (`SPREAD_SHARE`).
 
+In a network that is too large for that (`pass_on`) neighbours tell each other their own records, and nothing
+else: all others come from route services.
+
 Sans-IO: `receive` takes frames, `frames` gives those that a neighbour may be sent now, `deadline` and `tick`
 are as everywhere. What a neighbour does wrong raises CodecError or costs that neighbour its place in queues.
 """
@@ -77,6 +80,7 @@ class Spread:
         self._wants: dict[Name, _Want] = {}
         self._waiting: deque[Name] = deque()  # wants that nobody has been asked for
         self._retry_at = inf
+        self._passes_on = True
         self.sent = 0
         self.records_sent = 0
         self.received = 0
@@ -86,7 +90,9 @@ class Spread:
     def up(self, peer: Name, capacity: float, now: float) -> None:
         """A link to `peer` stands; `capacity` is in bytes per second, 0 unknown."""
         self.down(peer)
-        self._peers[peer] = _Peer(_rate(capacity), SPREAD_BURST, now, now)
+        state = self._peers[peer] = _Peer(_rate(capacity), SPREAD_BURST, now, now)
+        if not self._passes_on:
+            self._only_own(state, now)
 
     def down(self, peer: Name) -> None:
         """It stands no more."""
@@ -101,14 +107,41 @@ class Spread:
         if known is not None:
             known.rate = _rate(capacity)
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether records of others are told to neighbours, and taken from them."""
+        return self._passes_on
+
+    def pass_on(self, on: bool, now: float) -> None:
+        """From now on they are, or are not: then only neighbours' own are exchanged."""
+        if on == self._passes_on:
+            return
+        self._passes_on = on
+        for name in list(self._wants) if not on else ():
+            for peer in [each for each in self._wants[name].offered if each != name]:
+                self._disown(name, peer)
+        for state in self._peers.values():
+            if on:
+                state.compare_at = now
+            else:
+                self._only_own(state, now)
+
+    def _only_own(self, state: _Peer, now: float) -> None:
+        state.compare_at = inf
+        state.news.clear()
+        state.answers.clear()
+        issued = self._book.issued(self._book.own)
+        if issued:
+            self._have_news(state, self._book.own, issued, now)
+
     def publish(self, record: Record, now: float) -> None:
         """This node's own record."""
         self._book.publish(record, now)
         self._tell(None, now)
 
     def learn(self, data: bytes, source: Name, now: float, unix: float) -> Verdict:
-        """A record that came otherwise than from a neighbour."""
-        verdict = self._book.take(data, source, now, unix)
+        """A record that came otherwise than from a neighbour; none is told of it."""
+        verdict = self._book.take(data, source, now, unix, heard=False)
         self._tell(None, now)
         return verdict
 
@@ -134,8 +167,10 @@ class Spread:
             self._summary(peer, state, body, now)
 
     def _record(self, peer: Name, state: _Peer, data: bytes, now: float, unix: float) -> None:
-        name, _ = peek(data)
+        name, issued = peek(data)
         verdict = self._book.take(data, peer, now, unix)
+        if verdict is Verdict.KNOWN:
+            self._book.hear(name, issued)
         want = self._wants.get(name)
         if want is not None and self._book.issued(name) >= want.issued:
             self._fulfil(name, want)
@@ -151,6 +186,8 @@ class Spread:
         """What has become news is offered to all but who told it."""
         for record in self._book.news():
             name, issued = record.name, record.issued
+            if not self._passes_on and name != self._book.own:
+                continue
             for peer, state in self._peers.items():
                 if peer != source and name != peer:
                     self._have_news(state, name, issued, now)
@@ -161,14 +198,16 @@ class Spread:
         state.news[name] = issued
 
     def _offered(self, peer: Name, state: _Peer, rows: list[Row], now: float) -> None:
-        issued_of, news = self._book.issued, state.news
+        book, news = self._book, state.news
         for name, issued in rows:
-            held = issued_of(name)
+            held = book.issued(name)
             if held >= issued:
+                if held == issued:
+                    book.hear(name, issued)
                 if news and news.get(name, inf) <= issued:
                     del news[name]
                 continue
-            if name == self._book.own and not held:
+            if (name == book.own and not held) or (name != peer and not self._passes_on):
                 continue
             want = self._wants.get(name)
             if want is None:
@@ -181,10 +220,11 @@ class Spread:
                 state.wanted += 1
             want.issued = max(want.issued, issued)
         self._ask(now)
+        self._tell(peer, now)
 
     def _compare(self, state: _Peer, digest: frames.Digest) -> None:
         """Answers with all that we hold in the buckets that differ."""
-        if digest.level > LEVELS:
+        if digest.level > LEVELS or not self._passes_on:
             return
         own = self._book.digests(digest.level)
         differ = [
@@ -199,7 +239,7 @@ class Spread:
         """Their side of buckets that differ: what we lack is asked for, what they lack is offered."""
         level, buckets, _, rows = frames.read_summary(body)
         self._offered(peer, state, rows, now)
-        if buckets:
+        if buckets and self._passes_on:
             for name, issued in self._book.entries(set(buckets), level):
                 self._have_news(state, name, issued, now)
         for name, issued in rows:
@@ -314,7 +354,7 @@ class Spread:
         while state.owed:
             name = next(iter(state.owed))
             del state.owed[name]
-            record = self._book.get(name)
+            record = self._book.get(name) if self._book.is_heard(name) else None
             if record is not None:
                 self.records_sent += 1
                 return frames.RECORD, record.data

@@ -11,7 +11,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from lab.simulation.nodes import Collector, SimulatedNode
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import RefusedError, UnreachableError, UsageError
+from meshnet.limits import SUMMARY_SECONDS
 from meshnet.node import route_service, route_sync
+from meshnet.node import topology as topology_module
 from meshnet.node.app import Clock
 from meshnet.node.config import RouteServiceSettings, TopologySettings, from_table
 from meshnet.node.route_lookup import RouteLookup
@@ -148,6 +150,44 @@ class Lookups(LookupCase):
         self.assertEqual(self.sync.services[0].records, len(self.sync.services[0].shown))
         self.assertEqual(self.alice.policies, ["private"])
         self.finish()
+
+    def test_not_told_on(self) -> None:
+        """What a node knows from a service floods nobody: a neighbour of it that asks none learns the node,
+        and not one of those that only the service knows."""
+        self.start()
+        between = self.of("r1").book.get(name_of(self.m["r1"].public))
+        assert between is not None
+        self.of("alice").learn(between.data, Name(b"somebody"), self.m.clock.now())
+        self.m.add("carol", about=TopologySettings())
+        self.m.link("carol", "alice")
+        self.sync.start()
+        names = [name_of(self.m[each].public) for each in ("bob", "x1", "x2", "x3")]
+        self.until(lambda: self.of("alice").book.attached == 7)
+        self.m.network.run(1.2 * SUMMARY_SECONDS)
+        carol = self.of("carol").book
+        self.assertTrue(carol.issued(name_of(self.m["alice"].public)))
+        self.assertEqual([carol.issued(each) for each in names], [0] * 4)
+        self.finish()
+
+    def test_large_network(self) -> None:
+        """Where there are more nodes than may tell all, and a service shows them, neighbours exchange their
+        own records only; when none has been reached for long enough they tell all again."""
+        self.patch(route_sync, "HOLDS", 60.0)
+        self.patch(topology_module, "SPREAD_NODES", 0)
+        self.start()
+        alice = self.of("alice")
+        self.sync.start()
+        self.until(lambda: self.sync.services[0].looks == 1)
+        self.m.network.run(1.0)
+        self.assertFalse(alice.spread.passes_on)
+        self.assertFalse(self.of("bob").spread.passes_on)
+        self.assertTrue(self.of("r1").spread.passes_on)
+        self.m.wait(Deferred.fromCoroutine(self.service.stop()))
+        self.m.network.run(route_sync.HOLDS + 1.0)
+        self.assertTrue(alice.spread.passes_on)
+        self.assertTrue(self.of("bob").spread.passes_on)
+        self.sync.stop()
+        self.end()
 
     def test_no_service(self) -> None:
         """Who is no route service costs a sentence, and is asked again later, ever more rarely."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lab.simulation.gossip import START, GossipNetwork
 from meshnet.cipher.keys import SecretKey
 from meshnet.errors import CodecError
-from meshnet.limits import ASK_SECONDS, SPREAD_BURST, SPREAD_LEAST, SPREAD_SHARE
+from meshnet.limits import ASK_SECONDS, SPREAD_BURST, SPREAD_LEAST, SPREAD_SHARE, SUMMARY_SECONDS
 from meshnet.topology import frames
 from meshnet.topology.book import Book, Verdict
 from meshnet.topology.record import LinkRow, Name, issue, name_of
@@ -193,6 +193,55 @@ class Pair(SynchronousTestCase):
         self.tell(2, frames.DIGEST, frames.put_digest(0, [7]))
         summary = self.sent(2)[frames.SUMMARY]
         self.assertEqual([frames.read_summary(each)[3] for each in summary], [[(name(1), UNIX)]])
+
+    def test_service_records_stay_here(self) -> None:
+        """What came from a route service is known, and no neighbour hears of it: it is neither offered nor in
+        a digest or summary, nor sent to who asks. When a neighbour names the same record it is told on."""
+        self.tell(2, frames.RECORD, data(2, [row(1), row(4)]))
+        self.sent(3)
+        before = self.book.digests(0)
+        self.spread.learn(data(4, [row(2)]), name(9), self.now, UNIX)
+        self.assertEqual((self.book.attached, self.book.digests(0)), (3, before))
+        self.tell(3, frames.ASK, frames.put_ask([name(4)]))
+        self.tell(3, frames.DIGEST, frames.put_digest(0, [7]))
+        said = self.sent(3)
+        self.assertNotIn(frames.RECORD, said)
+        self.assertNotIn(frames.OFFER, said)
+        listed = {who for each in said[frames.SUMMARY] for who, _ in frames.read_summary(each)[3]}
+        self.assertEqual(listed, {name(1), name(2)})
+        self.tell(2, frames.OFFER, frames.put_rows([(name(4), UNIX)]))
+        self.assertEqual(self.sent(3)[frames.OFFER], [frames.put_rows([(name(4), UNIX)])])
+        self.assertNotIn(frames.ASK, self.sent(2))
+        self.assertNotEqual(self.book.digests(0), before)
+
+    def test_later_from_a_service(self) -> None:
+        """A service that is ahead of the neighbours does not stop what they tell: the record goes on when the
+        first of them has it, whether it names it or sends it."""
+        self.tell(2, frames.RECORD, data(2, [row(1), row(4)]))
+        self.tell(2, frames.RECORD, data(4, [row(2)]))
+        self.sent(3)
+        self.spread.learn(data(4, [row(2)], issued=UNIX + 60), name(9), self.now, UNIX)
+        self.assertNotIn(frames.OFFER, self.sent(3))
+        self.tell(2, frames.RECORD, data(4, [row(2)], issued=UNIX + 60))
+        self.assertEqual(self.sent(3)[frames.OFFER], [frames.put_rows([(name(4), UNIX + 60)])])
+
+    def test_only_own(self) -> None:
+        """In a network too large for telling all, neighbours get this node's record and give theirs, and
+        nothing of others goes either way; told to do so again, they compare all."""
+        self.tell(2, frames.OFFER, frames.put_rows([(name(4), UNIX)]))
+        self.spread.pass_on(False, self.now)
+        self.assertFalse(self.spread._wants)
+        self.assertEqual(self.sent(2), {frames.OFFER: [frames.put_rows([(name(1), UNIX)])]})
+        self.sent(3)
+        self.tell(2, frames.RECORD, data(2, [row(1)]))
+        self.tell(2, frames.OFFER, frames.put_rows([(name(2), UNIX + 60), (name(4), UNIX)]))
+        self.tell(2, frames.DIGEST, frames.put_digest(0, [7]))
+        self.assertEqual(self.sent(2), {frames.ASK: [frames.put_ask([name(2)])]})
+        self.assertEqual(self.sent(3, 2 * SUMMARY_SECONDS), {})
+        self.spread.up(name(4), 1e6, self.now)
+        self.assertEqual(self.sent(4), {frames.OFFER: [frames.put_rows([(name(1), UNIX)])]})
+        self.spread.pass_on(True, self.now)
+        self.assertIn(frames.DIGEST, self.sent(3))
 
     def test_share(self) -> None:
         """What is owed goes out at the link's share of 2 %, after a first burst."""
