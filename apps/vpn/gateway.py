@@ -323,7 +323,10 @@ class Gateway:
         """Puts back what is missing; without it nothing passes."""
         await self._lock.acquire()
         try:
-            if not self.on:
+            if self._tun is None:
+                return
+            if not self._tun.device.alive():
+                self._lost(LocalError(f"The interface {INTERFACE} was set down by somebody."))
                 return
             for change in await self.host.call(lambda host: host.repair(OWNER)):
                 self.repairs += 1

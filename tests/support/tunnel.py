@@ -138,6 +138,9 @@ class TunnelCase(SynchronousTestCase):
         self.resolv = self.folder / "resolv.conf"
         self.resolv.write_text(OLD)
         self.proc = self.folder / "proc"
+        self.v6 = self.proc / "net/ipv6/conf/all/disable_ipv6"
+        self.v6.parent.mkdir(parents=True)
+        self.v6.write_text("0\n")
         self.devices: list[FakeDevice] = []
         self.mtus: list[int] = []
         self.changed: list[Callable[[], None]] = []

@@ -34,11 +34,12 @@ from apps.vpn.host.watch import HostWatch
 from apps.vpn.lease import Lease, LeaseError, Offloads, RefusalCode, Wants, Wish
 from apps.vpn.packets.virtio import AHEAD
 from apps.vpn.settings import Tunnel
-from apps.vpn.tun.device import Device
+from apps.vpn.tun.device import LARGEST_SUPERPACKET, QUEUE_LENGTH, Device
 from apps.vpn.tun.flow import PacketFlow
 from apps.vpn.tun.linux import open_linux
 from apps.vpn.tun.mtu import KeptMtu
 from apps.vpn.tun.reader import Tun
+from apps.vpn.tun.rtnetlink import set_up
 from apps.vpn.ways import pick_way
 from meshnet.cipher.address import Address, node_key, proves
 from meshnet.cipher.keys import PublicKey
@@ -417,8 +418,22 @@ class TunnelClient:
     def _changed(self) -> None:
         """Somebody has changed addresses, routes, rules, tables or resolv.conf: perhaps ours."""
         self._life.hurry()
+        self._lift()
         if self._raised is not None and self._core.state != "ending":
             self.repair().addCallback(self._repaired).addErrback(self._told, "what was changed stays so")
+
+    def _lift(self) -> None:
+        """An interface that somebody has set down is up again: its routes go with it, and packets past it."""
+        if self._tun is None or self._tun.device.alive():
+            return
+        device = self._tun.device
+        try:
+            set_up(device.name, device.index, device.mtu, LARGEST_SUPERPACKET, QUEUE_LENGTH)
+        except MeshError as why:  # gone altogether, which its reader tells
+            self._note(str(why))
+        else:
+            self.repairs += 1
+            self._note(f"put back: {device.name} was set down by somebody, and is up")
 
     def _repaired(self, sentences: list[str]) -> None:
         self.repairs += len(sentences)

@@ -26,6 +26,8 @@ from apps.vpn.settings import Tunnel
 from meshnet.errors import LocalError, MissingDependencyError
 from meshnet.transports.sockets import MARK, mark
 
+_IPV6: Final = "net/ipv6/conf/all/disable_ipv6"
+_OFF: Final = "net/ipv6/conf/{}/disable_ipv6"
 OWNER: Final = "client"
 """In the book of changes."""
 _WAYS: Final[tuple[Arriving, ...]] = ("socket", "ct")
@@ -79,20 +81,20 @@ def raise_block(settings: Tunnel, own: Own) -> Callable[[Host], Raised]:
     return work
 
 
-def raise_tunnel(settings: Tunnel, lease: Lease, own: Own) -> Callable[[Host], Raised]:
+def raise_tunnel(settings: Tunnel, granted: Lease, own: Own) -> Callable[[Host], Raised]:
     """Work for the host: lead everything into the tunnel. What stands is kept if the system refuses."""
 
     def work(host: Host) -> Raised:
         look = _look_around(host)
+        lease, notes = _of_this_machine(granted, look, settings.interface)
         _no_overlap(look, settings.interface, lease)
         addresses = tuple(str(each) for each in (lease.v4, lease.v6) if each is not None)
         servers = tuple(map(str, lease.dns))
         wanted = evolve(
             _wanted(host, settings, own), addresses=addresses, servers=servers, own_servers=own.servers
         )
-        notes: tuple[str, ...] = ()
         if settings.dns and not servers:
-            notes = ("The exit answers no names, so there are none; choose another or say --no-dns.",)
+            notes += ("The exit answers no names, so there are none; choose another or say --no-dns.",)
         host.become(OWNER, (*plan.block(wanted), *plan.tunnel(wanted)))
         host.repair(OWNER)  # what has gone with an interface that is another one now
         return _raised(wanted, notes)
@@ -155,6 +157,17 @@ def _look_around(host: Host) -> Look:
     return host.look()
 
 
+def _of_this_machine(lease: Lease, look: Look, tunnel: str) -> tuple[Lease, tuple[str, ...]]:
+    """What of a lease can be used here, and what is to be said of the rest. Raises LocalError for nothing."""
+    if lease.v6 is None or (look.sysctl(_IPV6) is not None and not look.sysctl(_OFF.format(tunnel))):
+        return lease, ()
+    if lease.v4 is None:
+        raise LocalError("The exit has IPv6 alone, which is turned off on this machine; choose another.")
+    servers = tuple(each for each in lease.dns if each.version == 4)
+    note = "IPv6 is turned off on this machine: only IPv4 goes through the tunnel."
+    return evolve(lease, v6=None, dns=servers), (note,)
+
+
 def _no_overlap(look: Look, tunnel: str, lease: Lease) -> None:
     """An exit could otherwise take the place of a neighbour in a network of ours."""
     for each in (lease.v4, lease.v6, *lease.dns):
@@ -180,6 +193,7 @@ def _wanted(host: Host, settings: Tunnel, own: Own) -> plan.Wanted:
         arriving=next((how for how in _WAYS if host.knows(arriving(how, MARK))), ""),
         resolved=tools.resolvectl is not None and is_resolved(host.resolv),
         firewall=tools.nft is not None,
+        v6=host.look().sysctl(_IPV6) is not None,
         strong=host.knows("ip daddr 192.0.2.1 fib saddr type != local drop"),
     )
 

@@ -68,7 +68,8 @@ class Wanted:
     network for all private ones. `names`: DNS goes through the tunnel alone. `filters` are interfaces (and
     `all`) that drop what comes in where answers would not go out (rp_filter), as to links they would not:
     `arriving` says how the kernel can be shown which packets come for links. `firewall`: whether there is
-    nftables; else rules alone have to do. `strong`: whether its kernel can look up where an address is.
+    nftables; else rules alone have to do. `strong`: whether its kernel can look up where an address is; `v6`:
+    whether it has IPv6 at all.
     """
 
     tunnel: str = field(validator=device_name)
@@ -86,6 +87,7 @@ class Wanted:
     resolved: bool = False
     firewall: bool = True
     strong: bool = True
+    v6: bool = True
 
 
 def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,7 +169,7 @@ def _sysctls(wanted: Wanted) -> list[Sysctl]:
 
 def _rules(wanted: Wanted) -> list[Rule]:
     rules: list[Rule] = []
-    for version in (4, 6):
+    for version in (4, 6) if wanted.v6 else (4,):
         rules.append(Rule(version, END, "nop"))
         rules.append(Rule(version, BEGIN, "goto", END, mark=wanted.mark))
         rules += _passing(wanted, version)

@@ -20,7 +20,7 @@ from struct import pack
 from typing import Final
 
 from apps.vpn.packets.cut import singles
-from apps.vpn.packets.virtio import ECN, Gso
+from apps.vpn.packets.virtio import ECN, PLAIN, Gso
 from apps.vpn.tun.device import CSUM, LARGEST_SUPERPACKET, QUEUE_LENGTH, TSO4, TSO6, USO4, USO6, check_name
 from apps.vpn.tun.rtnetlink import Interface, Network, add_address, add_route, set_up
 from meshnet.errors import LocalError, MissingDependencyError
@@ -33,6 +33,8 @@ IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
 IFF_TUN_EXCL: Final = 0x8000
 
+_STUMP: Final = PLAIN + b"\x40"
+"""A frame whose packet ends after its first byte."""
 _TCP: Final = CSUM | TSO4 | TSO6
 _ALL: Final = _TCP | USO4 | USO6
 
@@ -64,11 +66,12 @@ class LinuxDevice:
             os.write(self._descriptor, each)
 
     def alive(self) -> bool:
-        """Whether the interface is there, and up."""
+        """Whether the interface is there, and up. The kernel looks when it has a packet in hand: here one
+        that its IP layer throws away at once."""
         try:
-            os.write(self._descriptor, b"")  # too short: refused before anything else, if it is up
-        except OSError as problem:
-            return problem.errno == errno.EINVAL
+            os.write(self._descriptor, _STUMP)
+        except OSError:
+            return False
         return True
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 from attrs import evolve
 
-from apps.vpn.client import system
+from apps.vpn.client import service, system
 from apps.vpn.lease import RefusalCode
 from apps.vpn.settings import Tunnel
 from meshnet.errors import LocalError, MeshError, UnreachableError, UsageError
@@ -328,6 +328,30 @@ class TunnelTests(TunnelCase):
         self.assertEqual(self.machine.dns, {"mesh-vpn": ["100.64.0.1"]})
         self.successResultOf(self.tunnel.down())
         self.assertEqual(self.machine.state(), self.before)
+
+    def test_no_ipv6(self) -> None:
+        """A kernel without IPv6 gets nothing of it; an exit that has nothing else cannot be used there."""
+        self.v6.unlink()
+        self.assertIn("IPv6 is turned off", self.up(killswitch=True)["notes"][0])
+        self.assertEqual(self.machine.rules[6], [])
+        self.assertEqual(self.machine.routes[6], [])
+        self.successResultOf(self.tunnel.down())
+        self.exit.lease = evolve(LEASE, v4=None, dns=())
+        up = self.tunnel.up(self.settings)
+        self.flush()
+        self.assertIn("IPv6 alone", str(self.failureResultOf(up, LocalError).value))
+        self.assert_as_before()
+
+    def test_set_down(self) -> None:
+        """Somebody sets the interface down: it is up again before anything is put back."""
+        self.up()
+        lifted: list[str] = []
+        self.patch(service, "set_up", lambda name, *more: lifted.append(name))
+        self.changed[0]()
+        self.devices[-1].closed = True
+        self.changed[0]()
+        self.assertEqual(lifted, ["mesh-vpn"])
+        self.assertIn("was set down", self.tunnel.describe()["events"][-1]["text"])
 
     def test_no_names(self) -> None:
         """An exit without a server of names: told, since without it there are none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import subprocess
 import sys
 import threading
 import unittest
@@ -66,7 +67,6 @@ class DeviceTests(SynchronousTestCase):
             [IPv4Network("10.9.0.0/16"), IPv6Network("fd09::/16")],
         )
         self.assertEqual((device.name, device.mtu), ("test0", 9_000))
-        self.assertTrue(device.alive())
         names = where.run(socket.if_nameindex)
         self.assertIn((device.index, "test0"), names)
         for host, family in (("10.9.1.1", socket.AF_INET), ("fd09::2", socket.AF_INET6)):
@@ -80,6 +80,16 @@ class DeviceTests(SynchronousTestCase):
         device.close()
         self.assertEqual(device.fileno(), -1)
         self.assertNotIn("test0", [name for _, name in where.run(socket.if_nameindex)])
+
+    def test_set_down(self) -> None:
+        """Somebody sets it down, and up."""
+        where = self.namespace()
+        device = where.run(open_linux, "test%d", 1_500)
+        self.addCleanup(device.close)
+        self.assertTrue(device.alive())
+        for word, alive in (("down", False), ("up", True)):
+            where.run(lambda word=word: subprocess.run(["ip", "link", "set", "test0", word], check=True))
+            self.assertIs(device.alive(), alive)
 
     def test_refusals(self) -> None:
         """A name that is taken, a route that cannot be: sentences, and nothing is left behind."""
