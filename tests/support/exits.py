@@ -57,6 +57,7 @@ class Echo(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         self.callers.add(addr[0])
+        assert self.transport is not None
         self.transport.write(datagram, addr)
 
 
@@ -64,6 +65,7 @@ class EchoStream(Protocol):
     """Sends back what comes."""
 
     def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
         self.transport.write(data)
 
 
@@ -107,9 +109,10 @@ class ExitCase(TestCase):
         yield self.near.ready()
         yield self.until(lambda: any(link["up"] for link in self.near.links()))
         there: Any = ExitThere(self.far, ReactorThere(reactor, self.exit))
-        self.host: Any = HostThere(self.exit, self.folder)
+        self.host = HostThere(self.exit, self.folder)
+        host: Any = self.host
         self.gateway = Gateway(
-            there, self.host, opener(self.exit), self.folder / "resolv.conf", self.watch, self.counted
+            there, host, opener(self.exit), self.folder / "resolv.conf", self.watch, self.counted
         )
         yield Deferred.fromCoroutine(self.gateway.apply(Exit(packets=True, **settings)))
         self.addCleanup(lambda: Deferred.fromCoroutine(self.gateway.stop()))
