@@ -125,6 +125,7 @@ class Topology:
         self._tokens, self._tokens_at = BURST, 0.0
         self._seen: dict[Name, float] = {}  # by link, what it was seen to carry
         self._planned: tuple[float, Callable[[], None]] | None = None
+        self._stopped = False
         self._marked: set[Name] = set()
         self.published = 0
         self._policies: dict[str, Policy] = {}
@@ -144,7 +145,8 @@ class Topology:
         return notes
 
     def stop(self) -> None:
-        """Nothing is planned any more."""
+        """Nothing is planned any more, also for links that end now."""
+        self._stopped = True
         if self._planned is not None:
             self._planned[1]()
             self._planned = None
@@ -193,7 +195,7 @@ class Topology:
             link = self._links[name]
             for kind, body in self.spread.frames(name, now):
                 link.send(kind, body)
-        due = self.spread.deadline()
+        due = None if self._stopped else self.spread.deadline()
         if due is not None and (self._planned is None or due < self._planned[0]):
             if self._planned is not None:
                 self._planned[1]()

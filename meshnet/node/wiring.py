@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
+
+from twisted.logger import Logger
 
 from meshnet.cipher import aead
 from meshnet.cipher.keys import SecretKey
+from meshnet.errors import StorageError
 from meshnet.node.node import Node
 from meshnet.node.onion_keys import OnionKeys
 from meshnet.node.reload import accepted, circuit_policy
@@ -15,7 +19,13 @@ from meshnet.node.router import Router
 from meshnet.node.topology import KEPT_BYTES, KEPT_FILE, Topology
 from meshnet.storage.kept import KeptFile
 from meshnet.transports import changes
+from meshnet.transports.known import LARGEST
 from meshnet.transports.registry import Transports
+
+NAMES: Final = "names"
+"""The file of last addresses, in the data directory."""
+
+_log = Logger()
 
 
 def make_router(
@@ -23,6 +33,7 @@ def make_router(
 ) -> Router:
     """The router of this node, not yet started."""
     settings = node.settings
+    _keep_names(node, transports)
     router = Router(
         secret,
         settings.node.network,
@@ -52,3 +63,12 @@ def make_router(
             )
         )
     return router
+
+
+def _keep_names(node: Node, transports: Transports) -> None:
+    """Where names cannot be looked up neighbours are dialled where they were last."""
+    try:
+        for note in transports.keep(KeptFile(node.disk, node.data / NAMES, LARGEST, node.quarantine)):
+            _log.warn("{note}", note=note)
+    except StorageError as why:
+        _log.warn("the last addresses of neighbours cannot be read: {why}", why=str(why))

@@ -71,7 +71,8 @@ class Listener(Protocol):
 
 
 class Transport(Protocol):
-    """A way to reach neighbours. Addresses are `name:rest`, such as `tcp:127.0.0.1:7001`."""
+    """A way to reach neighbours. Addresses are `name:rest`, such as `tcp:127.0.0.1:7001`. It may have `known`
+    (`known.py`), the last addresses of names, which a node then keeps over its restarts."""
 
     name: str
 

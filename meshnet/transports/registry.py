@@ -8,7 +8,9 @@ from typing import Any
 from zope.interface import Attribute, Interface
 
 from meshnet.errors import ConfigError
+from meshnet.storage.kept import KeptFile
 from meshnet.transports.interface import Transport
+from meshnet.transports.known import KnownAddresses
 
 
 class ITransport(Interface):
@@ -34,6 +36,15 @@ class Transports:
     def names(self) -> list[str]:
         """Names that addresses may begin with."""
         return sorted(self._by_name)
+
+    def keep(self, file: KeptFile) -> list[str]:
+        """Keeps the addresses of names there, of the one that knows some; what was damaged, in sentences.
+        Raises StorageError."""
+        for each in self._by_name.values():
+            known = getattr(each, "known", None)
+            if isinstance(known, KnownAddresses):
+                return known.keep(file)
+        return []
 
     def find(self, address: str) -> tuple[Transport, str]:
         """The transport of `name:rest`, and the rest. Raises ConfigError naming the choices."""

@@ -12,12 +12,12 @@ from twisted.internet.threads import deferToThreadPool
 
 from meshnet.errors import ConfigError, LocalError, MeshError, UnreachableError
 from meshnet.transports.interface import Attach, Listener
+from meshnet.transports.known import KnownAddresses
 from meshnet.transports.race import Address, Race, by_turns
 from meshnet.transports.sockets import SocketCarrier, SocketListener, mark
 
 CONNECT_SECONDS: Final = 10.0
 ADDRESSES_TRIED: Final = 4  # of a name with many
-NAMES_KEPT: Final = 256  # whose last addresses are known
 LOOK_UP_AGAIN: Final = 3.0  # seconds for a name whose last addresses are known
 BACKLOG: Final = 256
 NOTSENT_LOWAT: Final = 128 << 10
@@ -70,13 +70,13 @@ def join(host: str, port: int) -> str:
 
 
 class TcpTransport:
-    """`tcp:host:port`."""
+    """`tcp:host:port`. `known` are the addresses that names had last."""
 
     name = "tcp"
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._known: dict[tuple[str, int], list[Address]] = {}
+        self.known = KnownAddresses()
 
     def check(self, rest: str) -> None:
         """Raises ConfigError if `rest` is not host:port."""
@@ -110,7 +110,7 @@ class TcpTransport:
     async def _look_up(self, host: str, port: int) -> list[Address]:
         """A name's addresses. Those it had last serve if it cannot be looked up now, as in a tunnel whose
         other end has to be dialled first."""
-        known = self._known.get((host, port))
+        known = self.known.find(host, port)
         pool = self._reactor.getThreadPool()
         look_up = deferToThreadPool(
             self._reactor, pool, socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
@@ -124,9 +124,7 @@ class TcpTransport:
                 return known
             why = problem.strerror if isinstance(problem, OSError) else "it cannot be a name"
             raise UnreachableError(f"the name {host} is unknown: {why}") from None
-        if len(self._known) >= NAMES_KEPT:
-            del self._known[next(iter(self._known))]
-        self._known[host, port] = found
+        self.known.learn(host, port, found)
         return found
 
     def listen(self, rest: str, attach: Attach) -> Deferred[Listener]:

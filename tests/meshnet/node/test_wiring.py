@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
@@ -47,9 +49,15 @@ class SettingsTests(SynchronousTestCase):
 
 
 class MeshTests(TestCase):
-    async def node(self, number: int, table: dict[str, Any] | None = None, to: Node | None = None) -> Node:
+    async def node(
+        self,
+        number: int,
+        table: dict[str, Any] | None = None,
+        to: Node | None = None,
+        folder: Path | None = None,
+    ) -> Node:
         """Starts node `number`, which dials `to`."""
-        folder = new_folder(self)
+        folder = folder or new_folder(self)
         secret = KEYS[number]
         link: dict[str, Any] = {"listen": ["tcp:127.0.0.1:0"]}
         if to is not None:
@@ -90,6 +98,26 @@ class MeshTests(TestCase):
         self.assertGreater(b.registry.get_sample_value("meshnet_cells_relayed_total") or 0, 0)
         self.assertEqual(b.registry.get_sample_value("meshnet_links"), 2)
         self.assertEqual(b.registry.get_sample_value("meshnet_relay_limit", {"key": "max_rate"}), 0)
+
+    async def test_names_that_cannot_be_looked_up(self) -> None:
+        """A node that is started anew, where nobody knows names any more, dials a neighbour where it was."""
+        far, folder = await self.node(1), new_folder(self)
+        port = far.listening[0].rpartition(":")[2]
+        peer = {"key": far.public_key.hex(), "address": f"tcp:localhost:{port}"}
+        link = {"listen": ["tcp:127.0.0.1:0"], "peer": [peer]}
+        near = await self.node(0, {"link": link}, folder=folder)
+        await near.linked()
+        await near.stopService()
+        real = socket.getaddrinfo
+
+        def look_up(host: str, *words: Any, **more: Any) -> Any:
+            if host == "localhost":
+                raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            return real(host, *words, **more)
+
+        self.patch(socket, "getaddrinfo", look_up)
+        again = await self.node(0, {"link": link}, folder=folder)
+        await again.linked()
 
     async def test_pulse_is_part_of_brief(self) -> None:
         """What is sampled each second says what the whole says."""
