@@ -245,7 +245,7 @@ class Gateway:
         if pools.pool6 is not None:
             own.append(IPv6Interface((pools.pool6[1], pools.pool6.prefixlen)))
         device = self.open_device(INTERFACE, MTU, own)
-        self._tun = Tun(device, self.node.reactor, self.node.clock.now, self._lost)
+        self._tun = Tun(device, self.node.reactor, self.node.clock.now, self._lost, self.node.turn)
         self._tun.routed(self._find)
         self._tun.too_large = self._too_large
         self._mtu = KeptMtu(device, self.node.reactor, _noted, self._mtu_changed)

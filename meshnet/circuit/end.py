@@ -149,6 +149,9 @@ class CircuitEnd:
             self.cells_out += 1
             self.bytes_out += size + CELL_HEAD
             self.used = now
+            if not session.more:
+                self._turn = 0
+                return False
             turn -= size
             self._turn = min(turn, 0)
         return True

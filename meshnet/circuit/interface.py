@@ -98,6 +98,10 @@ class SessionEnd(Protocol):
         """The packet number of the cell that `fill` has just sealed."""
 
     @property
+    def more(self) -> bool:
+        """Whether the next `fill` may have something, after one that had."""
+
+    @property
     def cell_size(self) -> int:
         """The most bytes that the next `fill` can use, its tag included."""
 

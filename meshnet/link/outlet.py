@@ -152,15 +152,15 @@ class Outlet:
         A blocked outlet waits for `drained`.
         """
         sealer = self.sealer
-        if now >= self.pace.due:
-            self._measure(now)
         while not sealer.blocked:
             if self._control or self._ring:
                 self._gather(now)
             if (data := sealer.seal()) and self._write is not None:
                 sealer.sent(self._write(data))
             if not self._ring:
-                return
+                break
+        if now >= self.pace.due:  # when what was to be sent is on its way
+            self._measure(now)
 
     def _gather(self, now: float) -> None:
         sealer = self.sealer

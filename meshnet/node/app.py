@@ -89,6 +89,10 @@ class MeshNode(Protocol):
     def space(self) -> Space:
         """Whether the disk has room."""
 
+    def turn(self, call: Callable[[float], None]) -> None:
+        """Runs `call(now)` as an event of its own: what it gives streams to send leaves when it returns, not
+        in a later turn of the reactor. For who has descriptors of his own."""
+
     def connect(
         self,
         target: Target,

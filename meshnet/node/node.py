@@ -324,6 +324,10 @@ class Node(Service):
 
     # -- what apps use (MeshNode)
 
+    def turn(self, call: Callable[[float], None]) -> None:
+        """Runs an event of a descriptor; see MeshNode."""
+        self._router.turn(call)
+
     def connect(
         self,
         target: Target,

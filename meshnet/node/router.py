@@ -323,13 +323,14 @@ class Router(Figures):
 
     def soon(self, call: Callable[[float], None]) -> None:
         """Runs `call(now)` in a later turn, and sends what it made."""
-        self._clock.call_later(0, lambda: self._turn(call))
+        self._clock.call_later(0, lambda: self.turn(call))
 
     def later(self, delay: float, call: Callable[[float], None]) -> Callable[[], None]:
         """The same after `delay` seconds; returns what cancels it."""
-        return self._clock.call_later(delay, lambda: self._turn(call))
+        return self._clock.call_later(delay, lambda: self.turn(call))
 
-    def _turn(self, call: Callable[[float], None]) -> None:
+    def turn(self, call: Callable[[float], None]) -> None:
+        """Runs `call(now)`, and sends what it made."""
         outbox, now = self.links.outbox, self._clock.now()
         outbox.reading = True
         try:

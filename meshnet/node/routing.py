@@ -43,6 +43,9 @@ class Routing(Changing, Protocol):
     def stop(self) -> Any:
         """Ends every circuit and link."""
 
+    def turn(self, call: Callable[[float], None]) -> None:
+        """Runs `call(now)`, and sends what it made."""
+
     def connect(
         self,
         target: Target,

@@ -67,8 +67,9 @@ def skipped_numbers(keys: CircuitKeys) -> Iterator[int]:
 class Path:
     """A circuit as its session sees it.
 
-    `number` is the packet number of the cell that `fill` made last. Counts: `cells_sent`, `bytes_sent`,
-    `cells_received`, `bytes_received` (bodies with tag, opened ones only), `bad_tags`, `replayed`.
+    `number` is the packet number of the cell that `fill` made last, `more` whether it may make another one.
+    Counts: `cells_sent`, `bytes_sent`, `cells_received`, `bytes_received` (bodies with tag, opened ones
+    only), `bad_tags`, `replayed`.
     `heard` says that a cell has been opened; the last hop sends none before. `stands` says that AUTH was
     acknowledged (at the last hop: believed): both ends know whose circuit it is. `auth` is the AUTH that
     came. `spare` says that it is kept in reserve. `probing` is what probes told, None before the first.
@@ -78,8 +79,8 @@ class Path:
     __slots__ = (
         "_open", "_pongs", "_receive_ad", "_seal", "_send_ad", "_skip", "_skips", "_unasked", "acks", "auth",
         "bad_tags", "bytes_received", "bytes_sent", "cells_received", "cells_sent", "congestion", "heard",
-        "keys", "max_cell", "number", "outbox", "own", "probing", "rate", "recovery", "replayed", "session",
-        "spare", "stands", "wake", "window",
+        "keys", "max_cell", "more", "number", "outbox", "own", "probing", "rate", "recovery", "replayed",
+        "session", "spare", "stands", "wake", "window",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +117,7 @@ class Path:
         self._skip = next(self._skips)
         self._unasked = 0  # bytes sent since the last cell that asked to be acknowledged at once
         self.number = -1
+        self.more = True
         self.heard = False
         self.cells_sent = self.bytes_sent = 0
         self.cells_received = self.bytes_received = 0
@@ -201,6 +203,7 @@ class Path:
         if not session.live or not session.trusted:
             return session.farewell(self, room, now)
         recovery, acks, outbox, own = self.recovery, self.acks, self.outbox, self.own
+        self.more = True
         if recovery.next >= PACKETS:
             session.paths.give_up(self, UnreachableError("the circuit has used up its packet numbers"), now)
             return 0
@@ -247,20 +250,22 @@ class Path:
         """
         recovery, acks, size = self.recovery, self.acks, self.max_cell - TAG_SIZE
         sent = recovery.sent
-        pos = 0
         window = self.congestion.window
         if sent and (2 * (window - recovery.in_flight - TAG_SIZE) < size or len(sent) >= CELLS_IN_FLIGHT):
-            pos = acks.write(room, 0, size, now) if acks.due else 0
-            return self.seal(room, pos) if pos else 0
-        if acks.waiting:
-            pos = acks.write(room, 0, ACK_BESIDE, now)
-        end = packets.pack(room, pos, size - ASK, now)
-        if end - pos < SMALL:  # else there may be more: who asks for the next cell finds out
+            end = acks.write(room, 0, size, now) if acks.due else 0
+            return self.seal(room, end) if end else 0
+        # Packets go first: there they are wanted before it is looked at what arrived here.
+        end = packets.pack(room, 0, size - ASK - ACK_BESIDE, now)
+        if end < SMALL:  # else there may be more: who asks for the next cell finds out
             self.outbox.settle(packets)
-        if end == pos:
+            self.more = packets.listed
+        if not end:
             if not self.outbox.work:
                 self.rate.idle(recovery.in_flight)
-            return self.seal(room, pos) if pos else 0
+            end = acks.write(room, 0, size, now) if acks.due else 0
+            return self.seal(room, end) if end else 0
+        if acks.waiting:
+            end = acks.write(room, end, end + ACK_BESIDE, now)
         unasked = self._unasked = self._unasked + end
         if (unasked >= ASK_CELLS * size or 2 * unasked >= window) and self._asks(0):
             self._unasked = 0
@@ -269,9 +274,12 @@ class Path:
         if recovery.next == self._skip:
             recovery.skip()
             self._skip = next(self._skips)
+        first = not sent
         recovery.record(now, end + TAG_SIZE, [packets.contents])
-        if not sent:
+        if first:
             self.session.timer(recovery.deadline())
+        if not self.more:
+            self.rate.idle(recovery.in_flight)
         return self.seal(room, end)
 
     def _allowed(self, limit: int, whole: int) -> int:

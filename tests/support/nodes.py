@@ -108,6 +108,10 @@ class FakeRouter:
     def limit(self, policy: Policy) -> None:
         self.changes.append(("limit", policy))
 
+    def turn(self, call: Callable[[float], None]) -> None:
+        """At once."""
+        call(0.0)
+
     def stop(self) -> None:
         self.running = False
 

@@ -285,6 +285,10 @@ class FakeNode:
         self.datagram_ports: dict[int, Receive] = {}
         self.datagrams_taken = True
 
+    def turn(self, call: Callable[[float], None]) -> None:
+        """At once."""
+        call(self.clock.now())
+
     def send_datagram(
         self,
         target: PublicKey,

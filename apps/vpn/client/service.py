@@ -255,7 +255,8 @@ class TunnelClient:
         """The interface, which waits for packets as soon as routes lead there."""
         if self._tun is None:
             device = self._open_device(settings.interface, settings.mtu)
-            self._tun = Tun(device, self._node.reactor, self._node.clock.now, self._gone)
+            node = self._node
+            self._tun = Tun(device, node.reactor, node.clock.now, self._gone, node.turn)
             self._flow = self._tun.single()
             self._tun.too_large = lambda frame, most: self._narrow(most)
             self._mtu = KeptMtu(device, self._node.reactor, self._note)

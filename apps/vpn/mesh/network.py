@@ -142,7 +142,7 @@ class MeshNetwork:
         except BaseException:
             self._listener.stop()
             raise
-        self.tun = Tun(device, node.reactor, node.clock.now, self._vanished)
+        self.tun = Tun(device, node.reactor, node.clock.now, self._vanished, node.turn)
         self.tun.too_large = self._too_large
         self.tun.routed(self._find)
         self._mtu = KeptMtu(device, node.reactor, _noted, self._mtu_changed, MOST_MTU)

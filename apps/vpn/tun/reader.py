@@ -54,6 +54,7 @@ Find = Callable[[memoryview], PacketFlow | None]
 class Tun:
     """A device and its flows. `now` gives monotonic seconds; `gone` is called if the interface vanishes.
 
+    `turn` runs an event so that what it has to send leaves at its end (`meshnet.node.app.MeshNode.turn`).
     Say `single` or `routed`, then `start`. `too_large` is called with a frame that fits into no cell and the
     bytes that would; set it where its sender can be told. `strays` counts what no flow carries, by `Fault`.
     """
@@ -66,6 +67,7 @@ class Tun:
         reactor: Any,
         now: Callable[[], float],
         gone: Callable[[MeshError], None] = lambda why: None,
+        turn: Callable[[Callable[[float], None]], None] | None = None,
     ) -> None:
         self.device = device
         self.now = now
@@ -74,6 +76,7 @@ class Tun:
         self.waits_for: PacketFlow | None = None
         self._recent: PacketFlow | None = None
         self._reactor = reactor
+        self._turn = turn if turn is not None else lambda call: call(now())
         self._gone = gone
         self._intake = Intake(device.read, merges=bool(device.offloads & USO4))
         self._find: Find = self._unfound
@@ -180,7 +183,7 @@ class Tun:
     def look(self) -> None:
         """Reads what waits, without having been told that anything does."""
         if self._reading and self.waits_for is None:
-            self._take()
+            self._take(self.now())
 
     def straight(self, flow: PacketFlow, room: memoryview) -> int:
         """The next superpacket, read into a cell of `flow`: its size. 0 if there is none, or none for there:
@@ -193,7 +196,7 @@ class Tun:
             self._lost(problem.strerror or "it cannot be read")
             return 0
         if size < 0:
-            self._take()
+            self._take(self.now())
             return 0
         if size and (found := self._find(room[:size])) is not flow:
             if found is not None:
@@ -203,14 +206,18 @@ class Tun:
         return size
 
     def doRead(self) -> None:
-        """Frames wait: the flow that had the last ones may read them as its next cell is made."""
+        """Frames wait."""
+        self._turn(self._event)
+
+    def _event(self, now: float) -> None:
+        """The flow that had the last frames may read these as its next cell is made."""
         flow = self._recent
         if flow is None or not flow.invited():
-            self._take()
+            self._take(now)
 
-    def _take(self) -> None:
+    def _take(self, now: float) -> None:
         """Frames to the flows that carry them: as many as make a turn."""
-        now, take, find = self.now(), self._intake.take, self._find
+        take, find = self._intake.take, self._find
         touched: dict[PacketFlow, None] = {}
         frames, size = FRAMES_PER_TURN, BYTES_PER_TURN
         try:

@@ -143,6 +143,8 @@ class FakeSession:
         self.marks.append(marked)
         return Drop.NONE
 
+    more = True
+
     def fill(self, room: memoryview, now: float) -> int:
         if not self.to_say:
             return 0
