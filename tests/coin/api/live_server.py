@@ -13,13 +13,15 @@ from coin.api.settings import ApiSection
 from coin.newchain import chain_file, new_chain
 from coin.service import CoinService
 from coin.settings import CoinSection, CoinSettings
+from coin.wallet import encryption
 from coin.wallet.wallet import new_wallet
 from meshnet.cipher.keys import SecretKey
 from meshnet.node.clock import NodeClock
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.files import write_secret
 
-WALLET = new_wallet("the first coins of a test", "test", "test.wlt", 0, 3)
+SEED = "the first coins of a test"
+WALLET = new_wallet(SEED, "test", "test.wlt", 0, 3)
 SETS = ("READ", "STATUS", "TXN", "NET_CTRL", "STORAGE")
 
 
@@ -50,9 +52,13 @@ def service(reactor: Any, folder: Path, port: int, **more: Any) -> CoinService:
 
 
 def serve(reactor: Any, folder: str, port: int) -> None:
-    """Serves until it is ended; with the wallets of `folder/wallets`, where that is there, without keys."""
+    """Serves until it is ended; with the wallets of `folder/wallets`, where that is there, without keys, and
+    with passwords that cost nothing."""
     wallets = Path(folder) / "wallets"
-    more = {"wallets": wallets, "sets": (*SETS, "WALLET"), "keys": "none"} if wallets.exists() else {}
+    more: dict[str, Any] = {}
+    if wallets.exists():
+        encryption._COSTS = dict.fromkeys(encryption._COSTS, 16)  # type: ignore[misc]
+        more = {"wallets": wallets, "sets": (*SETS, "WALLET", "INSECURE_WALLET_SEED"), "keys": "none"}
     coin = service(reactor, Path(folder), port, csrf=False, **more)
 
     async def start() -> None:

@@ -26,6 +26,7 @@ from coin.store.store import open_store
 from coin.wallet import encryption
 from coin.wallet.folder import Folder, NewWallet
 from lab.processes import free_ports
+from tests.coin.api.live_server import SEED
 from tests.support.chains import Ledger, key, owner, small_chain
 from tests.support.coinapi import DISK, Served
 
@@ -215,6 +216,9 @@ live_server.serve(reactor, sys.argv[1], int(sys.argv[2]))
 @pytest.mark.skipif(shutil.which("schemathesis") is None, reason="schemathesis is not installed (pip)")
 def test_schemathesis(tmp_path: Path) -> None:
     """A tool that knows nothing of us reads the description and finds no failure in two minutes."""
+    wallets = Folder(DISK, str(tmp_path / "wallets"), lambda size: bytes(size), lambda: 1.0)
+    wallets.open()
+    wallets.create(NewWallet("deterministic", "paying", seed=SEED, filename=WALLET))
     (port,) = free_ports(1)
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", SERVER, str(tmp_path), str(port)]
