@@ -65,7 +65,7 @@ def parse_json(text: str, *, fix: bool = False) -> Transaction:
     try:
         table = json.loads(text)
         made = _transaction(table)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
         raise UsageError("This is no transaction as JSON; coin decode --json shows what one is.") from None
     if fix:
         size = len(made.raw)

@@ -162,7 +162,7 @@ class Keys:
         try:
             rows = json.loads(read_secret(self._disk, self._path, _LARGEST_FILE))["keys"]
             keys = [_key(row) for row in rows]
-        except (ValueError, LookupError, TypeError, RecursionError, CorruptFileError):
+        except (ValueError, OverflowError, LookupError, TypeError, RecursionError, CorruptFileError):
             raise LocalError(
                 f"{self._path}, the keys of the coin's API, is damaged: remove it and make new keys."
             ) from None

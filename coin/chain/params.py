@@ -182,7 +182,7 @@ def _get(table: Mapping[str, Any], key: str, read: Any, default: Any = None) -> 
         return default
     try:
         return read(table[key])
-    except (UsageError, TypeError, ValueError) as error:
+    except (UsageError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"The chain's parameter {key} = {table[key]!r} is wrong: {error}") from None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -57,6 +57,10 @@ class Unsigned:
         return str(self.document["transaction"].get("fee", "?"))[:20]
 
 
+_NOT_ONE: Final = (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError)
+"""What JSON of another form raises when it is read as ours; 1e999 is a number without end there."""
+
+
 def read_unsigned(text: str) -> Unsigned:
     """Reads and checks a document; raises DocumentError."""
     try:
@@ -67,7 +71,7 @@ def read_unsigned(text: str) -> Unsigned:
             document = document["data"]
         transaction = decode_transaction(bytes.fromhex(document["encoded_transaction"]))
         spent = tuple(_unspent(each) for each in document["transaction"]["inputs"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CodecError, UsageError):
+    except (*_NOT_ONE, CodecError, UsageError):
         raise DocumentError(
             "This is no transaction to sign; take what coin wallet send --unsigned wrote."
         ) from None

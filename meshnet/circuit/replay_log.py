@@ -129,7 +129,7 @@ class ReplayFiles:
         try:
             state = json.loads(unpack(read_file(self._disk, path, _STATE_MAXIMUM)).data)
             return int(state["refused_until"]), state["boot"] == self._boot
-        except (StorageError, ValueError, TypeError, LookupError):
+        except (StorageError, ValueError, OverflowError, TypeError, LookupError, RecursionError):
             return 0, False
 
     def _read_slot(self, slot: int) -> tuple[set[bytes], bool]:

@@ -577,5 +577,5 @@ def _guards_in(data: bytes) -> tuple[Guard, ...]:
             Guard(Name(bytes.fromhex(row["name"])[:8]), int(row["since"]), int(row["seen"]))
             for row in rows[:8]
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return ()

@@ -1,4 +1,4 @@
-"""Targets of what clients of the coin's API send after a WebSocket's handshake."""
+"""Targets of events of the coin's API: what is asked to hear, and what is sent on a WebSocket."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 from twisted.internet.testing import StringTransport
 from wsproto.connection import Connection as Frames
@@ -58,4 +59,34 @@ def _sent() -> list[bytes]:
     return found
 
 
-TARGETS = (Target("coin-websocket", websocket, _sent, most=2 * MEGABYTE),)
+def events(data: bytes) -> None:
+    """Byte 0: a query, a body, or the header that says what was heard last. Whoever may listen hears where
+    the chain is; others are told why not. Nobody listens afterwards."""
+    served = _served()
+    mode, rest = (data[0] % 3 if data else 0), data[1:]
+    connection: Any = Connection(served)
+    if mode == 0:
+        connection.send(b"GET /api/v3/events?%s HTTP/1.1\r\n\r\n" % quote_from_bytes(rest, "&=,.").encode())
+    elif mode == 1:
+        head = b"POST /api/v3/events HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        connection.send(head % len(rest) + rest)
+    else:
+        line = rest.translate(None, b"\r\n\0")
+        connection.send(b"GET /api/v3/events HTTP/1.1\r\nLast-Event-ID: %s\r\n\r\n" % line)
+    said: bytes = connection.transport.value()
+    assert (said[9:12] == b"200" and b"event: start" in said) or said[9:10] == b"4", said[:200]
+    connection.leave()
+    assert not served.api.streams.hub.listeners
+
+
+def _listened() -> list[bytes]:
+    text = address_text(owner(2))
+    wanted = f"kinds=address,withdrawal&addresses={text}&confirmations=3&from=0"
+    body = {"kinds": ["block", "pending"], "addresses": [text], "confirmations": 2, "from": "0.1"}
+    return [b"\0" + wanted.encode(), b"\1" + json.dumps(body).encode(), b"\x02" + b"0.2", b"\x02" + b"7"]
+
+
+TARGETS = (
+    Target("coin-websocket", websocket, _sent, most=2 * MEGABYTE),
+    Target("coin-events", events, _listened, most=2 * MEGABYTE, longest=1_500),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from apps.vpn.forwarder import LONGEST_NAME, NO_SUCH_NAME, REFUSED, question, said
 from apps.vpn.mesh.addresses import Addresses
 from apps.vpn.mesh.names import answer
 from apps.vpn.packets.cut import singles
@@ -57,6 +58,15 @@ def names(data: bytes) -> None:
     answer(data, known)
 
 
+def asked(data: bytes) -> None:
+    """A query to the name server of an exit; its question goes on as it is."""
+    name, part = question(data)
+    assert part in data and len(name) < LONGEST_NAME
+    for code in (REFUSED, NO_SUCH_NAME):
+        answered = said(data, code, part)
+        assert answered[:2] == data[:2] and answered[3] & 15 == code
+
+
 def _frames() -> list[bytes]:
     found = []
     for ends in (FOUR, SIX):
@@ -89,4 +99,5 @@ TARGETS = (
     Target("packets", packets, _bodies),
     Target("frames", frames, _frames),
     Target("mesh-names", names, _names),
+    Target("exit-names", asked, _names, (ValueError,), longest=600),
 )

@@ -109,7 +109,7 @@ class Book:
                 from_json(value["change"]),
                 None if before is None else str(before),
             )
-        except (ValueError, KeyError, TypeError) as fault:
+        except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as fault:
             self.notes.append(f"A change in the book is not understood, and may still stand: {fault}.")
             return
         self._entries[entry.number] = entry

@@ -96,7 +96,7 @@ class RealBlocks(SynchronousTestCase):
         error = self.assertRaises(ConfigError, read_fiber, "skycoin", table)
         self.assertIn("not signed", str(error))
         for name in ("genesis_timestamp", "genesis_coin_volume"):
-            for wrong in (1 << 64, 1 << 63, -1, "x"):
+            for wrong in (1 << 64, 1 << 63, -1, "x", float("inf")):
                 changed = {**table, "node": {**table["node"], name: wrong}}
                 error = self.assertRaises(ConfigError, read_fiber, "skycoin", changed)
                 self.assertIn(name, str(error))

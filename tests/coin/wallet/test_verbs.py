@@ -221,7 +221,8 @@ class GoldenTests(Desks):
         )
         for text in ("", "zz", "00"):
             self.assertRaises(UsageError, parse_raw, text)
-        for text in ("", "{}", "[]", '{"length": -1}'):
+        endless = json.dumps(golden("decode-raw-transaction")).replace('"hours": ', '"hours": 1e999, "": ', 1)
+        for text in ("", "{}", "[]", '{"length": -1}', endless):
             self.assertRaises(UsageError, parse_json, text)
 
 
