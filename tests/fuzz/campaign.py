@@ -67,7 +67,7 @@ def main() -> None:
         for number, seed in enumerate([*target.seeds(), *(data for _, data in target.kept())]):
             (Path(corpus) / f"seed{number}").write_bytes(seed)
         options = [f"-max_len={target.longest}", f"-seed={arguments.seed}", "-print_final_stats=0"]
-        options += ["-verbosity=0", "-rss_limit_mb=2048", "-timeout=20", "-reload=0", "-use_value_profile=0"]
+        options += ["-verbosity=0", "-rss_limit_mb=2048", "-timeout=120", "-reload=0", "-use_value_profile=0"]
         atheris.Setup([sys.argv[0], *options, corpus], one)
         atheris.Fuzz()
 
