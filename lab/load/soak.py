@@ -134,8 +134,8 @@ class _Run:
                 self._fall(now)
                 fall = now + self._pause()
             self._raise(now)
-            if now >= look:
-                self._look(now)
+            if now >= look:  # the fall of just now counts, so the time is that after it
+                self._look(time.monotonic())
                 look = now + LOOK_EVERY
             time.sleep(self._chance.uniform(0.02, 0.3))
 

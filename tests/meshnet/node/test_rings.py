@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from sys import getsizeof
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -38,6 +41,18 @@ class RingTests(SynchronousTestCase):
         last = int(now // 5.0)
         expected = [everything.get(slot, 0) for slot in range(max(0, last - 7), last + 1)]
         assert ring.sums() == expected
+
+    def test_room(self) -> None:
+        """What is young takes little room; none takes more than its places, whenever it begins."""
+        for first in (0, 3, 1_000):
+            ring, young = Ring(1.0, 300), getsizeof(array("d", [0.0] * (first + 16)))
+            for second in range(10):
+                ring.add(first + second, 1.0)
+            self.assertLessEqual(getsizeof(ring._sums), min(young, getsizeof(array("d", [0.0] * 320))))
+            for second in range(10, 2_000):
+                ring.add(first + second, 1.0)
+            self.assertEqual((len(ring._sums), len(ring._counts)), (300, 300))
+            self.assertEqual(ring.sums(), [1.0] * 300)
 
 
 class HistoryTests(SynchronousTestCase):
