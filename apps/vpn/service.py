@@ -325,10 +325,10 @@ class VpnService(Service):
         port.stop()
         return succeed({"removed": asked.port})
 
-    def _change_tun(self, body: Json) -> Json:
+    def _change_tun(self, body: Json) -> Json | Deferred[Json]:
         try:
             return self._tun.change(body)
-        finally:
+        finally:  # the tunnel lets it send, and resolv.conf names its server
             self._tunnel.refresh()
 
     def _change_exit(self, body: Json) -> Json | Deferred[Json]:

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet import reactor as the_reactor  # noqa: TID251  (real sockets)
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -62,7 +62,15 @@ class Echo(DatagramProtocol):
 
 
 class EchoStream(Protocol):
-    """Sends back what comes."""
+    """Sends back what comes; `live` are those that stand."""
+
+    live: ClassVar[set[EchoStream]] = set()
+
+    def connectionMade(self) -> None:
+        self.live.add(self)
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.live.discard(self)
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None

@@ -70,7 +70,9 @@ def _show(arguments: Namespace, answer: Json) -> int:
     print(f"address    {answer['address']}")
     print(f"mtu        {answer['mtu']}")
     names = answer["names"]
-    server = f"answered on {names['server']}" if names["server"] is not None else "not answered"
+    server = f"answered at {names['server']}" if names["server"] is not None else "not answered"
+    if names.get("done"):
+        server += f"; {names['done']}"
     print(f"names      {names['note'] or server}")
     if answer["peers"]:
         print_table(_COLUMNS, [_row(peer) for peer in answer["peers"]])

@@ -61,7 +61,8 @@ class MeshInterface:
         self.network: MeshNetwork | None = None
         self.gone: MeshError | None = None
         self.server: NameServer | None = None
-        self.names_note = ""
+        self.names_note = self.names_asked = ""
+        self._telling: Deferred[None] | None = None
         self._past = Totals()
         self._node = node
         self._open = open_device
@@ -78,7 +79,7 @@ class MeshInterface:
             raise LocalError(f"The mesh interface {name} is up already; `meshnet tun down` first.")
         network = MeshNetwork(self._node, settings, self._open, self._vanished)
         network.start()
-        self.network, self.gone, self.names_note = network, None, ""
+        self.network, self.gone, self.names_note, self.names_asked = network, None, "", ""
         if settings.dns:
             self._serve_names(network)
 
@@ -116,17 +117,19 @@ class MeshInterface:
             return
         self.server = server
         reactor = self._node.reactor
-        told: Deferred[None] = deferToThreadPool(
+        self._telling = deferToThreadPool(
             reactor, reactor.getThreadPool(), self._tell, network.tun.device.name, network.address
-        )
-        told.addErrback(self._untold)
+        ).addCallbacks(self._told, self._untold)
 
     @staticmethod
-    def _tell(device: str, address: IPv6Address) -> None:
-        tell_system(find_tools(), run, device, address)
+    def _tell(device: str, address: IPv6Address) -> str:
+        return tell_system(find_tools(), run, device, address)
+
+    def _told(self, asked: str) -> None:
+        self._telling, self.names_asked = None, asked
 
     def _untold(self, failure: Failure) -> None:
-        self.names_note = str(failure.value)
+        self._telling, self.names_note = None, str(failure.value)
 
     # what is asked of it
 
@@ -138,6 +141,7 @@ class MeshInterface:
             "server": str(self.network.address) if self.server is not None else None,
             "asked": self.server.asked if self.server is not None else 0,
             "note": self.names_note or None,
+            "done": self.names_asked or None,
         }
         return {"gone": None, **self.network.status(), "names": names}
 
@@ -159,8 +163,8 @@ class MeshInterface:
         read_query(NoArguments, body)
         return self.status()
 
-    def change(self, body: Json) -> Json:
-        """POST /tun."""
+    def change(self, body: Json) -> Json | Deferred[Json]:
+        """POST /tun: up, it answers when it is known who asks for names here."""
         asked = read_body(ChangeTun, body, self._node.lookup)
         if not asked.up:
             self.down()
@@ -175,4 +179,12 @@ class MeshInterface:
         except ValueError as problem:
             raise UsageError(f"{str(problem)[0].upper()}{str(problem)[1:]}.") from None
         self.up(settings)
-        return self.status()
+        if self._telling is None:
+            return self.status()
+        known: Deferred[Json] = Deferred()
+
+        def tell(result: None) -> None:
+            known.callback(self.status())
+
+        self._telling.addCallback(tell)
+        return known

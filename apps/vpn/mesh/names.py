@@ -20,6 +20,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names import dns
 
+from apps.vpn.host.host import RESOLV
+from apps.vpn.host.resolver import is_ours
 from apps.vpn.host.tools import Run, Tools
 from apps.vpn.mesh.addresses import ZONE, Addresses
 from meshnet.errors import LocalError, MissingDependencyError
@@ -125,26 +127,27 @@ class NameServer(DatagramProtocol):
             self.transport.write(reply, addr)
 
 
-def tell_system(
-    tools: Tools, run: Run, device: str, address: IPv6Address, resolv: Path = Path("/etc/resolv.conf")
-) -> None:
+def tell_system(tools: Tools, run: Run, device: str, address: IPv6Address, resolv: Path = RESOLV) -> str:
     """Has systemd-resolved ask for `.mesh` here, as long as the interface is there; nothing is to be done
-    where `resolv` names the address. Blocks; raises MissingDependencyError where nobody can be told,
-    LocalError if systemd-resolved refuses."""
+    where `resolv` names the address, or is the VPN's, which adds it. What was done, as the rest of a sentence
+    about the server. Blocks; raises MissingDependencyError where nobody can be told, LocalError if
+    systemd-resolved refuses."""
     try:
-        if str(address) in resolv.read_text(errors="replace"):
-            return
+        text = resolv.read_text(errors="replace")
     except OSError:
-        pass
+        text = ""
+    if str(address) in text or is_ours(text):
+        return f"{resolv} names it"
     if tools.resolvectl is None or run((tools.resolvectl, "status"), "").code:
         raise MissingDependencyError(
             f"Answered at {address}, but programs do not ask there; put `nameserver {address}` first into"
-            " resolv.conf."
+            f" {resolv}."
         )
     for arguments in (("dns", device, str(address)), ("domain", device, f"~{ZONE}")):
         told = run((tools.resolvectl, *arguments), "")
         if told.code:
             raise LocalError(f"The resolver of systemd does not take the names of the mesh: {told.why}.")
+    return f"systemd-resolved asks it for all under .{ZONE}"
 
 
 Tell = Callable[[str, IPv6Address], object]

@@ -136,7 +136,7 @@ def commands(
         found.append(("/sbin/ifconfig", name, *words))
     for route in routes:
         family = "-inet" if route.version == 4 else "-inet6"
-        found.append(("/sbin/route", "-q", "-n", "add", family, "-net", str(route), "-interface", name))
+        found.append(("/sbin/route", "-q", "-n", "add", family, str(route), "-interface", name))
     return found
 
 

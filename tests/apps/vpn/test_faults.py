@@ -16,6 +16,7 @@ import threading
 from collections.abc import Generator
 from typing import Any, cast
 
+import pytest
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -114,6 +115,7 @@ class FaultTests(ExitCase):
     def echo(self) -> set[str]:
         """Everybody out there sends back what comes to port 7; from whom it came."""
         net, callers = ReactorThere(reactor, self.net), set[str]()
+        self.addCleanup(lambda: self.until(lambda: not EchoStream.live))
         for address in (NET4, NET6):
             datagrams = net.listenUDP(7, Echo(callers), interface=address, maxPacketSize=65_535)
             streams = net.listenTCP(7, Factory.forProtocol(EchoStream), interface=address)
@@ -185,6 +187,7 @@ class FaultTests(ExitCase):
                 heard.append(there.recv(100))
         self.assertEqual(heard, [b"good"])
 
+    @pytest.mark.long
     @inlineCallbacks
     def test_fragments(self) -> Generator[Deferred[Any], Any, None]:
         """Datagrams of many fragments pass both ways, in both families; fragments that never become whole
@@ -295,6 +298,19 @@ class FaultTests(ExitCase):
         self.assertEqual((shown["state"], self.tunnel.redials), ("up", 0))
 
     @inlineCallbacks
+    def test_resumed(self) -> Generator[Deferred[Any], Any, None]:
+        """The machine sleeps for a minute, for an hour, for a day, and wakes: the tunnel is up again by
+        itself."""
+        yield self.up()
+        for seconds in (60.0, 3_600.0, DAY):
+            for jumps in self.jumps.values():  # time passes for everybody
+                jumps[:] = [each + seconds for each in jumps]
+            yield self.passes()
+            shown = yield self.tunnel.look()
+            self.assertEqual(shown["state"], "up")
+
+    @pytest.mark.long
+    @inlineCallbacks
     def test_exit_restarted(self) -> Generator[Deferred[Any], Any, None]:
         """The exit is turned off and on while the client is connected: up again by itself."""
         yield self.up()
@@ -305,6 +321,7 @@ class FaultTests(ExitCase):
             yield self.until(lambda: self.tunnel.describe()["state"] == "up")
             yield self.passes()
 
+    @pytest.mark.long
     @inlineCallbacks
     def test_two_clients(self) -> Generator[Deferred[Any], Any, None]:
         """Two machines at once behind one exit: each has its own addresses; one leaves, the other does not
@@ -320,6 +337,7 @@ class FaultTests(ExitCase):
         yield self.until(lambda: len(self.gateway.tenants) == 1)
         yield self.passes()
 
+    @pytest.mark.long
     @inlineCallbacks
     def test_one_family_at_the_exit(self) -> Generator[Deferred[Any], Any, None]:
         """An exit of IPv4 alone, and one of IPv6 alone: that family passes, the other goes nowhere."""
@@ -348,6 +366,7 @@ class FaultTests(ExitCase):
         self.assertIn("IPv6 is turned off", self.tunnel.describe()["notes"][0])
         self.assertEqual((yield self.tunnel.down()), [])
 
+    @pytest.mark.long
     @inlineCallbacks
     def test_page(self) -> Generator[Deferred[Any], Any, None]:
         """A page by its name, as curl gets it: the name over UDP and over TCP at the exit, then the page."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from itertools import product
+
+import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
@@ -10,6 +14,7 @@ from apps.vpn.host.changes import ResolverFile
 from apps.vpn.host.host import BOOK
 from apps.vpn.settings import Tunnel
 from meshnet.errors import LocalError, MissingDependencyError, UnreachableError
+from tests.support.machine import Killed
 from tests.support.tunnel import OLD, TunnelCase
 
 
@@ -87,6 +92,58 @@ class StartTests(TunnelCase):
         self.assertEqual(self.resolv.read_text(), OLD)
         findings = self.successResultOf(self.tunnel.examine())
         self.assertEqual([each["level"] for each in findings], ["ok"])
+        self.assert_as_before()
+
+    def test_killed_in_every_stage(self) -> None:
+        """Killed while `up`, `down` or putting back what others took away, with a kill switch and without:
+        the doctor of the next run makes all as before, and has nothing to do the second time."""
+        self.kill_at(range(0, 200, 12))
+
+    @pytest.mark.long
+    def test_killed_at_every_step(self) -> None:
+        """The same at each step of each."""
+        self.kill_at(range(200))
+
+    def kill_at(self, places: range) -> None:
+        """Kills after so many steps of each stage, until one has no more."""
+        for kill_switch, stage in product((False, True), ("up", "down", "put back")):
+            for steps in places:
+                if stage != "up":
+                    self.up(killswitch=kill_switch)
+                self.machine.lines, self.machine.die_after = 0, steps
+                with contextlib.suppress(Killed):
+                    self.do(stage, kill_switch)
+                reached, self.machine.die_after = self.machine.lines >= steps, None
+                self.kill()
+                levels = [each["level"] for each in self.successResultOf(self.tunnel.examine())]
+                self.assertIn(levels, (["ok"], ["fixed"]), f"{stage}, killed before step {steps}")
+                self.assertEqual(self.machine.state(), self.before, f"{stage}, killed before step {steps}")
+                self.assertEqual(self.resolv.read_text(), OLD)
+                again = [each["level"] for each in self.successResultOf(self.tunnel.examine())]
+                self.assertEqual(again, ["ok"])
+                if not reached:
+                    break
+            self.assertGreater(steps, 8)
+        self.flushLoggedErrors(Killed)
+
+    def do(self, stage: str, kill_switch: bool) -> None:
+        """One of the things at which a process may be killed."""
+        if stage == "up":
+            self.tunnel.up(evolve(self.settings, killswitch=kill_switch)).addErrback(lambda why: None)
+            self.flush()
+        elif stage == "down":
+            self.tunnel.down()
+        else:
+            self.machine.tables.clear()
+            self.machine.rules[4].clear()
+            self.changed[-1]()
+
+    def test_down_twice(self) -> None:
+        """The second time there is nothing to do, and that is no fault; so with two at once."""
+        self.up(killswitch=True)
+        first, second = self.tunnel.down(), self.tunnel.down()
+        self.assertEqual([self.successResultOf(each) for each in (first, second)], [[], []])
+        self.assertEqual(self.successResultOf(self.tunnel.down()), [])
         self.assert_as_before()
 
     def test_what_is_blocked_stays_so(self) -> None:

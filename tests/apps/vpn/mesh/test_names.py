@@ -162,7 +162,8 @@ class ServerTests(SynchronousTestCase):
 
         folder = new_folder(self)
         empty = folder / "none"
-        tell_system(Tools(None, None, "/bin/resolvectl"), run, "mesh0", mesh_ipv6(OWN), empty)
+        told = tell_system(Tools(None, None, "/bin/resolvectl"), run, "mesh0", mesh_ipv6(OWN), empty)
+        self.assertEqual(told, "systemd-resolved asks it for all under .mesh")
         self.assertEqual(said[1:], [("dns", "mesh0", str(mesh_ipv6(OWN))), ("domain", "mesh0", "~mesh")])
         error = self.assertRaises(
             MissingDependencyError, tell_system, Tools(None, None, None), run, "mesh0", mesh_ipv6(OWN), empty

@@ -137,7 +137,7 @@ class OpenTests(SynchronousTestCase):
             ],
         )
         route = commands("utun3", 1_400, [], [IPv6Network("fc00::/8")])[-1]
-        self.assertEqual(" ".join(route), "/sbin/route -q -n add -inet6 -net fc00::/8 -interface utun3")
+        self.assertEqual(" ".join(route), "/sbin/route -q -n add -inet6 fc00::/8 -interface utun3")
 
     def test_refusals(self) -> None:
         """Sentences, and no socket left open."""
