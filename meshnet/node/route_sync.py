@@ -1,7 +1,8 @@
 """A node asks route services for the graph: all of it, then what has changed (docs/topology.md).
 
-Every few minutes the services of `[topology] route_services` are visited, one after the other; a visit is one
-look of `meshnet.topology.sync` over a stream of an anonymous circuit. Nothing here asks for a destination.
+Every five minutes, more rarely in large networks, the services of `[topology] route_services` are visited,
+one after the other; a visit is one look of `meshnet.topology.sync` over a stream of an anonymous circuit. Nothing
+here asks for a destination.
 Under a policy with guards (`private`) the circuit goes by that policy, the node offers nothing, and asks for
 all that the service has, whatever it holds from elsewhere; else it offers its own record.
 """
@@ -18,7 +19,7 @@ from twisted.logger import Logger
 from meshnet.cipher.address import Target
 from meshnet.cipher.keys import PublicKey
 from meshnet.errors import CodecError, MeshError, TimedOutError, UnreachableError
-from meshnet.limits import SYNC_IDLE, SYNC_LONGEST, SYNC_RECORDS
+from meshnet.limits import SPREAD_NODES, SYNC_IDLE, SYNC_LONGEST, SYNC_RECORDS
 from meshnet.node.app import Clock, Json
 from meshnet.node.topology import Topology
 from meshnet.streams import Stream, StreamReader
@@ -29,13 +30,20 @@ from meshnet.topology.sync import Look, Shown
 PORT: Final = 2
 """The mesh port of looks."""
 FIRST: Final = 1.0  # seconds from the start to the first visit
-EVERY: Final = 300.0  # seconds between visits …
-AGAIN: Final = 15.0  # … and after one that failed; doubles up to that
-HOLDS: Final = 1_800.0  # seconds after a whole look; then neighbours are relied on again
+EVERY: Final = 300.0  # seconds between visits, in networks that tell all to all …
+RARELY: Final = 7_200.0  # … at most; a record that is renewed each half hour lives for three hours
+AGAIN: Final = 15.0  # seconds to the next visit after one that failed; doubles up to EVERY
+HOLDS: Final = 1_800.0  # seconds that a visit may be late; then neighbours are relied on again
 _AGAIN: Final = (Verdict.OFTEN, Verdict.FULL, Verdict.AHEAD)
 """Records to be asked for another time."""
 
 _log = Logger()
+
+
+def spacing(listed: int) -> float:
+    """Seconds between visits to a service that lists so many records: what is renewed meanwhile is fetched at
+    each, so a network ten times as large is looked at ten times as rarely."""
+    return min(EVERY * max(listed / SPREAD_NODES, 1.0), RARELY)
 
 
 class Node(Protocol):
@@ -252,8 +260,9 @@ class RouteSync:
         else:
             service.looks += 1
             service.why, service.complete, service.wait = "", True, AGAIN
-            topology.served(clock.now() + HOLDS)
-            service.due = clock.now() + EVERY
+            wait = spacing(len(service.shown))
+            topology.served(clock.now() + wait + HOLDS)
+            service.due = clock.now() + wait
         finally:
             self._visit = None
             service.records += look.records

@@ -19,7 +19,7 @@ from meshnet.node.config import RouteServiceSettings, TopologySettings, from_tab
 from meshnet.node.route_lookup import RouteLookup
 from meshnet.node.route_service import RouteService
 from meshnet.node.route_sync import RouteSync
-from meshnet.node.topology import Topology
+from meshnet.node.topology import LIFE_MINUTES, REFRESH, Topology
 from meshnet.storage.disk import RealDisk
 from meshnet.storage.quarantine import Quarantine
 from meshnet.streams import Accept, PortListener, Stream, StreamReader
@@ -183,11 +183,18 @@ class Lookups(LookupCase):
         self.assertFalse(self.of("bob").spread.passes_on)
         self.assertTrue(self.of("r1").spread.passes_on)
         self.m.wait(Deferred.fromCoroutine(self.service.stop()))
-        self.m.network.run(route_sync.HOLDS + 1.0)
+        self.m.network.run(route_sync.EVERY + route_sync.HOLDS + 1.0)
         self.assertTrue(alice.spread.passes_on)
         self.assertTrue(self.of("bob").spread.passes_on)
         self.sync.stop()
         self.end()
+
+    def test_spacing(self) -> None:
+        """Small networks are looked at every five minutes, larger ones as much more rarely, and always before
+        records expire that were renewed in time."""
+        found = [route_sync.spacing(count) for count in (0, 1_000, 4_000, 24_000, 200_000)]
+        self.assertEqual(found, [300.0, 300.0, 1_200.0, 7_200.0, 7_200.0])
+        self.assertLess(route_sync.RARELY + REFRESH, 60 * LIFE_MINUTES)
 
     def test_no_service(self) -> None:
         """Who is no route service costs a sentence, and is asked again later, ever more rarely."""
