@@ -1,8 +1,9 @@
 """A node asks route services for the graph: all of it, then what has changed (docs/topology.md).
 
 Every five minutes, more rarely in large networks, the services of `[topology] route_services` are visited,
-one after the other; a visit is one look of `meshnet.topology.sync` over a stream of an anonymous circuit. Nothing
-here asks for a destination.
+one after the other; a visit is one look of `meshnet.topology.sync` over a stream of an anonymous circuit.
+Nothing here asks for a destination.
+
 Under a policy with guards (`private`) the circuit goes by that policy, the node offers nothing, and asks for
 all that the service has, whatever it holds from elsewhere; else it offers its own record.
 """
