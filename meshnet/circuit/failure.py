@@ -18,7 +18,7 @@ from meshnet.limits import CREATE_SECONDS, ERROR_TEXT
 
 _SENTENCES: Final = {
     Reason.BAD_ONION: "could not open the onion: it has another key than expected, or the onion was changed",
-    Reason.WRONG_EPOCH: "no longer has the onion key that was used",
+    Reason.WRONG_EPOCH: "has not the onion key that its last record states; the next comes soon, try again",
     Reason.REPLAY: "has seen this onion before",
     Reason.BUSY: "is busy; try again later",
     Reason.CLOCK_SKEW: "refuses, since its clock and ours differ",
@@ -33,7 +33,8 @@ _SENTENCES: Final = {
     Reason.BLINDED: "cannot reach the hidden service behind it: a relay there is gone, the address was "
     "withdrawn, or the service is off",
     Reason.NEXT_BAD_ONION: "says that the next node could not open the onion: it expects another key",
-    Reason.NEXT_WRONG_EPOCH: "says that the next node no longer has the onion key that was used",
+    Reason.NEXT_WRONG_EPOCH: "says that the next node has not the onion key that its last record states; "
+    "the next comes soon, try again",
     Reason.NEXT_REPLAY: "says that the next node has seen this onion before",
     Reason.NEXT_BUSY: "says that the next node is busy; try again later",
 }

@@ -7,6 +7,7 @@ import random as randomness
 from pathlib import Path
 
 from attrs import evolve
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,6 +30,7 @@ from meshnet.circuit.tail import find_way
 from meshnet.codec import decode, encode
 from meshnet.errors import Reason
 from meshnet.limits import EPOCH_SECONDS, EPOCHS
+from meshnet.node.topology import LIFE_MINUTES
 from tests.meshnet.circuit.network import NETWORK, UNIX, FakeNetwork
 
 NODE = SecretKey(b"n" * 32)
@@ -66,6 +68,28 @@ class Numbers(SynchronousTestCase):
             [fresh(now + step, UNIX) for step in (-2, -1, 0, 1, 2)], [False, True, True, True, False]
         )
         self.assertFalse(fresh(IDENTITY, EPOCH_SECONDS * (EPOCHS - 1)))
+
+
+class Clocks(SynchronousTestCase):
+    """Two nodes whose clocks are up to an hour wrong, each."""
+
+    @given(
+        issued=st.floats(UNIX, UNIX + 2 * DAY),
+        node=st.floats(-3_600.0, 3_600.0),
+        origin=st.floats(-3_600.0, 3_600.0),
+        share=st.floats(0.0, 1.0),
+    )
+    def test_an_hour_wrong(self, issued: float, node: float, origin: float, share: float) -> None:
+        """As long as an origin holds a record, it takes the key for fresh, and the node still has it."""
+        draw = randomness.Random(5).randbytes
+        keys = KeyRing(NODE)
+        stated = keys.roll(issued + node, draw).made
+        assert stated is not None
+        held = max(0.0, 60 * LIFE_MINUTES + node - origin) * share  # seconds, until it is over by that clock
+        for part in range(9):
+            keys.roll(issued + node + held * part / 8, draw)
+        self.assertTrue(fresh(stated.epoch, issued + held + origin))
+        self.assertEqual(keys.find(stated.epoch), stated.secret)
 
 
 class Vectors(SynchronousTestCase):

@@ -12,11 +12,14 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from lab.simulation.disk import SimulatedDisk, after_power_cuts
+from lab.simulation.nodes import Forgetful
 from meshnet.cipher.keys import SecretKey
 from meshnet.circuit.epochs import IDENTITY, EpochKey, epoch_at
 from meshnet.circuit.origin import OriginCircuit
+from meshnet.circuit.replay import Replays
+from meshnet.circuit.shared import nothing_stated
 from meshnet.errors import CircuitError, Reason
-from meshnet.limits import EPOCH_SECONDS, RECORD_AHEAD
+from meshnet.limits import EPOCH_SECONDS, EXPIRY_AHEAD, RECORD_AHEAD
 from meshnet.node.clock import NodeClock, virtual_clock
 from meshnet.node.config import TopologySettings
 from meshnet.node.onion_keys import AGAIN, DIRECTORY, OnionKeys
@@ -216,18 +219,42 @@ class Mesh(KnowingCase):
         """A relay that falls and rises opens onions for what others know of it, with the keys of its disk."""
         self.begin()
         mine = self.heard("r3").statement.onion_key
+        self.deafen()
+        self.fall()
+        self.m.network.run(2.0)
+        self.assertEqual(self.over("r3"), [epoch_at(self.start_unix)] * 2)
+        self.assertEqual((self.heard("r3").statement.onion_key, self.opened("r3")), (mine, 1))
+
+    def fall(self) -> None:
+        """r3 is killed, and started again with what is on its disk."""
         gone = self.m["r3"]
         self.m.kill("r3")
         self.m.wait(maybeDeferred(gone.router.stop))
         self.m.network.heal()
-        self.deafen()
         self.m.add("r3", gone.secret, TopologySettings(), clock=self.own, disk=self.disk)
         for other in ("alice", "bob"):
             self.m.link("r3", other)
-        self.until(lambda: len(self.m["r3"].router.links_now()) == 2)
-        self.m.network.run(2.0)
-        self.assertEqual(self.over("r3"), [epoch_at(self.start_unix)] * 2)
-        self.assertEqual((self.heard("r3").statement.onion_key, self.opened("r3")), (mine, 1))
+        self.until(lambda: sum(link.up for link in self.m["r3"].router.links_now()) == 2)
+
+    def test_fallen_machine(self) -> None:
+        """A relay whose machine fell may have lost replay tags, and makes its keys anew: it is there for all
+        who hear of them, in seconds; who knows only its identity key is refused for 25 minutes."""
+        self.begin()
+        before = self.heard("r3").statement
+        opened = Forgetful.open
+
+        def torn(memory: Forgetful, unix: float) -> Replays:
+            replays = opened(memory, unix)
+            replays.refused_until = int(unix) + EXPIRY_AHEAD
+            return replays
+
+        self.patch(Forgetful, "open", torn)
+        self.fall()
+        self.until(lambda: self.heard("r3").statement.onion_key != before.onion_key, 10.0)
+        self.assertEqual(self.heard("r3").statement.epoch, before.epoch)
+        self.assertNotIn(IDENTITY, self.over("r3"))
+        self.m["alice"].router.circuits._shared.stated = nothing_stated
+        self.assertEqual(self.blames(self.call("r3")[1]), (0, "BUSY"))
 
     def deafen(self) -> None:
         """Alice takes no record more."""
