@@ -56,9 +56,9 @@ REPLAY_SKEWED: Final = 10_000  # onions refused for their expiry, remembered so 
 # Cells (§4)
 RELAY_WINDOW: Final = 2_048  # sequence numbers
 SEQ_JUMP: Final = 1 << 20
-CIRCUIT_QUEUE_BYTES: Final = 1 << 20  # waiting at a relay, per circuit and direction
+CIRCUIT_QUEUE_BYTES: Final = 2 << 20  # waiting at a relay, per circuit and direction
 CIRCUIT_QUEUE_CELLS: Final = 1_024
-CIRCUIT_QUEUE_MARK: Final = 512 << 10  # beyond this, cells leave with the congestion bit
+CIRCUIT_QUEUE_MARK: Final = 1 << 20  # beyond this, cells leave with the congestion bit
 QUEUE_SECONDS: Final = 0.1  # cells that waited longer leave with it too
 QUEUE_TARGET: Final = 0.005  # seconds that cells or packets may wait where a queue stands (RFC 8289)
 QUEUE_MARKS: Final = 8  # signals in a row, since it stands, that mark cells; later ones drop them

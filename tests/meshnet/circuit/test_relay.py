@@ -112,13 +112,13 @@ class HopTests(SynchronousTestCase):
     def test_a_long_queue_marks(self) -> None:
         """Cells that leave a queue longer than the mark carry the congestion bit."""
         self.outlet.blocked = True
-        for seq in range(10):
+        for seq in range(30):
             self.relay(seq, bytes(60_000))
         self.outlet.blocked = False
         kinds = [kind for kind, _, _ in self.sent()]
         marked = kinds.count(CELL_FORWARD | MARKED)
-        self.assertEqual(kinds, [CELL_FORWARD | MARKED] * marked + [CELL_FORWARD] * (10 - marked))
-        self.assertEqual(marked, 10 - CIRCUIT_QUEUE_MARK // 60_012)
+        self.assertEqual(kinds, [CELL_FORWARD | MARKED] * marked + [CELL_FORWARD] * (30 - marked))
+        self.assertEqual(marked, 30 - CIRCUIT_QUEUE_MARK // 60_012)
 
     def test_marks_survive_the_queue(self) -> None:
         """A cell that came marked leaves marked after waiting."""
