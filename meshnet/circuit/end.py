@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final
 
+from meshnet.bundle import FRAME_HEAD
 from meshnet.cipher.aead import Stream
 from meshnet.circuit.interface import Outlet, SessionEnd
 from meshnet.circuit.keys import MASK
@@ -24,7 +25,9 @@ from meshnet.limits import BAD_CELLS, PACKETS, TURN_BYTES
 _NONE: Final = Drop.NONE
 _UNOPENED: Final = frozenset({Drop.BAD_TAG, Drop.REPLAYED, Drop.TOO_OLD, Drop.TOO_LARGE})
 _nonce = Struct("<QQ").pack  # LE32 block counter 1 ‖ 0⁴ ‖ LE64(seq)
-_put_head = Struct(">IQ").pack_into
+_put_cell = Struct(">HBIQ").pack_into
+CELL_FRAME: Final = FRAME_HEAD + CELL_HEAD
+CELL_COUNTED: Final = CELL_FRAME - 2  # what a frame's length counts beyond the cell's body
 
 Layer = tuple[Stream, int]
 """A relay's layer, and what its own seq is for packet number 0."""
@@ -54,7 +57,7 @@ class CircuitEnd:
     """
 
     __slots__ = (
-        "_bad", "_broken", "_closed", "_commit", "_incoming", "_outgoing", "_outlet", "_room",
+        "_bad", "_broken", "_bundle", "_closed", "_incoming", "_outgoing", "_outlet", "_room",
         "_turn", "bytes_in", "bytes_out", "cells_in", "cells_out", "drops", "kind", "label", "max_cell",
         "opened", "session", "used",
     )  # fmt: skip
@@ -77,7 +80,7 @@ class CircuitEnd:
         self.session = session
         self._outlet = outlet
         self._room = outlet.bundle.room
-        self._commit = outlet.bundle.commit
+        self._bundle = outlet.bundle
         self._incoming = incoming
         self._outgoing = outgoing
         self._broken: Callable[[float, Exception | None], None] | None = broken
@@ -118,7 +121,7 @@ class CircuitEnd:
     def pour(self, now: float) -> bool:
         """Sends what the session has, of as many bytes as each circuit gets in a turn; true if it may have
         more (`Source`)."""
-        session, outgoing = self.session, self._outgoing
+        session, outgoing, bundle = self.session, self._outgoing, self._bundle
         turn = self._turn + TURN_BYTES
         if turn <= 0 and not self._outlet.waiting:
             turn = TURN_BYTES  # nobody is owed anything
@@ -139,13 +142,19 @@ class CircuitEnd:
                 self._turn = 0
                 return False
             number = session.number
+            start = bundle.end
             if outgoing.each:
                 body = room[CELL_HEAD : CELL_HEAD + size]
                 for reset, update, first in outgoing.each:
                     reset(_nonce(1, number + first & MASK))
                     update(body, body)
-            _put_head(room, 0, self.label, number + outgoing.start & MASK)
-            self._commit(CELL_HEAD + size)
+            # As `bundle.commit`, with both headers at once.
+            _put_cell(
+                bundle.view, start, size + CELL_COUNTED, self.kind, self.label, number + outgoing.start & MASK
+            )
+            bundle.end = start + CELL_FRAME + size
+            if start == bundle.first:
+                bundle.touched()
             self.cells_out += 1
             self.bytes_out += size + CELL_HEAD
             self.used = now

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshnet.session.items import PACKETS, PACKETS_HEADER, put_packets
+from meshnet.session.items import PACKETS, PACKETS_HEADER, VARINT4
+from meshnet.session.items import pack_packets as _put_packets
 from meshnet.streams import PacketSink, PacketSource
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Carried:
             return pos
         if not 0 < size <= limit - start:
             return pos
-        put_packets(room, pos, stream.id, size)
+        _put_packets(room, pos, PACKETS, VARINT4 | stream.id, VARINT4 | size)
         self.cells_out += 1
         self.bytes_out += size
         return start + size

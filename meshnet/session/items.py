@@ -87,8 +87,10 @@ _DATA: Final = Struct(">BIQI")
 _ACK: Final = Struct(">BIIIBI")
 _DATAGRAM: Final = Struct(">BHHI")
 _PACKETS: Final = Struct(">BII")
+pack_packets = _PACKETS.pack_into
+"""`put_packets` without its call: (room, pos, PACKETS, VARINT4 | stream, VARINT4 | length)."""
 _U16: Final = Struct(">H")
-_VARINT4: Final = 0x8000_0000
+VARINT4: Final = 0x8000_0000  # the length bits of a varint of 4 bytes
 _VARINT8: Final = 0xC000_0000_0000_0000
 _MASK4: Final = 0x3FFF_FFFF
 _MASK8: Final = (1 << 62) - 1
@@ -395,17 +397,17 @@ _READERS: Final[dict[int, Callable[[memoryview, int, Sink], int]]] = {
 
 def put_data(room: memoryview, pos: int, stream: int, offset: int, length: int, fin: bool) -> None:
     """Writes the 17 bytes before `length` bytes of payload."""
-    _pack_data(room, pos, 9 if fin else 8, _VARINT4 | stream, _VARINT8 | offset, _VARINT4 | length)
+    _pack_data(room, pos, 9 if fin else 8, VARINT4 | stream, _VARINT8 | offset, VARINT4 | length)
 
 
 def put_datagram(room: memoryview, pos: int, source: int, target: int, length: int) -> None:
     """Writes the 9 bytes before `length` bytes of payload."""
-    _DATAGRAM.pack_into(room, pos, DATAGRAM, source, target, _VARINT4 | length)
+    _DATAGRAM.pack_into(room, pos, DATAGRAM, source, target, VARINT4 | length)
 
 
 def put_packets(room: memoryview, pos: int, stream: int, length: int) -> None:
     """Writes the 9 bytes before `length` bytes of packets."""
-    _PACKETS.pack_into(room, pos, PACKETS, _VARINT4 | stream, _VARINT4 | length)
+    pack_packets(room, pos, PACKETS, VARINT4 | stream, VARINT4 | length)
 
 
 def put_ack(
@@ -416,13 +418,13 @@ def put_ack(
     Returns the position after it; `pos` if there is no room for even one range.
     """
     largest = highs[-1]
-    if len(lows) == 1 and largest < _VARINT4 >> 1 and marks < _VARINT4 >> 1:
+    if len(lows) == 1 and largest < VARINT4 >> 1 and marks < VARINT4 >> 1:
         if limit - pos < _ACK.size:
             return pos
         first = largest - lows[0]
         delay = min(delay, _MASK4)
         _ACK.pack_into(
-            room, pos, ACK, _VARINT4 | largest, _VARINT4 | delay, _VARINT4 | marks, 0, _VARINT4 | first
+            room, pos, ACK, VARINT4 | largest, VARINT4 | delay, VARINT4 | marks, 0, VARINT4 | first
         )
         return pos + _ACK.size
     count = min(len(lows) - 1, (limit - pos - 41) // 16, ACK_RANGES - 1)  # if all varints took 8 bytes

@@ -337,7 +337,8 @@ class Session:
         if not self._reading:
             if path is not self.path and (self._stirred or self.outbox.work):
                 self.path.wake(self.path)
-            if self._stirred or path.wants():
+            asked = path.acks.due or path.recovery.probes or path.own or self.outbox.work
+            if self._stirred or (asked and path.wants()):
                 self._stirred = False
                 path.wake(path)
         return drop

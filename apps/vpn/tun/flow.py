@@ -202,6 +202,9 @@ class PacketFlow:
         """Writes frames into `room`; bytes written."""
         end, size = 0, len(room)
         straight = self._answers and self._large
+        if straight and self._head is None and size >= LARGE:
+            end = self._read(room, 0)
+            straight = False
         if straight and size < LARGE and not self.least:
             self._answers = straight = False
             self._tun.look()
