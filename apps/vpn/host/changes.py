@@ -134,7 +134,7 @@ class Route:
 
 
 Action = Literal["lookup", "goto", "nop", "blackhole", "unreachable"]
-Protocol = Literal["", "tcp", "udp"]
+Protocol = Literal["", "tcp", "udp", "icmp"]
 _ACTIONS: Final = ("lookup", "goto", "nop", "blackhole", "unreachable")
 
 
@@ -159,7 +159,7 @@ class Rule:
     kind: ClassVar[str] = "rule"
 
     def __attrs_post_init__(self) -> None:
-        if self.action not in _ACTIONS or self.protocol not in ("", "tcp", "udp"):
+        if self.action not in _ACTIONS or self.protocol not in ("", "tcp", "udp", "icmp"):
             raise ValueError(f"no such rule: {self.action!r} {self.protocol!r}")
         if self.to is not None and ip_network(self.to).version != self.version:
             raise ValueError(f"{self.to} is not of IPv{self.version}")

@@ -7,8 +7,14 @@ Routing is by policy (ip-rule(8)), in a table of our own; nobody's routes are to
     5205  to ports 53 and 853                 our table, and then (5206) nowhere         (with names)
     5210  mesh addresses; networks outside    the main table
     5220  everything                          our table: the tunnel
-    5221  everything                          nowhere                                   (with the kill switch)
+    5221  TCP, UDP and ICMP                   nowhere                                   (with the kill switch)
+    5222  what is no packet                   the main table, without its default routes
+    5223  everything                          nowhere                                   (with the kill switch)
     5250                                      where those marked go on
+
+The kernel looks up the gateway of a new IPv4 route of the main table by all of these rules (`fib_check_nh`),
+as if it were a packet of no protocol: without 5222 a machine that comes into another network could not set
+its default route, and links would not come back.
 
 What is listed first is made first and undone last: the firewall comes before the first packet can take the
 new way, and goes after the last.
@@ -50,9 +56,13 @@ LAN: Final = (
     *("fd00::/8", "fe80::/10", "ff00::/8"),
 )
 """What `lan` stands for among networks outside: where private networks are."""
-BEGIN, DHCP, NAMES, NO_NAMES, OUTSIDE, ALL, NOWHERE, END = 5200, 5202, 5205, 5206, 5210, 5220, 5221, 5250
+BEGIN, DHCP, NAMES, NO_NAMES, OUTSIDE, ALL, NOWHERE, GATEWAYS, NOTHING, END = (
+    *(5200, 5202, 5205, 5206, 5210),
+    *(5220, 5221, 5222, 5223, 5250),
+)
 """Preferences of the rules."""
 _NAME_PORTS: Final[tuple[tuple[Protocol, int], ...]] = (("udp", 53), ("tcp", 53), ("udp", 853), ("tcp", 853))
+_PACKETS: Final[tuple[Protocol, ...]] = ("tcp", "udp", "icmp")
 OURS: Final = range(BEGIN, END + 1)
 SRC_VALID_MARK: Final = "net/ipv4/conf/all/src_valid_mark"
 _RP_FILTER: Final = re.compile(r"net/ipv4/conf/([^/]+)/rp_filter")
@@ -209,6 +219,9 @@ def _last(wanted: Wanted, version: int) -> list[Rule]:
     carried = version in _versions(wanted) or not wanted.addresses
     if wanted.kill_switch or not carried:
         action: Action = "blackhole" if wanted.kill_switch else "unreachable"
+        if version == 4 and not wanted.inside:
+            rules += [Rule(4, NOWHERE, action, protocol=each) for each in _PACKETS]
+            return [*rules, Rule(4, GATEWAYS, "lookup", 254, narrow=True), Rule(4, NOTHING, action)]
         for network in wanted.inside or (None,):
             if network is None or ip_network(network).version == version:
                 rules.append(Rule(version, NOWHERE, action, to=network))

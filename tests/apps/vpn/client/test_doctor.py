@@ -88,7 +88,7 @@ class DoctorTests(SynchronousTestCase):
         host = self.host()
         host.apply(OWNER, CHANGES)
         self.machine.refuse = "rule delete preference 5221"
-        self.assertEqual(self.levels(host), ["fixed", "problem", "problem"])
+        self.assertEqual(self.levels(host), ["fixed", *["problem"] * 4])
         self.machine.refuse = ""
         self.assertEqual(self.levels(host), ["fixed"])
         self.assertEqual(self.machine.state(), self.before)

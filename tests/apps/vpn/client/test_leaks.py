@@ -8,6 +8,8 @@ A capture stands on the user's only cable. What is allowed there is the link to 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +126,7 @@ class LeakTests(SynchronousTestCase):
                 self.assertLessEqual(ping(self.user, address, 5).lost, 1)
             self.attempts()
             self.kill("far")
+            self.assertNotEqual(self.tunnel()["state"], "up")
             self.attempts()
             self.kill("user")
             self.attempts()
@@ -174,6 +177,51 @@ class LeakTests(SynchronousTestCase):
         self.assertEqual(self.leaks(capture), [])
         self.lab.meshnet("user", "vpn", "doctor")
         self.assertEqual(self.system(), self.before)
+
+    @pytest.mark.long
+    def test_stands_still(self) -> None:
+        """The node's process is stopped for longer than its sessions live without an answer, as a machine
+        that sleeps, and goes on; then the exit's. Each time the tunnel is up again by itself, and nothing has
+        left beside it."""
+        self.up(killswitch=True)
+        with Capture(self.user, self.cable.name) as capture:
+            for name, seconds in (("user", 40), ("far", 8)):
+                pid = self.lab[name].process.pid
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    self.assertEqual(ping(self.user, WEB4, seconds, interval=1.0).times, ())
+                    self.attempts()
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                self.until(lambda: bool(ping(self.user, WEB4, 1).times), "the way after a pause")
+                self.assertEqual(self.tunnel()["state"], "up")
+        self.assertEqual(self.leaks(capture), [])
+
+    @pytest.mark.long
+    def test_interface_taken_away(self) -> None:
+        """Somebody deletes the interface, sets it down, makes its MTU too small for IPv6, takes the default
+        route and brings it back: behind the kill switch nothing leaves, and the tunnel is up again."""
+        self.up(killswitch=True)
+        device = f"dev {self.cable.name}"
+        far4, far6 = self.cable.far4, self.cable.far6
+        with Capture(self.user, self.cable.name) as capture:
+            for words in (
+                "link delete mesh-vpn",
+                "link set mesh-vpn down",
+                "link set mesh-vpn mtu 1000",
+                f"route delete default via {far4} {device}",
+                f"route add default via {far4} {device}",
+                f"route delete default via {far6} {device}",
+                f"route add default via {far6} {device}",
+                f"link set {self.cable.name} mtu 1300",
+            ):
+                self.user.configure(words)
+                self.attempts()
+                for address in (WEB4, WEB6):
+                    self.until(
+                        lambda to=address: bool(ping(self.user, to, 1).times), f"packets after {words}"
+                    )
+        self.assertEqual(self.leaks(capture), [])
 
     @pytest.mark.long
     def test_comes_back(self) -> None:

@@ -141,8 +141,8 @@ class HostTests(SynchronousTestCase):
         host.apply("client", CHANGES)
         self.machine.refuse = "rule delete preference 5221"
         faults = host.undo("client")
-        self.assertEqual(len(faults), 2)
-        self.assertIn("preference 5221 blackhole is still there", faults[0])
+        self.assertEqual(len(faults), 4)
+        self.assertTrue(all("blackhole is still there" in fault for fault in faults))
         self.assertEqual(
             [each.sentence for each in host.standing()],
             [each.sentence for each in CHANGES if isinstance(each, Rule) and each.preference == 5221],

@@ -12,9 +12,11 @@ from apps.vpn.host.plan import (
     ALL,
     BEGIN,
     END,
+    GATEWAYS,
     MOST_NETWORKS,
     NAMES,
     NO_NAMES,
+    NOTHING,
     NOWHERE,
     OUTSIDE,
     TABLE,
@@ -70,10 +72,15 @@ def test_all_through_the_tunnel() -> None:
 
 
 def test_kill_switch() -> None:
-    """What finds no tunnel goes nowhere, by rules and by nftables, of both families."""
+    """What finds no tunnel goes nowhere, by rules and by nftables, of both families; but the kernel may look
+    up the gateway of a new route."""
     changes = block(evolve(BOTH, kill_switch=True))
-    for version in (4, 6):
-        assert rules(changes, version, NOWHERE) == [Rule(version, NOWHERE, "blackhole")]
+    assert rules(changes, 6, NOWHERE) == [Rule(6, NOWHERE, "blackhole")]
+    packets = [Rule(4, NOWHERE, "blackhole", protocol=each) for each in ("tcp", "udp", "icmp")]
+    assert rules(changes, 4, NOWHERE) == packets
+    assert rules(changes, 4, GATEWAYS) == [Rule(4, GATEWAYS, "lookup", 254, narrow=True)]
+    assert rules(changes, 4, NOTHING) == [Rule(4, NOTHING, "blackhole")]
+    assert rules(changes, 6, GATEWAYS) == rules(changes, 6, NOTHING) == []
     assert text(evolve(BOTH, kill_switch=True)).count("policy drop") == 2
     assert text(BOTH).count("policy drop") == 0
 
