@@ -329,6 +329,20 @@ class GatewayTests(GatewayCase):
         self.successResultOf(Deferred.fromCoroutine(self.gateway.stop()))
         self.assertEqual(self.machine.rules, {4: ["preference 5200 nop"], 6: []})
 
+    def test_set_down(self) -> None:
+        """Somebody sets the interface down: clients are told, and it comes anew."""
+        self.start()
+        customer, lease = self.leased()
+        self.devices[-1].closed = True
+        self.changed()
+        self.mesh.flush()
+        self.assertIsNotNone(customer.why)
+        self.assertEqual((self.gateway.on, "set down" in self.gateway.why), (False, True))
+        self.reactor.advance(AGAIN_SECONDS)
+        self.assertTrue(self.gateway.on)
+        self.assertEqual(self.gateway.why, "")
+        self.assertEqual(self.leased(Wish(ticket=lease.ticket))[1].v4, lease.v4)
+
     def test_mtu_changed(self) -> None:
         """Somebody sets the MTU of the interface: clients get it as new terms, and new clients, too;
         but never less than IPv6 needs."""
