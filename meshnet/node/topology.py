@@ -407,6 +407,7 @@ class Topology:
             suspects=self.suspicion.suspects(now),
             guards=[guard.name for guard in self.guards],
             name=self._called,
+            keyed=lambda record: fresh(record.statement.epoch, self._unix()),
         )
 
     def routes(

@@ -20,7 +20,7 @@ from meshnet.limits import HOPS, PATHS_WEIGHED
 from meshnet.topology.claims import Mark
 from meshnet.topology.graph import Edge, Graph, Node, Table, Weight
 from meshnet.topology.policy import Policy, Prefer
-from meshnet.topology.record import Name, name_of
+from meshnet.topology.record import Name, Record, name_of
 from meshnet.topology.search import Effort, Remaining, disjoint, in_order, shortest
 
 HOP_SECONDS: Final = 0.0005
@@ -126,6 +126,10 @@ def measure(graph: Graph, nodes: Sequence[Name]) -> Way | None:
     return Way(tuple(nodes), delay, 1.0 - arrives, capacity, price, countries, marks)
 
 
+def _states_a_key(record: Record) -> bool:
+    return record.statement.epoch != 0
+
+
 def choose(
     graph: Graph,
     origin: Name,
@@ -135,14 +139,16 @@ def choose(
     suspects: Collection[Name] = frozenset(),
     guards: Sequence[Name] = (),
     name: Callable[[Name], str] = bytes.hex,
+    keyed: Callable[[Record], bool] = _states_a_key,
 ) -> Choice:
     """The ways from `origin` to `target`. `suspects` are relays that no path enters, `guards` those that
-    `guarded` policies pass second, `name` how a node is called in sentences."""
+    `guarded` policies pass second, `name` how a node is called in sentences, `keyed` whether a node has the
+    onion key that its record states."""
     if origin not in graph:
         return Choice((), (), "This node's own links are not in the graph yet; it has no neighbours.")
     if target not in graph:
         return Choice((), (), "No link-state record of that node is known.")
-    rules = _Rules(graph, policy, frozenset(suspects), tuple(guards), name)
+    rules = _Rules(graph, policy, frozenset(suspects), tuple(guards), name, keyed)
     accepted: dict[tuple[Name, ...], Way] = {}
     rejected: dict[tuple[Name, ...], Rejected] = {}
     for nodes in _candidates(graph, origin, target, policy, rules):
@@ -218,8 +224,10 @@ class _Rules:
         suspects: frozenset[Name],
         guards: tuple[Name, ...],
         name: Callable[[Name], str],
+        keyed: Callable[[Record], bool],
     ) -> None:
         self._graph = graph
+        self._keyed = keyed
         self._policy = policy
         self._avoid = {name_of(key): key for key in policy.avoid}
         self._suspects = suspects
@@ -242,6 +250,8 @@ class _Rules:
         if policy.only_countries and country not in policy.only_countries:
             allowed = ", ".join(sorted(policy.only_countries))
             return f"stands in {country or 'no stated country'}, not in {allowed}"
+        if policy.onion_keys and not self._keyed(node.record):
+            return "states no onion key that changes"
         if node.marks and policy.apart:
             return f"is distrusted: it {', '.join(node.marks.words)}"
         return ""

@@ -9,6 +9,7 @@
     disjoint N                                      so many paths that share no relay
     pin NODE,NODE                                   exactly these relays
     apart                                           never two relays of one operator, /16 or country
+    onion_keys                                      relays that state an onion key, which changes, alone
     fast | bulk | private | cheap                   presets, which further rules refine
 
 Rules are separated by semicolons. A node is a key, or a name that the reader's `lookup` knows. What is not
@@ -64,6 +65,7 @@ class Policy:
     disjoint: int = 1
     pin: tuple[PublicKey, ...] | None = None
     apart: bool = False
+    onion_keys: bool = False
     guarded: bool = False
     """The first relay behind our neighbour is one of two that are kept for long (`private`)."""
     text: str = ""
@@ -77,6 +79,7 @@ PRESETS: Final[dict[str, Policy]] = {
 }
 DEFAULT: Final = Policy(text="")
 
+_FLAGS: Final = ("apart", "onion_keys")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 
 
@@ -111,13 +114,14 @@ def _apply(policy: Policy, word: str, value: str, lookup: Lookup, later: bool) -
         if later:
             raise ValueError(f"the preset {word} comes first, and what refines it after it")
         return PRESETS[word]
-    if word == "apart":
+    if word in _FLAGS:
         if value:
-            raise ValueError(f"apart takes no value, and {value!r} follows it")
-        return evolve(policy, apart=True)
+            raise ValueError(f"{word} takes no value, and {value!r} follows it")
+        flags: dict[str, Any] = {word: True}
+        return evolve(policy, **flags)
     rule = _RULES.get(word)
     if rule is None:
-        known = ", ".join([*PRESETS, "apart", *_RULES])
+        known = ", ".join([*PRESETS, *_FLAGS, *_RULES])
         raise ValueError(f"there is no rule {word[:40]!r}; choices: {known}")
     if not value:
         raise ValueError(f"{word} needs a value: {rule[2]}")

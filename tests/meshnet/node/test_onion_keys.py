@@ -299,6 +299,8 @@ class Mesh(KnowingCase):
         self.m.link("plain", "bob")
         self.until(lambda: len(self.m["plain"].router.links_now()) == 2)
         self.m.network.run(5.0)
+        self.exchange(self.gone("onion_keys"))
+        self.hang_up()
         self.assertEqual(self.over("plain"), [IDENTITY, epoch_at(self.m.clock.unix())])
         self.assertEqual(self.m["alice"].router.totals["hops_by_identity"], 1)
 

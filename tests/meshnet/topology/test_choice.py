@@ -56,6 +56,18 @@ class Rules(SynchronousTestCase):
             self.assertEqual(numbers(found), [[1, 3, 4]], text)
             self.assertIn(reason, [each.reason for each in found.rejected], text)
 
+    def test_onion_keys(self) -> None:
+        """A relay that states no onion key, or one that it no longer has, is gone around where that is
+        wanted, and only there."""
+        stale = graph(SQUARE)
+        self.assertEqual(numbers(ways(stale, 4)), [[1, 2, 4]])
+        none = ways(stale, 4, "onion_keys")
+        self.assertEqual(none.ways, ())
+        self.assertIn("enters n2, which states no onion key that changes", none.reason)
+        mine = name(3)
+        found = ways(stale, 4, "onion_keys", keyed=lambda record: record.name == mine)
+        self.assertEqual(numbers(found), [[1, 3, 4]])
+
     def test_bounds(self) -> None:
         """Delay, price and capacity are bounds over the whole way; where all break one, there is no way and
         the reason is the nearest's."""

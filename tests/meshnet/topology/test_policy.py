@@ -19,7 +19,7 @@ class Rules(SynchronousTestCase):
         """Every rule of a chain is read, in its unit."""
         policy = parse_policy(
             "prefer throughput; countries cn > HK>JP; avoid n1,n2; min_hops 4;max_hops 6; max_delay 80; "
-            "max_loss 1; min_capacity 8; price_cap 100; disjoint 2; apart; avoid_countries ru,us",
+            "max_loss 1; min_capacity 8; price_cap 100; disjoint 2; apart; onion_keys; avoid_countries ru,us",
             lookup,
         )
         self.assertEqual(policy.prefer, Prefer.THROUGHPUT)
@@ -28,7 +28,7 @@ class Rules(SynchronousTestCase):
         self.assertEqual((policy.min_hops, policy.max_hops, policy.disjoint), (4, 6, 2))
         self.assertEqual((policy.max_delay, policy.max_loss, policy.min_capacity), (0.08, 0.01, 1e6))
         self.assertEqual(policy.avoid_countries, {"RU", "US"})
-        self.assertTrue(policy.apart)
+        self.assertTrue(policy.apart and policy.onion_keys)
 
     def test_presets(self) -> None:
         """A preset is what it is alone, and is refined by what follows."""
@@ -57,6 +57,7 @@ class Mistakes(SynchronousTestCase):
             ("countries DE>Japan", "'JAPAN' is no country"),
             ("max_hops 2; fast", "character 13: the preset fast comes first"),
             ("apart yes", "apart takes no value"),
+            ("onion_keys 2", "onion_keys takes no value"),
             ("max_delay nan", "'nan' is not ms from"),
         ):
             with self.assertRaises(PolicyError) as caught:
