@@ -95,6 +95,7 @@ SESSION_SILENCE: Final = 15.0  # a circuit without any acknowledgement this long
 DOUBT_SECONDS: Final = 3.0  # the same after the machine has slept
 SESSION_SURVIVES: Final = 30.0  # a session with streams lives this long without a circuit
 SESSION_PATHS: Final = 4  # circuits of one session at a time
+WAYS_MEASURED: Final = 256  # ways of which it is known what circuits along them took
 SPARES: Final = 64  # circuits in reserve, of all sessions of a node together; one of each
 SPARE_SILENCE: Final = 0.3  # seconds without an answer, at least, after which a session turns to its spare …
 SPARE_HEARD: Final = 25.0  # … if that was heard of within so many

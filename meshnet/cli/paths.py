@@ -108,7 +108,8 @@ def _told(way: Json) -> str:
     )
     lasting = ", ".join(key[:8] for key in way["no_onion_key"])
     without = f", no onion key of {lasting}" if lasting else ""
-    return f"{relays or 'direct'}, {way['delay_ms']:.1f} ms{without}"
+    measured = " (measured)" if way["measured"] else ""
+    return f"{relays or 'direct'}, {way['delay_ms']:.1f} ms{measured}{without}"
 
 
 def _map_arguments(parser: ArgumentParser) -> None:

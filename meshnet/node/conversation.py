@@ -56,7 +56,17 @@ class Leg:
     `drains_since` is set when another has taken over, `probe_at` says when it is asked again.
     """
 
-    __slots__ = ("born", "circuit", "drains_since", "end", "fresh_until", "judged", "path", "probe_at")
+    __slots__ = (
+        "born",
+        "circuit",
+        "drains_since",
+        "end",
+        "fresh_until",
+        "judged",
+        "path",
+        "probe_at",
+        "reports",
+    )
 
     path: Path
 
@@ -67,6 +77,7 @@ class Leg:
         self.end: CircuitEnd | None = None
         self.drains_since: float | None = None
         self.probe_at = now + PROBED_AFTER
+        self.reports = 0  # answers to probes that were looked at
         self.judged = False  # as good, for its relays
 
     def wake(self, path: Path) -> None:

@@ -166,7 +166,16 @@ class Courses:
         if not leg.judged and now - leg.born >= EARLY and leg.path.stands:
             leg.judged = True
             self._topology.lived(conversation.route, now)
+        for each in conversation.legs.values():
+            self._measure(each, now)
         self.spares.tick(conversation, now)
+
+    def _measure(self, leg: Leg, now: float) -> None:
+        """What a circuit took speaks for its way, or against it."""
+        probing, circuit = leg.path.probing, leg.circuit
+        if probing is not None and probing.answered > leg.reports and isinstance(circuit, OriginCircuit):
+            leg.reports = probing.answered
+            self._topology.measured(circuit.route, probing.least_trip, probing.loss, now)
 
     def lost(self, conversation: Conversation, leg: Leg, now: float) -> None:
         """A circuit of a conversation is gone, not by our wish."""

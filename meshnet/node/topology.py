@@ -34,6 +34,7 @@ from meshnet.topology.book import Book, Verdict
 from meshnet.topology.choice import Choice, Way, choose, keys_of, long_way
 from meshnet.topology.claims import Mark
 from meshnet.topology.guards import Guard, keep
+from meshnet.topology.measured import Measurements
 from meshnet.topology.policy import Policy, Prefer, parse_policy
 from meshnet.topology.record import (
     NAME_SIZE,
@@ -115,6 +116,7 @@ class Topology:
         self.graph = self.book.graph
         self.spread = Spread(self.book)
         self.suspicion = Suspicion()
+        self.measurements = Measurements()
         self.guards: tuple[Guard, ...] = ()
         self._links: dict[Name, Link] = {}
         self._issued = 0
@@ -365,6 +367,12 @@ class Topology:
         """A circuit along this route carried what it should."""
         self.suspicion.lived(self._relays_of(route), now)
 
+    def measured(self, route: Route, trip: float, loss: float | None, now: float) -> None:
+        """A circuit along this route took so many seconds there and back."""
+        if not isinstance(route[-1], Address):
+            nodes = (self.own, *(name_of(proves(each)) for each in route))
+            self.measurements.note(nodes, trip, loss, now)
+
     def _relays_of(self, route: Route) -> list[Name]:
         last = route[-1]
         relays = [name_of(proves(each)) for each in route[:-1]]
@@ -406,6 +414,7 @@ class Topology:
             policy,
             suspects=self.suspicion.suspects(now),
             guards=[guard.name for guard in self.guards],
+            measured=self.measurements.known(now),
             name=self._called,
             keyed=lambda record: fresh(record.statement.epoch, self._unix()),
         )
@@ -491,6 +500,7 @@ class Topology:
             "countries": list(way.countries),
             "marks": way.marks.words,
             "no_onion_key": [key.hex() for key in (*relays, target) if self.stated(key, unix) is None],
+            "measured": way.measured,
         }
 
     def map(self) -> Json:

@@ -13,21 +13,24 @@ Nothing here is asked per cell.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from meshnet.oneway import OneWay
 
 FADE: Final = 0.75
 """What sums of before count at each report."""
+TRIPS: Final = 3
+TELLING: Final = 100  # cells each way, faded like all sums, from which a loss can be told
 OPEN: Final = 8  # probes whose answer may still come
 
 
 class Probing:
     """Both sides of it, of one circuit. `asked` and `answered` count probes of ours; `delays` are those of
-    the last answer, `trip` its round trip in seconds."""
+    the last answer."""
 
     __slots__ = (
-        "_back", "_began", "_last", "_open", "_there", "_token", "answered", "asked", "delays", "trip",
+        "_back", "_began", "_last", "_open", "_there", "_token", "_trips", "answered", "asked", "delays",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -39,7 +42,24 @@ class Probing:
         self._back = (0.0, 0.0)
         self.asked = self.answered = 0
         self.delays = OneWay()
-        self.trip = 0.0
+        self._trips: deque[float] = deque(maxlen=TRIPS)
+
+    @property
+    def trip(self) -> float:
+        """The round trip of the last answer, seconds; 0.0 before the first."""
+        return self._trips[-1] if self._trips else 0.0
+
+    @property
+    def least_trip(self) -> float:
+        """The shortest of the last three: without what a queue of the moment added."""
+        return min(self._trips, default=0.0)
+
+    @property
+    def loss(self) -> float | None:
+        """Of both ways the share that loses more; None where too few cells went to tell."""
+        if min(self._there[0], self._back[0]) < TELLING:
+            return None
+        return max(self.lost_there, self.lost_back)
 
     @property
     def lost_there(self) -> float:
@@ -75,7 +95,7 @@ class Probing:
         if asked is None:
             return None
         self.answered += 1
-        self.trip = now - asked[0]
+        self._trips.append(now - asked[0])
         self.delays.answered(asked[0], time * 1e-6, now)
         counts = asked[1], received, sent, received_here
         if self._last is not None:

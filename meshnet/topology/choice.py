@@ -11,14 +11,16 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import pairwise
 from math import inf
+from types import MappingProxyType
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshnet.cipher.keys import PublicKey
 from meshnet.limits import HOPS, PATHS_WEIGHED
 from meshnet.topology.claims import Mark
 from meshnet.topology.graph import Edge, Graph, Node, Table, Weight
+from meshnet.topology.measured import Known, Measured
 from meshnet.topology.policy import Policy, Prefer
 from meshnet.topology.record import Name, Record, name_of
 from meshnet.topology.search import Effort, Remaining, disjoint, in_order, shortest
@@ -47,6 +49,8 @@ class Way:
     price: int
     countries: tuple[str, ...]
     marks: Mark
+    measured: bool = False
+    """Delay or loss are those of a circuit of ours, not those that links state."""
 
     @property
     def hops(self) -> int:
@@ -130,6 +134,11 @@ def _states_a_key(record: Record) -> bool:
     return record.statement.epoch != 0
 
 
+def _as_measured(way: Way, found: Measured) -> Way:
+    delay, loss = found.against(way.delay, way.loss)
+    return evolve(way, delay=delay, loss=loss, measured=(delay, loss) != (way.delay, way.loss))
+
+
 def choose(
     graph: Graph,
     origin: Name,
@@ -138,12 +147,13 @@ def choose(
     *,
     suspects: Collection[Name] = frozenset(),
     guards: Sequence[Name] = (),
+    measured: Known = MappingProxyType({}),
     name: Callable[[Name], str] = bytes.hex,
     keyed: Callable[[Record], bool] = _states_a_key,
 ) -> Choice:
     """The ways from `origin` to `target`. `suspects` are relays that no path enters, `guards` those that
-    `guarded` policies pass second, `name` how a node is called in sentences, `keyed` whether a node has the
-    onion key that its record states."""
+    `guarded` policies pass second, `measured` what circuits along some ways took, `name` how a node is called
+    in sentences, `keyed` whether a node has the onion key that its record states."""
     if origin not in graph:
         return Choice((), (), "This node's own links are not in the graph yet; it has no neighbours.")
     if target not in graph:
@@ -157,6 +167,8 @@ def choose(
         way = measure(graph, nodes)
         if way is None:
             continue
+        if nodes in measured:
+            way = _as_measured(way, measured[nodes])
         reason = rules.against(way)
         if reason:
             rejected[nodes] = Rejected(way, reason)
@@ -203,7 +215,8 @@ def _worse(policy: Policy, best: Way, way: Way) -> str:
         return f"has {way.hops} hops, the best {best.hops}"
     if way.marks:
         return f"is distrusted: it {', '.join(way.marks.words)}"
-    return f"takes {way.delay * 1e3:.1f} ms, the best {best.delay * 1e3:.1f}"
+    took = "took" if way.measured else "takes"
+    return f"{took} {way.delay * 1e3:.1f} ms, the best {best.delay * 1e3:.1f}"
 
 
 def _nothing(graph: Graph, origin: Name, target: Name, rejected: Sequence[Rejected]) -> str:

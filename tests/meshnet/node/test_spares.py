@@ -142,3 +142,21 @@ class Spare(SpareCase):
         print(f"longest pause {pause:.3f} s")
         self.assertGreater(pause, 0.9)
         self.assertEqual(len(self.spares), 0)
+
+    def test_measured(self) -> None:
+        """A relay that takes longer than its links state is found out by whoever uses it: the next circuit
+        goes another way, and the spare's way is known, too."""
+        self.start()
+        near = self.stream()
+        way = (self.m["r1"].public, self.m["bob"].public)
+        topology, now = self.of("alice"), self.m.network.clock.seconds
+        self.assertEqual(topology.routes(way[-1], None, now())[0], way)
+        for end in ("alice", "bob"):
+            self.m.network.change(end, "r1", delay=0.2)
+        self.m.network.run(35.0)
+        self.assertEqual(topology.routes(way[-1], None, now())[0], (self.m["r2"].public, way[-1]))
+        self.assertEqual(len(topology.measurements), 2)
+        shown = topology.paths(self.m["bob"].public, None, now())
+        self.assertIn(True, [each["measured"] for each in shown["rejected"]])
+        self.assertIsNone(near.error)
+        self.end()

@@ -10,6 +10,7 @@ from meshnet.limits import HOPS
 from meshnet.topology.choice import Choice, choose, keys_of, long_way
 from meshnet.topology.claims import Mark
 from meshnet.topology.graph import Graph
+from meshnet.topology.measured import Measured
 from meshnet.topology.policy import parse_policy
 from meshnet.topology.record import Name
 from tests.support.topology import graph, key, lookup, name, record, row
@@ -42,6 +43,18 @@ class Rules(SynchronousTestCase):
         found = ways(graph(SQUARE), 4)
         self.assertEqual(numbers(found), [[1, 2, 4]])
         self.assertEqual([each.reason for each in found.rejected], ["takes 60.5 ms, the best 20.5"])
+
+    def test_measured(self) -> None:
+        """What a circuit took beats what links state, where it is clearly more; small differences do not."""
+        made, fast = graph(SQUARE), (name(1), name(2), name(4))
+        for delay, loss, best in ((0.024, None, 2), (0.1, None, 3), (0.0205, 0.5, 3), (0.0205, 0.005, 2)):
+            found = ways(made, 4, measured={fast: Measured(delay, loss, 0.0)})
+            self.assertEqual(numbers(found), [[1, best, 4]], (delay, loss))
+        found = ways(made, 4, measured={fast: Measured(0.1, None, 0.0)})
+        self.assertEqual([each.reason for each in found.rejected], ["took 100.0 ms, the best 60.5"])
+        slow = (name(1), name(3), name(4))
+        self.assertEqual(numbers(ways(made, 4, measured={slow: Measured(0.005, 0.0, 0.0)})), [[1, 3, 4]])
+        self.assertEqual(ways(made, 4, "max_delay 50", measured={fast: Measured(0.06, None, 0.0)}).ways, ())
 
     def test_avoid(self) -> None:
         """A node, a country, a suspect: the way around, and the reason at the way not taken."""
