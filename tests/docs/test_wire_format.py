@@ -59,7 +59,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "docs/topology.md": (
         *("LINKS_STATED", "RECORD_", "RECORDS", "OFFER", "ASK_", "SPREAD_", "SUMMARY_", "BUCKETS", "POLICY_"),
         *("SUSPECTS", "PATHS_", "THROUGH_", "INVITE_", "LAN_", "BEACON_"),
-        *("SYNC_", "ROUTE_QUESTIONS", "TRAILS"),
+        *("SYNC_", "ROUTE_QUESTIONS", "TRAILS", "WAYS_MEASURED"),
     ),
     "docs/coin-api.md": ("COIN_API_",),
     "docs/coin.md": ("COIN_",),
