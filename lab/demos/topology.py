@@ -323,9 +323,11 @@ def watch() -> None:
     def aloud(words: str) -> None:
         print(f"{words} …", flush=True)
 
+    begun = time.monotonic()
     with stage(aloud) as it:
         run(it, aloud)
-        print(told({"ok": all(it.report[step] is True for step in STEPS), "seconds": 0.0, **it.report}))
+        seconds = round(time.monotonic() - begun, 2)
+        print(told({"ok": all(it.report[step] is True for step in STEPS), "seconds": seconds, **it.report}))
         print(f"A person may go on, for instance: ./mesh map --node {it.folder / 'alice'}; Ctrl-C ends it.")
         while True:
             time.sleep(1.0)

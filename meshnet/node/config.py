@@ -183,6 +183,8 @@ class LanSettings:
 
     enabled: bool = False
     """Says its key to everybody on the cable or in the air, every 20 seconds."""
+    interfaces: tuple[str, ...] = ()
+    """Names of the interfaces where it does so; none: all that broadcast."""
 
 
 Level = Literal["debug", "info", "warn", "error"]

@@ -1,7 +1,8 @@
 """Beacons on the machine's local networks: sends ours, hears others, and has the router dial a few.
 
 UDP port 7783, to 239.255.77.83 (RFC 2365) and ff12::4d53 (RFC 4291, link-local, not assigned), on each
-interface that broadcasts: cables and radio, not tunnels. Hops are limited to one: no router passes them on.
+interface that broadcasts: cables and radio, not tunnels; of these only on those that the config names, if it
+names any. Hops are limited to one: no router passes them on.
 Beacons of both families are heard; ours are sent over that in which the node listens, since who hears one
 dials where it came from. Without IPv6, or without a network at all, the node runs all the same. Who is found
 is a neighbour until he is silent or the node ends; what the config names is never touched.
@@ -10,11 +11,12 @@ is a neighbour until he is silent or the node ends; what the config names is nev
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from struct import pack, unpack_from
 from typing import Any, Final, Protocol
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,6 +33,8 @@ PORT: Final = 7_783
 GROUPS: Final = {socket.AF_INET: "239.255.77.83", socket.AF_INET6: "ff12::4d53"}
 DATAGRAMS_PER_TURN: Final = 32
 _SIOCGIFFLAGS: Final = 0x8913
+_IP_MULTICAST_ALL: Final = 49  # ip(7)
+_IPV6_MULTICAST_ALL: Final = 29  # linux/in6.h
 _WANTED: Final = 0x1 | 0x2 | 0x1000  # up, broadcasts, multicasts (netdevice(7))
 
 _log = Logger()
@@ -46,9 +50,11 @@ class Dialling(Protocol):
         """Ends it."""
 
 
-def interfaces() -> list[tuple[int, str]]:
-    """Number and name of each interface that is up, broadcasts and multicasts."""
-    return [(number, name) for number, name in socket.if_nameindex() if _fits(name)]
+def interfaces(names: Sequence[str] = ()) -> list[tuple[int, str]]:
+    """Number and name of each interface that is up, broadcasts and multicasts; of these names, if there are
+    any."""
+    there = socket.if_nameindex()
+    return [(number, name) for number, name in there if (not names or name in names) and _fits(name)]
 
 
 def _fits(name: str) -> bool:
@@ -82,19 +88,32 @@ class Ear:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
             else:
                 self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+            self._only_joined()
             self._socket.bind(("::" if family == socket.AF_INET6 else GROUPS[family], PORT))
         except OSError:
             self._socket.close()
             raise
         reactor.addReader(self)
 
-    def say(self, data: bytes, where: Sequence[tuple[int, str]]) -> None:
-        """Sends to the group on each of these interfaces, if there is anything; joins those that are new."""
+    def say(self, data: bytes, where: Sequence[tuple[int, str]]) -> int:
+        """Sends to the group on each of these interfaces, if there is anything; joins those that are new. On
+        how many it was sent."""
+        sent = 0
         for number, _ in where:
             with suppress(OSError):  # an interface without an address of this family, or just gone
                 self._on(number)
                 if data:
                     self._socket.sendto(data, self._group(number))
+                    sent += 1
+        return sent
+
+    def _only_joined(self) -> None:
+        """Linux: not what comes by interfaces where only other programs of the machine have joined."""
+        with suppress(OSError):
+            if self.family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+            else:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
 
     def _group(self, number: int) -> tuple[Any, ...]:
         group = (GROUPS[self.family], PORT)
@@ -173,7 +192,8 @@ def _host(source: Any) -> str:
 
 
 class Lan:
-    """Beacons of one node, from `start` until `stop`. `where` tells the interfaces."""
+    """Beacons of one node, from `start` until `stop`, on the interfaces of these `names` (none: on all that
+    `where` tells). `sent` counts datagrams."""
 
     def __init__(
         self,
@@ -182,14 +202,17 @@ class Lan:
         core: Beacons,
         router: Dialling,
         family: socket.AddressFamily,
-        where: Callable[[], list[tuple[int, str]]] = interfaces,
+        names: Sequence[str] = (),
+        where: Callable[[Sequence[str]], list[tuple[int, str]]] = interfaces,
     ) -> None:
         self._reactor = reactor
         self._clock = clock
         self._core = core
         self._router = router
         self._family = family
+        self._names = names
         self._where = where
+        self.sent = 0
         self._ears: list[Ear] = []
         self._cancel: Callable[[], None] = lambda: None
         self.peers: dict[PublicKey, str] = {}
@@ -204,7 +227,9 @@ class Lan:
             except OSError as problem:
                 notes.append(f"No beacons over {family.name[3:]}: {problem.strerror or problem}.")
         self._turn()
-        return [] if self._ears else notes
+        missing = sorted(set(self._names) - {name for _, name in self._where(self._names)})
+        off = [f"[lan] interfaces: {name} is missing, or is down, or does not broadcast." for name in missing]
+        return off if self._ears else notes
 
     def stop(self) -> None:
         """Sends and hears no more. Links stay until the router ends them."""
@@ -223,6 +248,8 @@ class Lan:
         """How many are heard, and who is dialled."""
         return {
             "heard": self._core.heard,
+            "sent": self.sent,
+            "received": self._core.received,
             "dropped": self._core.dropped,
             "dialled": {key.hex(): address for key, address in self.peers.items()},
         }
@@ -236,9 +263,9 @@ class Lan:
     def _turn(self) -> None:
         data, told = self._core.tick(self._clock.now(), self._clock.unix())
         if data is not None:
-            where = self._where()
+            where = self._where(self._names)
             for ear in self._ears:
-                ear.say(data if ear.family == self._family else b"", where)
+                self.sent += ear.say(data if ear.family == self._family else b"", where)
         for event in told:
             self._take(event)
         self._plan()
@@ -261,3 +288,19 @@ class Lan:
         self._cancel()
         delay = max(self._core.deadline() - self._clock.now(), 0.05)
         self._cancel = self._clock.call_later(delay, self._turn)
+
+
+def lan_facts(lan: Lan | None) -> Iterable[Metric]:
+    """Its metrics; zeros for a node that sends no beacons."""
+    status = {} if lan is None else lan.status()
+    beacons = CounterMetricFamily(
+        "meshnet_lan_beacons",
+        "Beacons sent, received and believed, refused: late, too many, of another network, or none.",
+        labels=["outcome"],
+    )
+    for outcome, key in (("sent", "sent"), ("received", "received"), ("refused", "dropped")):
+        beacons.add_metric([outcome], status.get(key, 0))
+    yield beacons
+    yield GaugeMetricFamily("meshnet_lan_heard", "Nodes of local networks heard.", status.get("heard", 0))
+    dialled = len(status.get("dialled", ()))
+    yield GaugeMetricFamily("meshnet_lan_dialled", "Of them those that this node dials.", dialled)

@@ -34,7 +34,7 @@ from meshnet.node.config import Settings
 from meshnet.node.faces import Faces
 from meshnet.node.hidden import HiddenServices
 from meshnet.node.invitation import Inviter, InviteRequest
-from meshnet.node.lan import Lan, port_of, wanted
+from meshnet.node.lan import Lan, lan_facts, port_of, wanted
 from meshnet.node.logs import NodeLog
 from meshnet.node.metrics import Neighbours, NodeCollector, gauge, info, limits, new_registry, totals
 from meshnet.node.presence import Presence, absence
@@ -261,13 +261,8 @@ class Node(Service):
         at = port_of(self.listening)
         if at is None:
             raise LocalError("[lan] needs a [link] listen that others can dial, such as tcp:0.0.0.0:7001.")
-        core = self._beacons(
-            at[0],
-            lambda key: wanted(self.settings.link, key),
-            self.neighbours,
-            os.urandom,
-        )
-        self._lan = Lan(self.reactor, self.clock, core, self._router, at[1])
+        core = self._beacons(at[0], lambda key: wanted(self.settings.link, key), self.neighbours, os.urandom)
+        self._lan = Lan(self.reactor, self.clock, core, self._router, at[1], self.settings.lan.interfaces)
         self._undo.append(self._lan.stop)
         self.notes += [note for note in self._lan.start() if note not in self.notes]
 
@@ -587,6 +582,7 @@ class Node(Service):
         yield from totals(self._totals())
         yield from self.space.facts()
         yield from self._faces.facts()
+        yield from lan_facts(self._lan)
         yield from self.lookup_service.facts()
 
 

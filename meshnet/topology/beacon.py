@@ -121,6 +121,8 @@ class Beacons:
         self._choose_at: float | None = None
         self._tokens, self._tokens_at = float(BEACON_BURST), 0.0
         self._issued = 0
+        self.received = 0
+        """Beacons of others that were believed."""
         self.dropped = 0
         """Datagrams that were no beacons of this network, were late, or were too many."""
 
@@ -153,6 +155,7 @@ class Beacons:
         except CodecError:
             self.dropped += 1
             return
+        self.received += 1
         if known is None:
             self._due = min(self._due, now + ANSWER)
             if self._choose_at is None:

@@ -5,18 +5,32 @@ from __future__ import annotations
 import socket
 import tempfile
 import unittest
+from collections.abc import Sequence
 from pathlib import Path
 
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lab.namespaces import Hosts, refusal
 from lab.nodes import Node, Plan, command
 from lab.processes import Processes
-from meshnet.cipher.keys import SecretKey
+from meshnet.cipher.keys import PublicKey, SecretKey
+from meshnet.node.clock import virtual_clock
 from meshnet.node.config import LanSettings, LinkSettings, PeerSettings
-from meshnet.node.lan import port_of, wanted
-from meshnet.topology.beacon import make_beacon
+from meshnet.node.lan import Lan, interfaces, lan_facts, port_of, wanted
+from meshnet.topology.beacon import Beacons, make_beacon
 from tests.support.topology import key
+
+
+class Router:
+    """Dials nobody."""
+
+    def add_peer(self, key: PublicKey, *addresses: str) -> None:
+        """Not here."""
+
+    def remove_peer(self, key: PublicKey) -> None:
+        """Not here."""
 
 
 class Settings(SynchronousTestCase):
@@ -32,6 +46,42 @@ class Settings(SynchronousTestCase):
         """A beacon shows whose it is to everybody; nobody sends one unless his operator says so."""
         self.assertFalse(LanSettings().enabled)
         self.assertIn(key(1).public, make_beacon(key(1), 1, 1, 1))
+
+    def test_interfaces(self) -> None:
+        """Those named, if any are; never one that does not broadcast."""
+        every = interfaces()
+        self.assertNotIn("lo", [name for _, name in every])
+        self.assertEqual(interfaces(["lo", "nowhere"]), [])
+        for one in every:
+            self.assertEqual(interfaces([one[1], "nowhere"]), [one])
+
+    def test_named(self) -> None:
+        """Beacons keep to the interfaces of the config; one that is missing is told in a sentence, and what
+        was sent is counted."""
+        asked: list[Sequence[str]] = []
+
+        def where(names: Sequence[str]) -> list[tuple[int, str]]:
+            asked.append(names)
+            return []
+
+        clock = virtual_clock(Clock())
+        core = Beacons(key(1), 1, 7_001, lambda other: True, list, bytes)
+        reactor = MemoryReactorClock()
+        lan = Lan(reactor, clock, core, Router(), socket.AF_INET, ("eth9",), where)
+        self.addCleanup(lan.stop)
+        self.assertEqual(
+            lan.start(), ["[lan] interfaces: eth9 is missing, or is down, or does not broadcast."]
+        )
+        self.assertEqual(set(asked), {("eth9",)})
+        core.receive(b"no beacon", "192.0.2.1", 0.0, 0.0)
+        core.receive(make_beacon(key(2), 1, 0, 1), "192.0.2.1", 0.0, 0.0)
+        counts = {
+            sample.labels.get("outcome", ""): sample.value
+            for each in lan_facts(lan)
+            for sample in each.samples
+        }
+        self.assertEqual((counts["sent"], counts["received"], counts["refused"]), (0, 1, 1))
+        self.assertTrue(all(not sample.value for each in lan_facts(None) for sample in each.samples))
 
     def test_wanted(self) -> None:
         """Only those who might dial us, and whom the config does not dial."""
