@@ -79,6 +79,8 @@ class Spares:
         plan, spare = self._plans.get(conversation), self._of(conversation)
         if plan is not None and spare is not None:
             self._look(conversation, spare, plan, now)
+        elif not isinstance(leg.circuit, OriginCircuit) or leg.circuit.route != conversation.route:
+            return  # it has just turned to another circuit, and the news of that is still on its way
         elif session.streams and leg.path.stands and now - leg.born >= AFTER:
             if plan is None and len(self._plans) < min(self._topology.spares, SPARES):
                 plan = self._plans[conversation] = _Plan()

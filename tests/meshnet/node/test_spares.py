@@ -134,6 +134,22 @@ class Spare(SpareCase):
             self.assertEqual(len(self.conversation.legs), 2)
             self.assertIsNone(near.error)
 
+    def test_no_third_way(self) -> None:
+        """Where there are two ways and one is used in place of the other, none is kept over the same relay,
+        not even when the news of the change has not been acted on."""
+        self.start(relays=("r1", "r2"))
+        self.stream()
+        self.m.network.run(MADE + AFTER)
+        session, now = self.conversation.session, self.m.network.clock.seconds()
+        assert session is not None
+        self.assertTrue(session.paths.turn(now))
+        self.spares.tick(self.conversation, now)
+        self.m.network.run(MADE)
+        self.assertEqual(self.relays(self.conversation.leg), ["r2"])
+        spare = self.spare
+        self.assertEqual([] if spare is None else self.relays(spare), ["r1"])
+        self.end()
+
     def test_without(self) -> None:
         """Without spares it takes longer, and nothing is lost either."""
         self.start(spares=0)
