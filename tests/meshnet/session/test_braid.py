@@ -113,8 +113,10 @@ class BraidMachine(RuleBasedStateMachine):
             assert reader.why is None and opener.why is None
 
     def heal(self) -> None:
-        """A good circuit, as far as there is room for one."""
+        """A good circuit, as far as there is room for one. Of a bad one every answer of fifteen seconds may
+        get lost, and then it is rightly given up."""
         for strand in self.braid.strands:
+            strand.loss = 0.0
             if strand.cut:
                 self.braid.lose(strand)
         if not self.alive():
