@@ -23,7 +23,6 @@ try:
 except ImportError:  # an extra
     psycopg = None  # type: ignore[assignment]
 
-SCHEMES: Final = ("postgresql", "postgres")
 CONNECT_SECONDS: Final = 5
 CALL_SECONDS: Final = 30
 """After which the server gives up a statement, and a silent server is given up."""

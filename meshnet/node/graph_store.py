@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from meshnet.errors import UsageError
-from meshnet.node.graph_postgres import SCHEMES, PostgresStore
 from meshnet.storage.database import CACHE, Connection, Damage, Schema, open_database
 from meshnet.storage.disk import Disk
 from meshnet.storage.quarantine import Quarantine
@@ -22,6 +21,8 @@ from meshnet.storage.service import DatabaseService
 from meshnet.topology.record import Name, Record
 
 FILE: Final = "routes.sqlite"
+SCHEMES: Final = ("postgresql", "postgres")
+"""Of URLs of PostgreSQL."""
 APPLICATION: Final = 0x6D72_7465
 
 
@@ -79,6 +80,8 @@ def open_store(node: Place, database: str) -> GraphStore:
     PostgreSQL, StorageError for a file that cannot be opened."""
     scheme = database.partition("://")[0] if "://" in database else ""
     if scheme in SCHEMES:
+        from meshnet.node.graph_postgres import PostgresStore  # its driver takes 9 MB: not in every node
+
         return PostgresStore(node.reactor, database)
     if scheme:
         raise UsageError(
