@@ -255,9 +255,12 @@ class Path:
             end = acks.write(room, 0, size, now) if acks.due else 0
             return self.seal(room, end) if end else 0
         # Packets go first: there they are wanted before it is looked at what arrived here.
-        end = packets.pack(room, 0, size - ASK - ACK_BESIDE, now)
+        end = packets.pack(room, 0, size - ASK - (ACK_BESIDE if acks.waiting else 0), now)
         if end < SMALL:  # else there may be more: who asks for the next cell finds out
             self.outbox.settle(packets)
+            if not end and packets.listed:  # one that needs all of a cell
+                end = packets.pack(room, 0, size, now)
+                self.outbox.settle(packets)
             self.more = packets.listed
         if not end:
             if not self.outbox.work:
@@ -265,9 +268,11 @@ class Path:
             end = acks.write(room, 0, size, now) if acks.due else 0
             return self.seal(room, end) if end else 0
         if acks.waiting:
-            end = acks.write(room, end, end + ACK_BESIDE, now)
+            end = acks.write(room, end, min(end + ACK_BESIDE, size), now)
+            self.more = self.more or acks.due  # there was no room
         unasked = self._unasked = self._unasked + end
-        if (unasked >= ASK_CELLS * size or 2 * unasked >= window) and self._asks(0):
+        asks = unasked >= ASK_CELLS * size or 2 * unasked >= window
+        if asks and end + ASK <= size and self._asks(0):
             self._unasked = 0
             room[end], room[end + 1] = PING, 0
             end += ASK

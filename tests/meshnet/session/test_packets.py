@@ -100,6 +100,16 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(way.source.dropped, large)
         self.assertEqual(way.far.packets, small)
 
+    def test_exactly_a_cell(self) -> None:
+        """Packets of each size up to what a cell takes, while acknowledgements wait for room beside them."""
+        way = Way(Pair(6, max_cell=1_200), back=some(60, 300))
+        largest = way.stream.largest_packets - FRAME
+        packets = [bytes([size % 256]) * size for size in range(largest - 60, largest + 1)]
+        way.send(*packets)
+        way.pair.run(5.0)
+        self.assertEqual(way.far.packets, packets)
+        self.assertEqual(len(way.near.packets), 60)
+
     def test_a_source_that_never_cuts(self) -> None:
         """One that keeps a packet larger than every cell blocks nobody: not asked again, the rest goes on."""
         way = Way(Pair(4, max_cell=2_000))
