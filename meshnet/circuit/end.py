@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final
 
-from meshnet.bundle import FRAME_HEAD
 from meshnet.cipher.aead import Stream
 from meshnet.circuit.interface import Outlet, SessionEnd
 from meshnet.circuit.keys import MASK
-from meshnet.circuit.messages import CELL_HEAD
+from meshnet.circuit.messages import CELL_COUNTED, CELL_FRAME, CELL_HEAD
 from meshnet.errors import Drop
 from meshnet.limits import BAD_CELLS, PACKETS, TURN_BYTES
 
@@ -26,8 +25,6 @@ _NONE: Final = Drop.NONE
 _UNOPENED: Final = frozenset({Drop.BAD_TAG, Drop.REPLAYED, Drop.TOO_OLD, Drop.TOO_LARGE})
 _nonce = Struct("<QQ").pack  # LE32 block counter 1 ‖ 0⁴ ‖ LE64(seq)
 _put_cell = Struct(">HBIQ").pack_into
-CELL_FRAME: Final = FRAME_HEAD + CELL_HEAD
-CELL_COUNTED: Final = CELL_FRAME - 2  # what a frame's length counts beyond the cell's body
 
 Layer = tuple[Stream, int]
 """A relay's layer, and what its own seq is for packet number 0."""

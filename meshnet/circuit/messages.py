@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+from meshnet.bundle import FRAME_HEAD
 from meshnet.codec import U8, U16, U32, U64, Fixed, Rest, Tail, Tlv, Var, message, tlvs
 from meshnet.errors import Reason
 from meshnet.limits import ERROR_TEXT, HIDDEN_DATA
@@ -30,6 +31,8 @@ FRAME_KINDS: Final = (CREATE, CREATED, FAILED, DESTROY)
 """The kinds that `Circuits.receive` takes."""
 
 CELL_HEAD: Final = 12  # label and seq
+CELL_FRAME: Final = FRAME_HEAD + CELL_HEAD
+CELL_COUNTED: Final = CELL_FRAME - 2  # what a frame's length counts beyond the cell's body
 SLOTS_SIZE: Final = 459
 ERROR_ONION: Final = 292
 NO_PATH_KEY: Final = bytes(33)

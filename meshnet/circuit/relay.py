@@ -16,11 +16,10 @@ from collections import deque
 from struct import Struct
 from typing import Any, Final
 
-from meshnet.bundle import FRAME_HEAD
 from meshnet.cipher.aead import Stream
 from meshnet.circuit.interface import Outlet, Step
 from meshnet.circuit.keys import MASK
-from meshnet.circuit.messages import CELL_HEAD, MARKED
+from meshnet.circuit.messages import CELL_COUNTED, CELL_FRAME, CELL_HEAD, MARKED
 from meshnet.circuit.policy import Bucket, Pool
 from meshnet.circuit.window import Window
 from meshnet.codel import Codel
@@ -42,8 +41,6 @@ _put_cell = Struct(">HBIQ").pack_into
 _HEAD = Struct(">HBI")  # length, kind and label
 _get_cell = Struct(">7sQ").unpack_from  # the same as one, and seq
 _put_run_cell = Struct(">7sQ").pack_into
-CELL_FRAME: Final = FRAME_HEAD + CELL_HEAD
-CELL_COUNTED: Final = CELL_FRAME - 2  # what a frame's length counts beyond the cell's body
 
 
 class Hop:

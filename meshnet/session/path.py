@@ -326,7 +326,7 @@ class Path:
 
     def _asks(self, size: int) -> bool:
         """Whether this cell of `size` bytes asks to be acknowledged: some do in every round trip, more while
-        the window doubles, and every fourth one where the window holds few."""
+        the window doubles, and every eighth one where the window holds few."""
         congestion = self.congestion
         window, sent = congestion.window, self._unasked + size
         if sent * (ASKS_AT_FIRST if congestion.slow_start else ASKS) < window:

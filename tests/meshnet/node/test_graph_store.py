@@ -152,21 +152,26 @@ class Postgres(StoreCase, LookupCase):
         self.assertNotIn("Wort", str(error))
         self.assertNotIn("%ss", str(error))
 
+    def again(self) -> RouteService:
+        """The service, started anew with its graph in the cluster."""
+        self.m.wait(Deferred.fromCoroutine(self.service.stop()))
+        self.service = RouteService(
+            Face(self.m["bob"], self.m.clock, None),  # type: ignore[arg-type]
+            self.of("bob"),
+            RouteServiceSettings(),
+            self.open(),
+        )
+        self.service.start()
+        self.m.wait(self.service.asked())
+        return self.service
+
     def test_killed(self) -> None:
         """The server is killed: the service says so, answers on, and writes all of it when the server is
         back, also what changed meanwhile, and also if the server has lost what it had."""
         assert self.cluster is not None
         self.emptied()
         self.start()
-        self.m.wait(Deferred.fromCoroutine(self.service.stop()))
-        self.service = service = RouteService(
-            Face(self.m["bob"], self.m.clock, None),  # type: ignore[arg-type]
-            self.of("bob"),
-            RouteServiceSettings(),
-            self.open(),
-        )
-        service.start()
-        self.m.wait(service.asked())
+        service = self.again()
         self.m.network.run(route_service.SAVE + 1.0)
         self.assertGreaterEqual(self.stored(), 4)
         self.assertEqual(service.status()["notes"], [])
@@ -196,15 +201,7 @@ class Postgres(StoreCase, LookupCase):
         self.done(store.close())
         self.cluster.kill()
         self.start()
-        self.m.wait(Deferred.fromCoroutine(self.service.stop()))
-        self.service = service = RouteService(
-            Face(self.m["bob"], self.m.clock, None),  # type: ignore[arg-type]
-            self.of("bob"),
-            RouteServiceSettings(),
-            self.open(),
-        )
-        service.start()
-        self.m.wait(service.asked())
+        service = self.again()
         self.assertTrue(service.status()["notes"])
         self.cluster.start()
         self.m.network.run(2 * route_service.SAVE + 1.0)
